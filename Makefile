@@ -1,0 +1,42 @@
+# The environment is made once, from requirements.txt, and again when that file changes.
+#   make demo   the whole benchmark on a small suite      make test   the tests
+#   make paper  the paper's suite                         make lint   formatting and static checks
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.made-from-requirements
+
+.PHONY: environment demo paper test lint lock
+environment: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; say: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-build-isolation --no-deps --no-index -e .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/snakemake --cores all --config suite=demo
+	@$(BIN)/msgunet show demo
+
+paper: $(STAMP)
+	$(BIN)/snakemake --cores all
+	@$(BIN)/msgunet show paper
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint --config suite=tiny
+
+# Needs uv. Resolves requirements.txt again and writes the same versions to environment.yml.
+lock:
+	echo "# Resolved from requirements.in by 'make lock' for Linux and macOS, Python 3.11 to 3.13. Do not edit." > .requirements.new
+	uv pip compile requirements.in --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header >> .requirements.new
+	mv .requirements.new requirements.txt
+	(sed -n '1,/- pip:/p' environment.yml; sed -n 's/^\([a-zA-Z0-9].*[^ ]\) *\\$$/      - \1/p' requirements.txt) > .environment.new
+	mv .environment.new environment.yml

@@ -1,0 +1,36 @@
+"""The benchmark: picks the suite, includes the rules. See `workflow/rules` and docs/design.md."""
+
+import os
+import shlex
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake.
+sys.path.insert(0, workflow.basedir)
+shell.prefix(
+    f"set -euo pipefail; export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
+    f" PYTHONPATH={shlex.quote(workflow.basedir)}:${{PYTHONPATH:-}}; "
+)
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/cost.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        page,
+        f"{results}/tables/table1.csv",
+        f"{results}/figures/figures.json",

@@ -1,0 +1,66 @@
+"""PAN: perceptual adversarial networks (Wang et al. 2018), a reconstruction.
+
+The discriminator's own hidden layers measure the distance between output and target. The generator makes that
+distance small, the discriminator keeps it above a margin.
+"""
+
+from pydantic import Field
+
+from baselines.pix2pix import UNetMethod, UNetOptions
+from msgunet.registry import lazy_import, register_method
+
+networks = lazy_import("baselines.networks")
+shared = lazy_import("msgunet.networks")
+losses = lazy_import("msgunet.losses")
+
+
+class PANOptions(UNetOptions):
+    """Settings of PAN."""
+
+    weights: tuple[float, float, float, float] = Field(
+        (5.0, 1.5, 1.5, 5.0), description="of the distances at discriminator layers 1, 4, 6 and 8"
+    )
+    perceptual: float = Field(1.0, ge=0, description="weight of the whole distance against the adversarial term")
+    margin: float = Field(1.0, gt=0, description="above it the discriminator leaves the distance alone")
+
+
+@register_method("pan")
+class PAN(UNetMethod):
+    """PAN; gradients of the distance flow to the generator and, below the margin, to the discriminator."""
+
+    title = "PAN"
+    reference = "Wang et al., Perceptual Adversarial Networks for Image-to-Image Transformation, TIP 2018"
+    Options = PANOptions
+
+    def conditions(self) -> str:
+        return "a reconstruction from the publication"
+
+    def build_generator(self):
+        return self.build_unet(0.0)
+
+    def build_discriminator(self):
+        discriminator = networks.PANDiscriminator(6, shared.scaled(64, self.options.discriminator_width))
+        shared.init_normal(discriminator)
+        return discriminator
+
+    def distance(self, fake, real):
+        """Weighted L1 between the hidden layers' outputs for output and target."""
+        pairs = zip(self.options.weights, fake[:-1], real[:-1], strict=True)
+        return sum(weight * losses.l1_sum([f], [r]) for weight, f, r in pairs)
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        fake = discriminator(sources, outputs)[0]
+        real = discriminator(sources, targets)[0]
+        return {
+            "gan": losses.cross_entropy(fake[-1], True),
+            "perceptual": self.options.perceptual * self.distance(fake, real),
+        }
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        fake = discriminator(sources, outputs)[0]
+        real = discriminator(sources, targets)[0]
+        return {
+            "d_fake": 0.5 * losses.cross_entropy(fake[-1], False),
+            "d_real": 0.5 * losses.cross_entropy(real[-1], True),
+            "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0),
+        }

@@ -1,0 +1,92 @@
+"""Pix2Pix: U-Net, 70x70 PatchGAN, cross-entropy and L1 (Isola et al. 2017)."""
+
+from math import log2
+from typing import Any
+
+from pydantic import Field
+
+from msgunet.method import Method, MethodOptions
+from msgunet.registry import lazy_import, register_method
+
+networks = lazy_import("baselines.networks")
+shared = lazy_import("msgunet.networks")
+losses = lazy_import("msgunet.losses")
+
+
+class UNetOptions(MethodOptions):
+    """Settings of methods on the U-Net of Pix2Pix."""
+
+    width: float = Field(1.0, gt=0, description="factor on the generator's channels")
+    discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminator's channels")
+    downsamplings: int | None = Field(None, ge=2, description="by default down to 1 pixel, but not more than 8")
+
+
+class Pix2PixOptions(UNetOptions):
+    """Settings of Pix2Pix."""
+
+    l1: float = Field(100.0, ge=0, description="weight of the L1 term")
+    dropout: float = Field(0.5, ge=0, lt=1, description="rate in the decoder, also at test time as published")
+
+
+class UNetMethod(Method):
+    """What methods on the U-Net of Pix2Pix share."""
+
+    recipe = {"epochs": 100, "decay_epochs": 100, "batch_size": 1, "learning_rate": 2e-4, "beta1": 0.5}
+
+    @classmethod
+    def downsamplings(cls, options: Any, size: tuple[int, int]) -> int:
+        """8 at 256x256."""
+        return options.downsamplings or min(8, max(2, round(log2(min(size)))))
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        return 2 ** cls.downsamplings(options, size)
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        if min(size) < 24:
+            return f"size {size[0]}x{size[1]}: the discriminator needs 24 pixels on the shorter side"
+        return super().problem(options, size)
+
+    def build_unet(self, dropout: float):
+        """The generator, initialised as published."""
+        downs = self.downsamplings(self.options, self.size)
+        generator = networks.UNet(downs, self.options.width, dropout=dropout)
+        shared.init_normal(generator)
+        return generator
+
+
+@register_method("pix2pix")
+class Pix2Pix(UNetMethod):
+    """Pix2Pix, with dropout and batch statistics also at test time, as published."""
+
+    title = "Pix2Pix"
+    reference = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
+    Options = Pix2PixOptions
+
+    def conditions(self) -> str:
+        return "dropout and batch statistics (of one picture) at test time, as published"
+
+    def build_generator(self):
+        return self.build_unet(self.options.dropout)
+
+    def build_discriminator(self):
+        filters = shared.scaled(64, self.options.discriminator_width)
+        discriminator = shared.ScaleDiscriminators([shared.PatchGAN(6, filters)])
+        shared.init_normal(discriminator)
+        return discriminator
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        return {
+            "gan": losses.cross_entropy(discriminator(sources, outputs)[0][-1], True),
+            "l1": self.options.l1 * losses.l1_sum(outputs, targets),
+        }
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        return {
+            "d_fake": 0.5 * losses.cross_entropy(discriminator(sources, outputs)[0][-1], False),
+            "d_real": 0.5 * losses.cross_entropy(discriminator(sources, targets)[0][-1], True),
+        }
+
+    def prepare_inference(self, generator):
+        generator.train()

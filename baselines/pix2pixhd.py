@@ -1,0 +1,106 @@
+"""Pix2Pix-HD: global generator, optionally under a local enhancer (Wang et al. 2018)."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from msgunet.method import Method, MethodOptions
+from msgunet.registry import lazy_import, register_method
+
+networks = lazy_import("baselines.networks")
+shared = lazy_import("msgunet.networks")
+losses = lazy_import("msgunet.losses")
+
+_VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+_VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+class Pix2PixHDOptions(MethodOptions):
+    """Settings of Pix2Pix-HD."""
+
+    width: float = Field(1.0, gt=0, description="factor on the generator's channels")
+    discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
+    generator: Literal["global", "local"] = Field("global", description="local: global generator and one enhancer")
+    downsamplings: int = Field(4, ge=1, description="of the global generator")
+    blocks: int = Field(9, ge=0, description="residual blocks of the global generator")
+    discriminators: int | None = Field(None, ge=1, description="by default 2, and 3 from 2048 pixels width on")
+    features: float = Field(10.0, ge=0, description="weight of feature matching")
+    perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
+
+
+@register_method("pix2pixhd")
+class Pix2PixHD(Method):
+    """Pix2Pix-HD without instance maps."""
+
+    title = "Pix2Pix-HD"
+    reference = (
+        "Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, CVPR 2018"
+    )
+    Options = Pix2PixHDOptions
+    generator_first = True
+
+    @classmethod
+    def discriminators(cls, options: Any, size: tuple[int, int]) -> int:
+        """How many scales are judged."""
+        return options.discriminators or (3 if size[0] >= 2048 else 2)
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        return 2 ** (options.downsamplings + (options.generator == "local"))
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        smallest = min(size) >> (cls.discriminators(options, size) - 1)
+        if smallest < 16:
+            return f"the coarsest discriminator would see {smallest} pixels, it needs 16: fewer discriminators"
+        return super().problem(options, size)
+
+    @classmethod
+    def uses_perceptual(cls, options: Any) -> bool:
+        return options.perceptual > 0
+
+    def conditions(self) -> str:
+        return f"{self.options.generator} generator"
+
+    def build_generator(self):
+        options = self.options
+        if options.generator == "local":
+            filters = shared.scaled(32, options.width)
+            generator = networks.LocalEnhancer(filters, options.downsamplings, options.blocks)
+        else:
+            filters = shared.scaled(64, options.width)
+            generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks)
+        shared.init_normal(generator)
+        return generator
+
+    def build_discriminator(self):
+        filters = shared.scaled(64, self.options.discriminator_width)
+        count = self.discriminators(self.options, self.size)
+        nets = [shared.PatchGAN(6, filters, norm="instance", padding=2) for _ in range(count)]
+        discriminator = networks.PooledDiscriminators(nets)
+        shared.init_normal(discriminator)
+        return discriminator
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        fake = discriminator(sources, outputs)
+        real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
+        # The published weight: 4 over the number of compared layers plus one, and the mean over scales.
+        matching = sum(4 / len(f) * losses.l1_sum(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)) / len(fake)
+        terms = {
+            "gan": sum(losses.least_squares(scale[-1], True) for scale in fake),
+            "features": self.options.features * matching,
+        }
+        if perceptual is not None:
+            of_output = perceptual(outputs[0], _VGG_LAYERS)
+            of_target = perceptual(targets[0], _VGG_LAYERS)
+            pairs = zip(_VGG_WEIGHTS, of_output, of_target, strict=True)
+            terms["perceptual"] = self.options.perceptual * sum(w * losses.l1_sum([o], [t]) for w, o, t in pairs)
+        return terms
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        fake = discriminator(sources, outputs)
+        real = discriminator(sources, targets)
+        return {
+            "d_fake": 0.5 * sum(losses.least_squares(scale[-1], False) for scale in fake),
+            "d_real": 0.5 * sum(losses.least_squares(scale[-1], True) for scale in real),
+        }

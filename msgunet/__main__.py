@@ -1,0 +1,8 @@
+"""`python -m msgunet`."""
+
+import sys
+
+from msgunet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

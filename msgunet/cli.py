@@ -1,0 +1,210 @@
+"""The `msgunet` command: one verb per stage; the workflow's rules only call these."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgunet
+from msgunet.config import ComputeSettings, EvaluationSettings
+from msgunet.errors import UserError
+
+_EPILOG = """\
+Every verb works alone; the workflow runs the same ones:
+  snakemake --cores all --config suite=demo
+
+A training by hand, after 'snakemake --cores all --config suite=demo -n' has written the settings:
+  msgunet train --run results/demo/runs/bluemarble/msgunet/seed0/run.json --out /tmp/try
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 stopped by SIGTERM."""
+    options = parser().parse_args(arguments)
+    try:
+        options.verb(options)
+    except UserError as error:
+        print("\n".join(f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if type(error).__name__ != "InterruptedTraining":
+            raise
+        print(error, file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="msgunet",
+        description="Paired image-to-image translation at high resolution: train, measure and report.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"msgunet {msgunet.__version__}")
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, function: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=function)
+        return sub
+
+    def path(sub: argparse.ArgumentParser, flag: str, text: str, required: bool = True) -> None:
+        sub.add_argument(flag, type=Path, metavar="PATH", required=required, help=text)
+
+    def compute(sub: argparse.ArgumentParser) -> None:
+        path(sub, "--compute", "settings/compute.json of a suite: device, threads, workers and so on", False)
+
+    check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
+    check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+
+    prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
+    path(prepare, "--settings", "dataset.json of a plan")
+    path(prepare, "--out", "folder for pictures and manifest.csv")
+    prepare.add_argument("--mirror", type=Path, default=Path("data/archives"), help="folder that holds the archives")
+
+    vgg19 = verb("vgg19", _vgg19, "Download VGG-19's ImageNet weights (548 MB) and check them.")
+    path(vgg19, "--out", "file to write")
+
+    train = verb("train", _train, "Train one run, going on from its newest checkpoint.")
+    path(train, "--run", "run.json: the run's resolved settings")
+    path(train, "--out", "folder for generator.safetensors, history.csv, training.json and checkpoints")
+    path(train, "--data", "prepared data, where it is not the folder that run.json names", False)
+    compute(train)
+
+    evaluate = verb("evaluate", _evaluate, "Translate the test pictures and measure each.")
+    path(evaluate, "--run", "run.json")
+    path(evaluate, "--generator", "generator.safetensors of that run")
+    path(evaluate, "--settings", "settings/evaluation.json of a suite (default: all measures, both protocols)", False)
+    path(evaluate, "--out", "folder for metrics.csv and predictions/")
+    path(evaluate, "--data", "prepared data, where it is not the folder that run.json names", False)
+    compute(evaluate)
+
+    ablate = verb("ablate", _ablate, "Measure input against output resolution (the paper's Tables 2 and 3).")
+    path(ablate, "--run", "run.json")
+    path(ablate, "--generator", "generator.safetensors of that run")
+    path(ablate, "--out", "CSV to write")
+    path(ablate, "--data", "prepared data, where it is not the folder that run.json names", False)
+    compute(ablate)
+
+    gradients = verb(
+        "gradients", _train, "Train one variant and record the generator's gradients (the paper's Fig. 2)."
+    )
+    path(gradients, "--run", "run.json with gradient_records above 0")
+    path(gradients, "--out", "folder for gradients.csv and what 'train' writes")
+    path(gradients, "--data", "prepared data, where it is not the folder that run.json names", False)
+    compute(gradients)
+
+    cost = verb("cost", _cost, "Count and time every network of a suite.")
+    given = cost.add_mutually_exclusive_group(required=True)
+    given.add_argument("--suite", help="name in config/, or path of a .yaml")
+    given.add_argument("--settings", type=Path, metavar="PATH", help="settings/cost.json of a suite")
+    cost.add_argument("--counts-only", action="store_true", help="parameters and operations only; nothing is timed")
+    path(cost, "--out", "CSV to write")
+    compute(cost)
+
+    for name, function, text in (
+        ("tables", _tables, "Make the tables (CSV, Markdown, LaTeX) from what has been measured."),
+        ("figures", _figures, "Make the figures (PDF and PNG) from what has been measured."),
+        ("page", _page, "Make the self-contained HTML page."),
+    ):
+        sub = verb(name, function, text)
+        path(sub, "--settings", "settings/report.json of a suite")
+        path(sub, "--results", "folder of the suite's results")
+    show = verb("show", _show, "Print Table 1 of a suite, and where its page is.")
+    show.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    return top
+
+
+def _compute_settings(options: Any) -> tuple[ComputeSettings, Path]:
+    if options.compute is None:
+        return ComputeSettings(), Path("data/weights/vgg19-dcbb9e9d.pth")
+    values = json.loads(options.compute.read_text(encoding="utf-8"))
+    vgg19 = Path(values.pop("vgg19"))
+    return ComputeSettings.model_validate(values), vgg19
+
+
+def _check(options: Any) -> None:
+    from msgunet.preflight import check
+    from msgunet.suite import load_plan
+
+    plan = load_plan(options.suite)
+    check(plan)
+    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need")
+
+
+def _prepare(options: Any) -> None:
+    from msgunet.data.prepare import prepare
+
+    prepare(options.settings, options.out, options.mirror)
+
+
+def _vgg19(options: Any) -> None:
+    from msgunet.losses import download_vgg19
+
+    download_vgg19(options.out)
+
+
+def _train(options: Any) -> None:
+    from msgunet.training.loop import train
+
+    train(options.run, options.out, *_compute_settings(options), options.data)
+
+
+def _evaluate(options: Any) -> None:
+    from msgunet.evaluation.evaluate import evaluate
+
+    settings = EvaluationSettings()
+    if options.settings is not None:
+        settings = EvaluationSettings.model_validate_json(options.settings.read_text(encoding="utf-8"))
+    evaluate(options.run, options.generator, options.out, settings, _compute_settings(options)[0], options.data)
+
+
+def _ablate(options: Any) -> None:
+    from msgunet.evaluation.evaluate import ablate
+
+    ablate(options.run, options.generator, options.out, _compute_settings(options)[0], options.data)
+
+
+def _cost(options: Any) -> None:
+    from msgunet.evaluation.cost import cost
+    from msgunet.suite import load_plan
+
+    networks = options.settings
+    if networks is None:
+        plan = load_plan(options.suite)
+        plan.write()
+        networks = plan.results / "settings" / "cost.json"
+    cost(networks, options.out, _compute_settings(options)[0], options.counts_only)
+
+
+def _tables(options: Any) -> None:
+    from msgunet.report.tables import write_tables
+
+    write_tables(options.settings, options.results)
+
+
+def _figures(options: Any) -> None:
+    from msgunet.report.figures import write_figures
+
+    write_figures(options.settings, options.results)
+
+
+def _page(options: Any) -> None:
+    from msgunet.report.page import write_page
+
+    write_page(options.settings, options.results)
+
+
+def _show(options: Any) -> None:
+    from msgunet.report.show import show
+    from msgunet.suite import load_plan
+
+    show(load_plan(options.suite))

@@ -1,0 +1,157 @@
+"""Suites: one YAML file, parsed once into frozen models, and the resolved settings of each run.
+
+Nothing here imports torch, so that `snakemake -n` stays fast.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
+Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys and values that are not finite are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrainingSettings(Strict):
+    """What decides the result of a training, beside the method itself."""
+
+    epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
+    decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
+    batch_size: int = Field(1, ge=1, description="pairs per step")
+    learning_rate: float = Field(2e-4, gt=0, description="of Adam, for the generator and the discriminators")
+    beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
+    beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+    flip: bool = Field(False, description="mirror half of the pairs, left to right")
+    jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (30 in Pix2Pix at 256)")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
+
+
+class PerceptualSettings(Strict):
+    """The VGG-19 behind the perceptual losses."""
+
+    weights: Literal["imagenet", "untrained"] = Field("imagenet", description="untrained: random, seeded weights")
+    width: float = Field(1.0, gt=0, le=1, description="factor on VGG-19's channels; 1 for ImageNet weights")
+
+
+class DataSetEntry(Strict):
+    """One data set of a suite."""
+
+    kind: Name | None = Field(None, description="registered data set; by default the entry's own name")
+    size: Size = Field(description="width and height that the pictures are prepared at")
+    options: dict[str, Any] = Field(default_factory=dict, description="the data set's own settings")
+
+
+class MethodEntry(Strict):
+    """One row of the tables: a method with its settings."""
+
+    method: Name | None = Field(None, description="registered method; by default the entry's own name")
+    title: str | None = Field(None, max_length=80, description="how tables and figures call it")
+    size: Size | None = Field(None, description="width and height the network works at; by default the data set's")
+    datasets: tuple[Name, ...] | None = Field(None, description="only on these data sets; by default on all")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
+    training: TrainingSettings = Field(TrainingSettings(), description="overrides the suite's, key by key")
+
+
+class EvaluationSettings(Strict):
+    """How test images are measured."""
+
+    measures: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(("psnr", "ssim", "vif"), min_length=1)
+    protocols: tuple[Literal["native", "full"], ...] = Field(
+        ("native", "full"),
+        min_length=1,
+        description="native: against the target at the network's size; full: outputs brought to the data set's size",
+    )
+
+
+class AblationSettings(Strict):
+    """Input against output resolution (the paper's Tables 2 and 3)."""
+
+    methods: tuple[Name, ...] = Field((), description="entries with several scales")
+
+
+class GradientSettings(Strict):
+    """Gradient distribution with and without the intermediate outputs (the paper's Fig. 2)."""
+
+    method: Name = Field("msgunet", description="entry that is trained both ways")
+    dataset: Name = Field(description="entry that it is trained on")
+    epochs: int = Field(20, ge=1, description="epochs at the constant learning rate (20 in the paper)")
+    records: int = Field(20, ge=1, description="how often the gradients are recorded over the training")
+
+
+class CostSettings(Strict):
+    """How networks are counted and timed."""
+
+    repeats: int = Field(20, ge=1, description="timed forward passes per network and size")
+    warmup: int = Field(3, ge=0, description="forward passes before the clock starts")
+
+
+class ReportSettings(Strict):
+    """How results are shown; never changes a result."""
+
+    examples: int = Field(4, ge=1, le=32, description="test pictures in the qualitative figure")
+    resamples: int = Field(2000, ge=100, description="of the bootstrap behind the 95 % intervals")
+    protocol: Literal["native", "full"] = Field("native", description="of the table that the demo prints")
+
+
+class ComputeSettings(Strict):
+    """How the work is done on this machine; part of no result's identity, but recorded with each."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU where there is one")
+    gpu_required: bool = Field(False, description="refuse to start without a CUDA GPU")
+    threads: int = Field(1, ge=1, description="CPU threads per training; other counts give other last bits")
+    workers: int = Field(0, ge=0, description="processes that decode pictures beside each training")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="work that a killed training loses at most")
+    sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")
+    log_steps: int = Field(50, ge=1, description="steps between two rows of the history")
+    disk_gb: float = Field(0.0, ge=0, description="free disk that the suite needs")
+
+
+class DataSettings(Strict):
+    """Where the archives of the data sets are found."""
+
+    mirror: str = Field("data/archives", description="folder that holds the archives, under their published names")
+    vgg19: str = Field("data/weights/vgg19-dcbb9e9d.pth", description="torchvision's ImageNet weights of VGG-19")
+
+
+class Suite(Strict):
+    """A suite file."""
+
+    description: str = Field("", description="one sentence, shown on the page")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
+    datasets: dict[Name, DataSetEntry] = Field(min_length=1)
+    methods: dict[Name, MethodEntry] = Field(min_length=1)
+    training: TrainingSettings = Field(TrainingSettings(), description="overrides each method's recipe, key by key")
+    perceptual: PerceptualSettings = PerceptualSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    ablation: AblationSettings = AblationSettings()
+    gradients: GradientSettings | None = None
+    cost: CostSettings = CostSettings()
+    report: ReportSettings = ReportSettings()
+    compute: ComputeSettings = ComputeSettings()
+    data: DataSettings = DataSettings()
+
+
+class RunSettings(Strict):
+    """All that decides one run: written as canonical JSON, and the input of its training."""
+
+    format: Literal[1] = 1
+    suite: str
+    dataset: Name
+    data: str = Field(description="folder of the prepared data set")
+    source_kind: Literal["photo", "labels"]
+    target_kind: Literal["photo", "labels"]
+    entry: Name = Field(description="the suite's name of the row")
+    title: str
+    method: Name
+    version: int = Field(description="of the method; goes up when its results would change")
+    size: Size
+    seed: int
+    options: dict[str, Any]
+    training: TrainingSettings
+    perceptual: PerceptualSettings | None = None
+    gradient_records: int = Field(0, description="how often gradients are recorded over the training; 0: never")

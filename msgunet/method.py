@@ -1,0 +1,123 @@
+"""What a method is: networks, losses and a recipe under one name.
+
+A method's file declares its options and recipe, builds its networks and computes its losses; the loop in
+`msgunet.training` does the rest. The file must import without torch (use `lazy_import` for the modules with networks),
+because the Snakefile reads versions and options from it.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgunet.config import PerceptualSettings, Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from msgunet.losses import VGG19Features
+
+
+class MethodOptions(Strict):
+    """Base of every method's own settings."""
+
+
+class Method:
+    """Base class of all methods.
+
+    Class attributes:
+        name: set by `register_method`.
+        title: how tables call it.
+        reference: the publication.
+        version: goes up whenever the method's results would change; its runs then train again.
+        Options: model of the method's own settings.
+        recipe: published training settings, where they differ from the defaults of `TrainingSettings`.
+        trainable: False for methods that only fit something to the training pictures (`fit`).
+        generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order).
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    recipe: ClassVar[dict[str, Any]] = {}
+    trainable: ClassVar[bool] = True
+    generator_first: ClassVar[bool] = False
+
+    def __init__(self, options: MethodOptions, size: tuple[int, int]) -> None:
+        """`size`: width and height in pixels that the networks work at."""
+        self.options: Any = options
+        self.size = size
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        """Both sides of a picture must be multiples of this."""
+        return 1
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        """Why networks of this size cannot be built, with a size that works; None where they can."""
+        width, height = size
+        stride = cls.stride(options, size)
+        if width % stride or height % stride:
+            good = tuple(max(stride, round(side / stride) * stride) for side in size)
+            return f"size {width}x{height} is not divisible by {stride}; {good[0]}x{good[1]} works"
+        return None
+
+    @classmethod
+    def scales(cls, options: Any, size: tuple[int, int]) -> int:
+        """How many resolutions of the source the generator takes."""
+        return 1
+
+    @classmethod
+    def uses_perceptual(cls, options: Any) -> bool:
+        """Whether the losses read VGG-19 features."""
+        return False
+
+    def conditions(self) -> str:
+        """What a reader of a table must know about this method beside its settings."""
+        return ""
+
+    def build_generator(self) -> "nn.Module":
+        """A new, initialised generator: pyramid of sources in, pyramid of outputs out (see `msgunet.networks`)."""
+        raise NotImplementedError
+
+    def build_discriminator(self) -> "nn.Module":
+        """A new, initialised discriminator: (sources, images) in, layer outputs per scale out."""
+        raise NotImplementedError
+
+    def generator_losses(
+        self,
+        discriminator: "nn.Module",
+        sources: Sequence["Tensor"],
+        targets: Sequence["Tensor"],
+        outputs: Sequence["Tensor"],
+        perceptual: "VGG19Features | None",
+    ) -> dict[str, "Tensor"]:
+        """The weighted terms of the generator's loss by name; their sum is minimised."""
+        raise NotImplementedError
+
+    def discriminator_losses(
+        self,
+        discriminator: "nn.Module",
+        sources: Sequence["Tensor"],
+        targets: Sequence["Tensor"],
+        outputs: Sequence["Tensor"],
+    ) -> dict[str, "Tensor"]:
+        """The weighted terms of the discriminators' loss by name; `outputs` carry no gradient."""
+        raise NotImplementedError
+
+    def fit(self, generator: "nn.Module", pairs: Any) -> None:
+        """For methods that are not trainable: set the generator's buffers from the training pairs."""
+
+    def prepare_inference(self, generator: "nn.Module") -> None:
+        """Put a loaded generator into the state in which it is measured; by default plain evaluation mode."""
+        generator.eval()
+
+
+def perceptual_label(settings: PerceptualSettings | None) -> str:
+    """The perceptual weights, as conditions name them."""
+    if settings is None:
+        return "none"
+    if settings.weights == "imagenet":
+        return "VGG-19, ImageNet weights"
+    return f"VGG-19 of width {settings.width:g}, untrained (random weights)"

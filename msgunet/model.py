@@ -1,0 +1,108 @@
+"""MSG U-Net as a method: the paper's generator, one PatchGAN per output scale, and the objective of equation (1)."""
+
+from math import log2
+from typing import Any
+
+from pydantic import Field
+
+from msgunet.method import Method, MethodOptions
+from msgunet.registry import lazy_import, register_method
+
+networks = lazy_import("msgunet.networks")
+losses = lazy_import("msgunet.losses")
+
+_SMALLEST_LEVEL = 4  # pixels of the shorter side at the bottom: 8x4 under 2048x1024
+_SMALLEST_SCALE = 64  # pixels of the shorter side at the coarsest scale: 128x64 under 2048x1024
+
+
+class MSGUNetOptions(MethodOptions):
+    """What the paper leaves open, and its two weights."""
+
+    width: float = Field(1.0, gt=0, description="factor on the generator's channels")
+    discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
+    levels: int | None = Field(None, ge=2, description="resolutions of the U-Net; by default down to 4 pixels")
+    scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
+    intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")
+    alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
+    beta: float = Field(0.25, ge=0, description="weight of the perceptual term (paper: 0.25)")
+
+
+@register_method("msgunet")
+class MSGUNetMethod(Method):
+    """MSG U-Net (the paper)."""
+
+    title = "MSG U-Net"
+    reference = "Laxman et al., Efficient High-Resolution Image-to-Image Translation using Multi-Scale Gradient U-Net"
+    Options = MSGUNetOptions
+    generator_first = True
+
+    @classmethod
+    def levels(cls, options: Any, size: tuple[int, int]) -> int:
+        """Resolutions of the U-Net: 9 at 2048x1024, 8 at 512x512."""
+        return options.levels or max(2, round(log2(min(size) / _SMALLEST_LEVEL)) + 1)
+
+    @classmethod
+    def scales(cls, options: Any, size: tuple[int, int]) -> int:
+        """Input scales: 5 at 2048x1024, 4 at 512x512."""
+        wanted = options.scales or max(1, round(log2(min(size) / _SMALLEST_SCALE)) + 1)
+        return min(wanted, cls.levels(options, size))
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        return 2 ** (cls.levels(options, size) - 1)
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        smallest = min(size) >> (cls.scales(options, size) - 1)
+        if smallest < 24:
+            return (
+                f"the coarsest scale would be {smallest} pixels high or wide, the discriminator needs 24: fewer scales"
+            )
+        return super().problem(options, size)
+
+    @classmethod
+    def uses_perceptual(cls, options: Any) -> bool:
+        return options.beta > 0
+
+    def widths(self) -> list[int]:
+        """Channels per level from full resolution down; from nine levels on, 64 stands twice."""
+        levels = self.levels(self.options, self.size)
+        schedule = [64, 64, 128, 256] if levels >= 9 else [64, 128, 256]
+        schedule += [512] * (levels - len(schedule))
+        return [networks.scaled(channels, self.options.width) for channels in schedule[:levels]]
+
+    def build_generator(self):
+        scales = self.scales(self.options, self.size)
+        generator = networks.MSGUNet(self.widths(), scales, intermediate_outputs=self.options.intermediate_outputs)
+        networks.init_normal(generator)
+        return generator
+
+    def build_discriminator(self):
+        count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
+        filters = networks.scaled(64, self.options.discriminator_width)
+        discriminator = networks.ScaleDiscriminators([networks.PatchGAN(6, filters) for _ in range(count)])
+        networks.init_normal(discriminator)
+        return discriminator
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        fake = discriminator(sources, outputs)
+        real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
+        terms = {
+            "gan": sum(losses.least_squares(scale[-1], True) for scale in fake),
+            "features": self.options.alpha * sum(losses.l1_sum(f, r) for f, r in zip(fake, real, strict=True)),
+        }
+        if perceptual is not None:
+            distance = sum(
+                losses.l1_sum(perceptual(output), perceptual(target))
+                for output, target in zip(outputs, targets, strict=False)
+            )
+            terms["perceptual"] = self.options.beta * distance
+        return terms
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        fake = discriminator(sources, outputs)
+        real = discriminator(sources, targets)
+        return {
+            "d_fake": 0.5 * sum(losses.least_squares(scale[-1], False) for scale in fake),
+            "d_real": 0.5 * sum(losses.least_squares(scale[-1], True) for scale in real),
+        }

@@ -1,0 +1,92 @@
+"""Where methods and data sets are found by name.
+
+A class registers itself by a decorator. Every module of `baselines` and of `msgunet.data.sets` is looked through, so
+a new method or data set is a new file there and nothing else.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from msgunet.errors import UserError
+
+if TYPE_CHECKING:
+    from msgunet.data.base import DataSet
+    from msgunet.method import Method
+
+_METHODS: dict[str, type["Method"]] = {}
+_DATASETS: dict[str, type["DataSet"]] = {}
+
+
+def lazy_import(name: str) -> ModuleType:
+    """Import a module when it is first used: method files stay free of torch until a network is built."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module
+
+
+def _register(table: dict[str, Any], name: str) -> Callable[[type], type]:
+    def add(cls: type) -> type:
+        if name in table and table[name].__module__ != cls.__module__:
+            raise ValueError(f"{name!r} is registered twice: in {table[name].__module__} and in {cls.__module__}")
+        cls.name = name
+        table[name] = cls
+        return cls
+
+    return add
+
+
+def register_method(name: str) -> Callable[[type], type]:
+    """Decorator: make a `msgunet.method.Method` known to suites, tables and tests under `name`."""
+    return _register(_METHODS, name)
+
+
+def register_dataset(name: str) -> Callable[[type], type]:
+    """Decorator: make a `msgunet.data.base.DataSet` known under `name`."""
+    return _register(_DATASETS, name)
+
+
+def _import_all(package: str) -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module.name != "networks":
+            importlib.import_module(f"{package}.{module.name}")
+
+
+def methods() -> dict[str, type["Method"]]:
+    """All registered methods by name."""
+    importlib.import_module("msgunet.model")
+    _import_all("baselines")
+    return dict(sorted(_METHODS.items()))
+
+
+def datasets() -> dict[str, type["DataSet"]]:
+    """All registered data sets by name."""
+    _import_all("msgunet.data.sets")
+    return dict(sorted(_DATASETS.items()))
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a name that is not in `known`: the nearest right one, or all of them."""
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"
+
+
+def get_method(name: str) -> type["Method"]:
+    """The method called `name`, or a UserError with the nearest right name."""
+    known = methods()
+    if name not in known:
+        raise UserError(f"unknown method '{name}': {nearest(name, list(known))}")
+    return known[name]

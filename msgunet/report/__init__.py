@@ -1,0 +1,1 @@
+"""Tables, figures and the page, from files alone; nothing here imports torch."""

@@ -1,0 +1,15 @@
+"""What a suite ended with, on the terminal."""
+
+from msgunet.errors import UserError
+from msgunet.suite import Plan
+
+
+def show(plan: Plan) -> None:
+    """Print Table 1 in the suite's protocol, and where the page is."""
+    page = plan.results / "report" / "index.html"
+    for dataset in plan.data:
+        path = plan.results / "tables" / f"table1_{dataset.name}_{plan.suite.report.protocol}.md"
+        if not path.is_file():
+            raise UserError(f"there is no {path}; run 'snakemake --cores all --config suite={plan.name}' first")
+        print(path.read_text(encoding="utf-8"))
+    print(f"The page with all tables and figures: {page.resolve().as_uri()}")

@@ -1,0 +1,353 @@
+"""From a suite's YAML file to a plan: the prepared data, the runs and the settings files that the rules depend on."""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from msgunet import registry
+from msgunet.config import DataSetEntry, MethodEntry, PerceptualSettings, RunSettings, Suite, TrainingSettings
+from msgunet.errors import UserError
+from msgunet.files import canonical_json, short_hash, write_if_changed
+
+CONFIG = Path(__file__).resolve().parent.parent / "config"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: `1e-4` is a number, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"key '{key}' stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """One prepared data set: its entry in the suite, and its folder, whose name changes with its settings."""
+
+    name: str
+    kind: str
+    entry: DataSetEntry
+    folder: Path
+    settings: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One (data set, method, seed): its settings and its folder."""
+
+    settings: RunSettings
+    folder: Path
+
+    @property
+    def text(self) -> str:
+        """The canonical JSON of the settings."""
+        return canonical_json(self.settings.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the rules and the commands need to know about a suite."""
+
+    name: str
+    suite: Suite
+    results: Path
+    data: tuple[DataPlan, ...]
+    runs: tuple[RunPlan, ...]
+    gradients: tuple[RunPlan, ...]
+    files: dict[Path, str]
+
+    def write(self) -> None:
+        """Write the settings files; those that say the same already keep their time, so nothing runs again."""
+        for path, text in self.files.items():
+            write_if_changed(path, text)
+
+    def run(self, dataset: str, entry: str, seed: int | str) -> RunPlan:
+        """The run of a data set, a row and a seed."""
+        for run in self.runs:
+            s = run.settings
+            if (s.dataset, s.entry, s.seed) == (dataset, entry, int(seed)):
+                return run
+        raise KeyError(f"{dataset}/{entry}/seed{seed}")
+
+
+def suite_path(name: str) -> Path:
+    """The file of a suite: `config/NAME.yaml`, or `name` itself where it is a path that ends in .yaml."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        if not re.fullmatch(r"[a-z0-9_]{1,64}", name):
+            raise UserError(f"suite '{name}': a suite's name has only a-z, 0-9 and _; or give the path of a .yaml file")
+        path = CONFIG / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in CONFIG.glob("*.yaml"))
+        raise UserError(f"there is no suite file {path}: {registry.nearest(name, known)}")
+    return path
+
+
+def load_suite(path: Path) -> Suite:
+    """Parse and validate a suite file.
+
+    Raises:
+        UserError: naming every problem with its place in the file and the nearest right name.
+
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    problems, suite = _validate(Suite, raw if raw is not None else {}, "")
+    problems += _entry_problems(raw) if isinstance(raw, dict) else []
+    if problems or suite is None:
+        raise UserError(*(f"{path}: {problem}" for problem in problems))
+    return suite
+
+
+def _validate(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], Any]:
+    try:
+        return [], model.model_validate(raw)
+    except ValidationError as error:
+        return [_explain(model, e, place) for e in error.errors()], None
+
+
+def _explain(model: type[BaseModel], error: Any, place: str) -> str:
+    loc = [str(part) for part in error["loc"] if part != "[key]"]
+    where = ".".join([*([place] if place else []), *loc])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {registry.nearest(loc[-1], _siblings(model, loc[:-1]))}"
+    return f"{where}: {error['msg']} (got {error['input']!r})"
+
+
+def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
+    """The keys that a suite may have at `loc`."""
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        # Below a dictionary of entries, the next part is the entry's name.
+        current = _model_in(fields[part].annotation) if fields and part in fields else current
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None]
+    return found[-1] if found else None
+
+
+def _entry_problems(raw: dict[str, Any]) -> list[str]:
+    """What is wrong with names and options, entry by entry; works on the raw file so that all is said at once."""
+    problems: list[str] = []
+
+    def table(key: str, at: Any = raw) -> dict[str, Any]:
+        value = at.get(key) if isinstance(at, dict) else None
+        return value if isinstance(value, dict) else {}
+
+    for key, field, known in (
+        ("datasets", "kind", registry.datasets()),
+        ("methods", "method", registry.methods()),
+    ):
+        for name, entry in table(key).items():
+            entry = entry if isinstance(entry, dict) else {}
+            kind = entry.get(field) or name
+            if kind not in known:
+                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {registry.nearest(str(kind), list(known))}")
+                continue
+            options = entry.get("options") or {}
+            problems += _validate(known[kind].Options, options, f"{key}.{name}.options")[0]
+            for wanted in entry.get("datasets") or []:
+                if wanted not in table("datasets"):
+                    hint = registry.nearest(str(wanted), list(table("datasets")))
+                    problems.append(f"{key}.{name}.datasets: there is no data set '{wanted}'; {hint}")
+    wanted_methods = list(table("ablation").get("methods") or [])
+    gradients = table("gradients")
+    if gradients:
+        wanted_methods.append(gradients.get("method") or "msgunet")
+        if "dataset" in gradients and gradients["dataset"] not in table("datasets"):
+            hint = registry.nearest(str(gradients["dataset"]), list(table("datasets")))
+            problems.append(f"gradients.dataset: there is no data set '{gradients['dataset']}'; {hint}")
+    for name in wanted_methods:
+        if name not in table("methods"):
+            hint = registry.nearest(str(name), list(table("methods")))
+            problems.append(f"ablation or gradients: there is no method entry '{name}'; {hint}")
+    return problems
+
+
+def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: TrainingSettings) -> TrainingSettings:
+    """Defaults, then the method's published recipe, then what the suite and the entry say themselves."""
+    said = [layer.model_dump(include=layer.model_fields_set) for layer in (suite, entry)]
+    return TrainingSettings(**{**recipe, **said[0], **said[1]})
+
+
+def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
+    kind = entry.kind or name
+    options = registry.datasets()[kind].Options.model_validate(entry.options)
+    settings = {
+        "format": 1,
+        "kind": kind,
+        "version": registry.datasets()[kind].version,
+        "size": list(entry.size),
+        "options": options.model_dump(mode="json"),
+    }
+    text = canonical_json(settings)
+    width, height = entry.size
+    return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)
+
+
+def _run_settings(
+    suite_name: str, suite: Suite, data: DataPlan, name: str, entry: MethodEntry, seed: int
+) -> tuple[RunSettings, str | None]:
+    method = registry.methods()[entry.method or name]
+    options = method.Options.model_validate(entry.options)
+    size = entry.size or data.entry.size
+    dataset = registry.datasets()[data.kind]
+    source_kind, target_kind = dataset.kinds(dataset.Options.model_validate(data.entry.options))
+    settings = RunSettings(
+        suite=suite_name,
+        dataset=data.name,
+        data=str(data.folder),
+        source_kind=source_kind,
+        target_kind=target_kind,
+        entry=name,
+        title=entry.title or method.title,
+        method=entry.method or name,
+        version=method.version,
+        size=size,
+        seed=seed,
+        options=options.model_dump(mode="json"),
+        training=merged_training(method.recipe, suite.training, entry.training),
+        perceptual=_perceptual(suite.perceptual, method.uses_perceptual(options)),
+    )
+    problem = method.problem(options, size)
+    return settings, problem and f"methods.{name} on {data.name}: {problem}"
+
+
+def _perceptual(settings: PerceptualSettings, used: bool) -> PerceptualSettings | None:
+    return settings if used else None
+
+
+@functools.cache
+def load_plan(name: str = "paper") -> Plan:
+    """The plan of a suite, by name or path.
+
+    Raises:
+        UserError: with everything that is wrong with the file, or with sizes that the networks cannot take.
+
+    """
+    path = suite_path(name)
+    suite = load_suite(path)
+    suite_name = path.stem
+    if not re.fullmatch(r"[a-z0-9_]{1,64}", suite_name):
+        raise UserError(f"{path}: the file's name becomes the suite's and may hold only a-z, 0-9 and _")
+    results = Path("results") / suite_name
+    data = tuple(_data_plan(key, entry) for key, entry in suite.datasets.items())
+    runs: list[RunPlan] = []
+    problems: list[str] = []
+    for seed in suite.seeds:
+        for plan in data:
+            for key, entry in suite.methods.items():
+                if entry.datasets is not None and plan.name not in entry.datasets:
+                    continue
+                settings, problem = _run_settings(suite_name, suite, plan, key, entry, seed)
+                runs.append(RunPlan(settings, results / "runs" / plan.name / key / f"seed{seed}"))
+                problems += [problem] if problem and problem not in problems else []
+    if problems:
+        raise UserError(*(f"{path}: {problem}" for problem in problems))
+    gradients = _gradient_runs(suite, results, runs)
+    files = {plan.folder / "dataset.json": plan.settings for plan in data}
+    files |= {run.folder / "run.json": run.text for run in (*runs, *gradients)}
+    files |= _settings_files(suite_name, suite, results, runs, gradients)
+    return Plan(suite_name, suite, results, data, tuple(runs), gradients, files)
+
+
+def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[RunPlan, ...]:
+    """The method with and without intermediate outputs, for the number of epochs that Fig. 2 wants."""
+    wanted = suite.gradients
+    if wanted is None:
+        return ()
+    base = next(
+        run.settings for run in runs if (run.settings.entry, run.settings.dataset) == (wanted.method, wanted.dataset)
+    )
+    if "intermediate_outputs" not in base.options:
+        raise UserError(f"gradients.method: '{wanted.method}' has no intermediate outputs to train with and without")
+    training = base.training.model_copy(update={"epochs": wanted.epochs, "decay_epochs": 0})
+    plans = []
+    for variant in ("with", "without"):
+        options = {**base.options, "intermediate_outputs": variant == "with"}
+        update = {"training": training, "options": options, "gradient_records": wanted.records}
+        settings = base.model_copy(update=update)
+        plans.append(RunPlan(settings, results / "gradients" / wanted.dataset / variant))
+    return tuple(plans)
+
+
+def _settings_files(
+    name: str, suite: Suite, results: Path, runs: list[RunPlan], gradients: tuple[RunPlan, ...]
+) -> dict[Path, str]:
+    """One small file per stage that holds just what that stage depends on (see docs/design.md)."""
+    listed = [
+        {
+            "dataset": run.settings.dataset,
+            "entry": run.settings.entry,
+            "title": run.settings.title,
+            "method": run.settings.method,
+            "seed": run.settings.seed,
+            "size": list(run.settings.size),
+            "folder": str(run.folder),
+            "data": run.settings.data,
+        }
+        for run in runs
+    ]
+    networks = {
+        (run.settings.entry, tuple(run.settings.size)): {
+            "entry": run.settings.entry,
+            "title": run.settings.title,
+            "method": run.settings.method,
+            "version": run.settings.version,
+            "size": list(run.settings.size),
+            "options": run.settings.options,
+        }
+        for run in runs
+    }
+    sections: dict[str, Any] = {
+        "evaluation": suite.evaluation.model_dump(mode="json"),
+        "cost": {**suite.cost.model_dump(mode="json"), "networks": list(networks.values())},
+        "compute": {**suite.compute.model_dump(mode="json"), "vgg19": suite.data.vgg19},
+        "report": {
+            **suite.report.model_dump(mode="json"),
+            "suite": name,
+            "description": suite.description,
+            "measures": list(suite.evaluation.measures),
+            "protocols": list(suite.evaluation.protocols),
+            "datasets": {
+                key: {"kind": entry.kind or key, "size": list(entry.size)} for key, entry in suite.datasets.items()
+            },
+            "runs": listed,
+            "ablation": list(suite.ablation.methods),
+            "gradients": [str(run.folder) for run in gradients],
+        },
+    }
+    return {results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}
+
+
+def only_suite(config: dict[str, Any]) -> str:
+    """The suite that Snakemake's `--config` names; any other key is an error, not a silent run of the paper."""
+    unknown = sorted(set(config) - {"suite"})
+    if unknown:
+        raise UserError(*(f"--config {key}: unknown key; did you mean 'suite'?" for key in unknown))
+    return str(config.get("suite", "paper"))

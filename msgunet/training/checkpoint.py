@@ -1,0 +1,55 @@
+"""Checkpoints: written atomically, named by their content's hash, and never unpickled.
+
+A checkpoint `step-00001200.1f3a….pt` carries the first sixteen hexadecimal digits of its SHA-256 in its name, so one
+rename makes both the file and its checksum appear.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msgunet.errors import UserError
+from msgunet.files import atomic, sha256_file
+
+KEEP = 3
+_NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` as the checkpoint of `step`, then remove all but the last three."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(".tmp-*"):
+        stale.unlink()
+    with atomic(folder / "next.pt") as temporary:
+        torch.save(state, temporary)
+        digest = sha256_file(temporary)
+    path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
+    for old, _ in checkpoints(folder)[KEEP:]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[tuple[Path, int]]:
+    """Checkpoints and their steps, newest first."""
+    found = [(path, int(match[1])) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, key=lambda item: item[1], reverse=True)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint; a damaged one is named and the one before it used. None where there is none.
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged.
+
+    """
+    found = checkpoints(folder)
+    for path, _ in found:
+        if sha256_file(path).startswith(_NAME.fullmatch(path.name)[2]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        print(f"{path}: damaged (its checksum differs); trying the checkpoint before it", file=sys.stderr, flush=True)
+    if found:
+        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; remove the folder to start again")
+    return None

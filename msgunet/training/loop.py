@@ -1,0 +1,364 @@
+"""The training loop of all methods."""
+
+import contextlib
+import copy
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from msgunet.config import ComputeSettings, RunSettings
+from msgunet.data.pairs import (
+    PairDataset,
+    PairTensors,
+    keyed_seed,
+    normalise,
+    pyramid,
+    steps_per_epoch,
+    training_order,
+)
+from msgunet.errors import UserError
+from msgunet.evaluation.gradients import GradientRecorder
+from msgunet.files import canonical_json, write_csv, write_json
+from msgunet.inference import build_method, pick_device, save_generator
+from msgunet.losses import load_perceptual
+from msgunet.method import Method
+from msgunet.provenance import facts
+from msgunet.training.checkpoint import load_checkpoint, save_checkpoint
+from msgunet.training.progress import History, Progress, save_grid
+
+
+class InterruptedTraining(Exception):  # noqa: N818 (it is no error)
+    """SIGTERM arrived; the step in flight was finished and the state saved."""
+
+
+class TrainingState:
+    """Everything that a checkpoint holds: networks, optimisers, the average of the weights, counters, history."""
+
+    def __init__(self, method: Method, settings: RunSettings, device: torch.device) -> None:
+        torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
+        self.generator = method.build_generator().to(device, memory_format=torch.channels_last)
+        self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
+        training = settings.training
+        betas = (training.beta1, training.beta2)
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), training.learning_rate, betas, fused=True)
+            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
+        }
+        self.average = copy.deepcopy(self.generator) if training.ema else None
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.gradients: list[dict[str, Any]] = []
+
+    def published(self) -> nn.Module:
+        """The generator that is kept: the average of the weights where the suite asks for one."""
+        return self.generator if self.average is None else self.average
+
+    def update_average(self, decay: float) -> None:
+        """Move the average a step towards the generator; in the first steps faster, so that it forgets its start."""
+        if self.average is None:
+            return
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
+                if kept.is_floating_point():
+                    kept.lerp_(new, 1 - decay)
+                else:
+                    kept.copy_(new)
+
+    def save(self, folder: Path, settings: RunSettings) -> None:
+        """Write a checkpoint."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        state = {
+            "settings": canonical_json(settings.model_dump(mode="json")),
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "gradients": self.gradients,
+            "random": random,
+        }
+        save_checkpoint(folder, self.step, state)
+
+    def load(self, state: dict[str, Any], settings: RunSettings, folder: Path) -> None:
+        """Take over a checkpoint; a missing item is a KeyError, other settings are a UserError."""
+        _check_same_settings(json.loads(state["settings"]), settings, folder)
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.history, self.gradients = state["history"], state["gradients"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+
+
+def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Path) -> None:
+    new = settings.model_dump(mode="json")
+
+    def differing(a: Any, b: Any, place: str) -> list[str]:
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys = sorted({*a, *b})
+            return [d for k in keys for d in differing(a.get(k), b.get(k), f"{place}.{k}".strip("."))]
+        return [] if a == b else [f"{place}: {a} in the checkpoint, {b} now"]
+
+    found = differing(old, json.loads(canonical_json(new)), "")
+    if found:
+        raise UserError(
+            f"the checkpoints in {folder} are of other settings; remove that folder to start again:", *found
+        )
+
+
+def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None) -> None:
+    """Train the run that `run_file` describes, going on from the newest checkpoint in `out` if there is one.
+
+    Writes `generator.safetensors`, `history.csv` and `training.json`; while running also checkpoints, sample grids and
+    TensorBoard files in `out`.
+
+    Raises:
+        UserError: the run cannot be trained as it is asked for, or another process trains it now.
+        InterruptedTraining: SIGTERM arrived; the state is saved.
+
+    """
+    settings = RunSettings.model_validate_json(run_file.read_text(encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is training in {out}; wait for it or stop it") from None
+    with lock:
+        device = pick_device(compute)
+        method = build_method(settings)
+        kinds = (settings.source_kind, settings.target_kind)
+        pairs = PairDataset(
+            data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
+        )
+        if method.trainable:
+            _train(method, settings, pairs, out, compute, vgg19, device)
+        else:
+            start = time.monotonic()
+            generator = method.build_generator()
+            method.fit(generator, _Normalised(pairs))
+            seconds = time.monotonic() - start
+            row = {"step": 0, "epoch": 0, "learning_rate": 0, "seconds": round(seconds, 2)}
+            _publish(generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
+
+
+class _Normalised:
+    """Training pairs in [-1, 1], for methods that only fit."""
+
+    def __init__(self, pairs: PairDataset) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> PairTensors:
+        return PairTensors(*map(normalise, self._pairs[index]))
+
+
+def _train(
+    method: Method,
+    settings: RunSettings,
+    pairs: PairDataset,
+    out: Path,
+    compute: ComputeSettings,
+    vgg19: Path,
+    device: torch.device,
+) -> None:
+    training = settings.training
+    state = TrainingState(method, settings, device)
+    folder = out / "checkpoints"
+    saved = load_checkpoint(folder)
+    if saved is not None:
+        state.load(saved, settings, folder)
+        print(f"going on from step {state.step} ({folder})", file=sys.stderr, flush=True)
+    perceptual = None
+    if settings.perceptual is not None:
+        perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
+    epochs = training.epochs + training.decay_epochs
+    per_epoch = steps_per_epoch(len(pairs), training.batch_size)
+    total = epochs * per_epoch
+    recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
+    order = training_order(len(pairs), training.batch_size, settings.seed, epochs, state.step)
+    loader = DataLoader(
+        pairs,
+        batch_sampler=order,
+        num_workers=compute.workers,
+        worker_init_fn=_ignore_sigterm,
+        pin_memory=device.type == "cuda",
+    )
+    history = History(out, state.history, state.step)
+    progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
+    sample = _Sample(settings, pairs, out / "samples")
+    clock = time.monotonic()
+    last_save = clock
+    with _Sigterm() as sigterm:
+        for batch in loader:
+            rate = _learning_rate(training.learning_rate, state.step, per_epoch, training.epochs, training.decay_epochs)
+            sources, targets = _pyramids(batch, method, settings, device)
+            recording = recorder.wants(state.step)
+            losses = _step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
+            state.step += 1
+            state.update_average(training.ema)
+            history.add(losses)
+            progress.step(losses)
+            now = time.monotonic()
+            state.seconds, clock = state.seconds + now - clock, now
+            if state.step % compute.log_steps == 0 or state.step == total:
+                history.row(state.step, state.step / per_epoch, rate, state.seconds)
+            epoch, rest = divmod(state.step, per_epoch)
+            if rest == 0 and (epoch % compute.sample_epochs == 0 or epoch == epochs):
+                sample.save(method, state.published(), epoch, device)
+            if sigterm.arrived or now - last_save > 60 * compute.checkpoint_minutes:
+                state.save(folder, settings)
+                history.write()
+                last_save = now
+            if sigterm.arrived:
+                raise InterruptedTraining(
+                    f"stopped by SIGTERM after step {state.step} of {total}; the state is saved in {folder}"
+                )
+    progress.close()
+    history.close()
+    recorder.write(out / "gradients.csv")
+    # The last state stays, so that a training that is asked for again has nothing to do but to publish.
+    state.save(folder, settings)
+    environment = facts(device, compute.threads)
+    _publish(state.published(), settings, out, state.history, state.seconds, state.step, environment)
+
+
+def _publish(
+    generator: nn.Module,
+    settings: RunSettings,
+    out: Path,
+    rows: list[dict[str, float]],
+    seconds: float,
+    steps: int,
+    environment: dict[str, Any],
+) -> None:
+    write_csv(out / "history.csv", rows)
+    write_json(out / "training.json", {"steps": steps, "seconds": round(seconds, 2), **environment})
+    save_generator(out / "generator.safetensors", generator.state_dict(), settings)
+
+
+def _pyramids(
+    batch: PairTensors, method: Method, settings: RunSettings, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
+    scales = method.scales(method.options, settings.size)
+    kinds = (settings.source_kind, settings.target_kind)
+    source, target = (
+        normalise(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        for images in batch
+    )
+    return pyramid(source, scales, kinds[0]), pyramid(target, scales, kinds[1])
+
+
+def _learning_rate(rate: float, step: int, per_epoch: int, constant: int, decay: int) -> float:
+    """Constant for the first epochs, then linear towards zero, changed every epoch (Pix2Pix, Pix2Pix-HD)."""
+    epoch = step // per_epoch
+    return rate if epoch < constant else rate * (1 - (epoch - constant + 1) / (decay + 1))
+
+
+def _step(
+    method: Method,
+    state: TrainingState,
+    sources: list[Tensor],
+    targets: list[Tensor],
+    perceptual: nn.Module | None,
+    rate: float,
+    recorder: GradientRecorder | None,
+) -> dict[str, Tensor]:
+    """One update of generator and discriminator, in the method's order; returns the terms of both losses."""
+    outputs = state.generator(sources)
+    detached = [output.detach() for output in outputs]
+    # A generator without intermediate outputs is judged against the targets of the scales that it has.
+    targets = targets[: len(outputs)]
+
+    def update_discriminator() -> dict[str, Tensor]:
+        losses = method.discriminator_losses(state.discriminator, sources, targets, detached)
+        _update(state.optimizers["discriminator"], losses, rate, state.step)
+        return losses
+
+    def update_generator() -> dict[str, Tensor]:
+        state.discriminator.requires_grad_(False)
+        losses = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
+        _update(state.optimizers["generator"], losses, rate, state.step, recorder and recorder.hook(state))
+        state.discriminator.requires_grad_(True)
+        return losses
+
+    if method.generator_first:
+        return {**update_generator(), **update_discriminator()}
+    of_discriminator = update_discriminator()
+    return {**update_generator(), **of_discriminator}
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, losses: dict[str, Tensor], rate: float, step: int, before_update: Any = None
+) -> None:
+    total = torch.stack(list(losses.values())).sum()
+    if not torch.isfinite(total):
+        values = ", ".join(f"{name} = {float(value):g}" for name, value in losses.items())
+        raise UserError(f"step {step + 1}: a loss is not finite ({values}); a lower training.learning_rate may help")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    if before_update is not None:
+        before_update()
+    optimizer.step()
+
+
+class _Sample:
+    """A grid of source, output and target of the same four training pairs, to look at while training."""
+
+    def __init__(self, settings: RunSettings, pairs: PairDataset, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._batch = torch.utils.data.default_collate([pairs[i] for i in range(min(4, len(pairs)))])
+
+    @torch.inference_mode()
+    def save(self, method: Method, generator: nn.Module, epoch: int, device: torch.device) -> None:
+        """Write the grid of an epoch without touching the training's random numbers or batch statistics."""
+        network = copy.deepcopy(generator)
+        method.prepare_inference(network)
+        with torch.random.fork_rng():
+            sources, targets = _pyramids(PairTensors(*self._batch), method, self._settings, device)
+            outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
+        save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
+
+
+def _ignore_sigterm(_: int) -> None:
+    """Workers leave SIGTERM to the main process, which finishes the step first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Sigterm(contextlib.AbstractContextManager):
+    """Notes SIGTERM instead of dying of it."""
+
+    arrived = False
+
+    def __enter__(self) -> "_Sigterm":
+        self._old = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        self.arrived = True
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self._old)

@@ -1,0 +1,104 @@
+"""What a training shows and keeps while it runs: progress, history, TensorBoard, sample grids."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from msgunet.data.pairs import to_image
+from msgunet.files import atomic, write_csv
+
+_LINE_SECONDS = 15.0
+
+
+class History:
+    """Mean losses since the last row, every so many steps; as CSV and TensorBoard.
+
+    `rows` is part of the checkpoint, so that a resumed training's history has no gap and nothing twice.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, float]], first_step: int) -> None:
+        self.path = folder / "history.csv"
+        self.rows = rows
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Take in one step's losses."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        self._count += 1
+
+    def row(self, step: int, epoch: float, learning_rate: float, seconds: float) -> None:
+        """Close a row: the means since the last one."""
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        fixed = {"step": step, "epoch": round(epoch, 4), "learning_rate": learning_rate, "seconds": round(seconds, 2)}
+        self.rows.append({**fixed, **means})
+        for name, value in means.items():
+            self._board.add_scalar(f"loss/{name}", value, step)
+
+    def write(self) -> None:
+        """Write the CSV."""
+        write_csv(self.path, self.rows)
+
+    def close(self) -> None:
+        """Flush TensorBoard's file."""
+        self._board.close()
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line every fifteen seconds, with rate and time left."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=not sys.stderr.isatty())
+        self._title, self._total, self._first, self._done = title, total, done, done
+        self._start = self._last = time.monotonic()
+
+    def step(self, losses: dict[str, Tensor]) -> None:
+        """Count one step; reads the losses only when they are shown."""
+        self._done += 1
+        now = time.monotonic()
+        if not self._bar.disable:
+            self._bar.update()
+            if now - self._last > 0.5:
+                self._bar.set_postfix_str(_losses(losses), refresh=False)
+                self._last = now
+        elif now - self._last > _LINE_SECONDS:
+            rate = (self._done - self._first) / (now - self._start)
+            left = (self._total - self._done) / rate
+            counts = f"step {self._done}/{self._total}, {rate:.2f} steps/s, {_duration(left)} left"
+            print(f"{self._title}: {counts}; {_losses(losses)}", file=sys.stderr, flush=True)
+            self._last = now
+
+    def close(self) -> None:
+        """Leave the bar."""
+        self._bar.close()
+
+
+def _losses(losses: dict[str, Tensor]) -> str:
+    return " ".join(f"{name}={float(value):.3g}" for name, value in losses.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def save_grid(path: Path, columns: list[Any], rows: int = 4) -> None:
+    """A grid with one row per pair: each of `columns` is a batch (N, 3, H, W) in [-1, 1]."""
+    count = min(rows, *(len(column) for column in columns))
+    height, width = columns[0].shape[-2:]
+    grid = Image.new("RGB", (width * len(columns), height * count))
+    for x, column in enumerate(columns):
+        for y in range(count):
+            grid.paste(to_image(column[y]), (x * width, y * height))
+    with atomic(path) as temporary:
+        grid.save(temporary)

@@ -1,0 +1,59 @@
+from filelock import FileLock, Timeout
+from msgunet.errors import UserError
+from msgunet.preflight import check
+from msgunet.suite import load_plan, only_suite
+
+try:
+    plan = load_plan(only_suite(config))
+except UserError as error:
+    raise WorkflowError(str(error))
+plan.write()
+
+results = str(plan.results)
+settings = f"{results}/settings"
+compute = f"{settings}/compute.json"
+page = f"{results}/report/index.html"
+threads_per_run = plan.suite.compute.threads
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_]{1,64}",
+    entry="[a-z0-9_]{1,64}",
+    seed="[0-9]+",
+    variant="with|without",
+
+
+# The kernel lets go of this lock when Snakemake ends, however it ends; hence no stale locks (see the default profile).
+run_lock = FileLock(".snakemake/benchmark.lock")
+
+
+onstart:
+    try:
+        run_lock.acquire(timeout=0)
+        check(plan)
+    except Timeout:
+        raise WorkflowError("another Snakemake is at work in this folder; wait for it or stop it")
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def manifest_of(wildcards):
+    """The manifest that a run's pictures are found by."""
+    return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)
+
+
+def folder_of(wildcards, output):
+    """The folder that a job writes in."""
+    return os.path.dirname(output[0])
+
+
+def vgg19_of(folder):
+    """The VGG-19 weights, for runs whose losses read ImageNet features."""
+    run = next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
+    perceptual = run.settings.perceptual
+    return [plan.suite.data.vgg19] if perceptual and perceptual.weights == "imagenet" else []
+
+
+def gpus_of(wildcards):
+    """One GPU per training where the suite is made for GPUs."""
+    return 1 if plan.suite.compute.gpu_required else 0

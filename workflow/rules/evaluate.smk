@@ -1,0 +1,46 @@
+rule evaluate:
+    input:
+        run=f"{run_folder}/run.json",
+        generator=f"{run_folder}/generator.safetensors",
+        manifest=manifest_of,
+        settings=f"{settings}/evaluation.json",
+    output:
+        metrics=f"{run_folder}/metrics.csv",
+        facts=f"{run_folder}/evaluation.json",
+        predictions=directory(f"{run_folder}/predictions"),
+    log:
+        f"{results}/logs/evaluate/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    threads: threads_per_run
+    resources:
+        gpu=gpus_of,
+    params:
+        compute=compute,
+        out=folder_of,
+    shell:
+        "exec python -m msgunet evaluate --run {input.run:q} --generator {input.generator:q}"
+        " --settings {input.settings:q} --compute {params.compute:q}"
+        " --out {params.out:q}"
+        " 2> {log:q}"
+
+
+rule ablate:
+    input:
+        run=f"{run_folder}/run.json",
+        generator=f"{run_folder}/generator.safetensors",
+        manifest=manifest_of,
+    output:
+        f"{run_folder}/ablation.csv",
+    log:
+        f"{results}/logs/ablate/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    threads: threads_per_run
+    resources:
+        gpu=gpus_of,
+    params:
+        compute=compute,
+    shell:
+        "exec python -m msgunet ablate --run {input.run:q} --generator {input.generator:q}"
+        " --compute {params.compute:q} --out {output:q} 2> {log:q}"

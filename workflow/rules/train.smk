@@ -1,0 +1,55 @@
+run_folder = f"{results}/runs/{{dataset}}/{{entry}}/seed{{seed}}"
+gradient_folder = f"{results}/gradients/{{dataset}}/{{variant}}"
+
+
+# Checkpoints, sample grids and TensorBoard files lie beside the outputs, undeclared: Snakemake deletes what a failed
+# job declares, and a training that is started again goes on from its last checkpoint.
+rule train:
+    input:
+        run=f"{run_folder}/run.json",
+        manifest=manifest_of,
+        vgg19=lambda w: vgg19_of(f"{results}/runs/{w.dataset}/{w.entry}/seed{w.seed}"),
+    output:
+        generator=f"{run_folder}/generator.safetensors",
+        history=f"{run_folder}/history.csv",
+        facts=f"{run_folder}/training.json",
+    log:
+        f"{results}/logs/train/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    retries: 2
+    conda:
+        "../../environment.yml"
+    threads: threads_per_run
+    resources:
+        gpu=gpus_of,
+    params:
+        compute=compute,
+        out=folder_of,
+    shell:
+        "exec python -m msgunet train --run {input.run:q} --compute {params.compute:q}"
+        " --out {params.out:q}"
+        " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
+
+
+rule gradients:
+    input:
+        run=f"{gradient_folder}/run.json",
+        manifest=manifest_of,
+        vgg19=lambda w: vgg19_of(f"{results}/gradients/{w.dataset}/{w.variant}"),
+    output:
+        gradients=f"{gradient_folder}/gradients.csv",
+        facts=f"{gradient_folder}/training.json",
+    log:
+        f"{results}/logs/gradients/{{dataset}}.{{variant}}.log",
+    retries: 2
+    conda:
+        "../../environment.yml"
+    threads: threads_per_run
+    resources:
+        gpu=gpus_of,
+    params:
+        compute=compute,
+        out=folder_of,
+    shell:
+        "exec python -m msgunet gradients --run {input.run:q} --compute {params.compute:q}"
+        " --out {params.out:q}"
+        " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
