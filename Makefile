@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
 
-.PHONY: environment demo paper test lint lock
+.PHONY: environment demo paper test lint lock schema
 environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
@@ -40,3 +40,6 @@ lock:
 	mv .requirements.new requirements.txt
 	(sed -n '1,/- pip:/p' environment.yml; sed -n 's/^\([a-zA-Z0-9].*[^ ]\) *\\$$/      - \1/p' requirements.txt) > .environment.new
 	mv .environment.new environment.yml
+
+schema: $(STAMP)
+	$(BIN)/python -c 'import json; from msgunet.config import Suite; print(json.dumps(Suite.model_json_schema(), indent=2))' > config/suite.schema.json

@@ -1,6 +1,5 @@
 """Generators on disk: safetensors with the run's settings in the metadata, and running them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
 from msgunet.registry import get_method
+
+_METADATA = "msgunet-generator-1"
 
 
 def build_method(settings: RunSettings) -> Method:
@@ -42,7 +43,8 @@ def pick_device(compute: ComputeSettings) -> torch.device:
 
 def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) -> None:
     """Publish a generator: weights and all that is needed to build it again, without pickle."""
-    metadata = {"format": "msgunet-generator-1", "settings": canonical_json(settings.model_dump(mode="json"))}
+    # One entry only: safetensors writes several in any order, and the same generator must give the same file.
+    metadata = {_METADATA: canonical_json(settings.model_dump(mode="json"))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if not tensors:  # safetensors cannot hold nothing
         tensors = {"empty": torch.zeros(1)}
@@ -80,9 +82,9 @@ def load_generator(path: Path, device: torch.device) -> LoadedGenerator:
         tensors = load_file(str(path))
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a readable generator ({error}); train it again") from error
-    if metadata.get("format") != "msgunet-generator-1":
-        raise UserError(f"{path}: not a generator of this project (its metadata has no msgunet format)")
-    settings = RunSettings.model_validate(json.loads(metadata["settings"]))
+    if _METADATA not in metadata:
+        raise UserError(f"{path}: not a generator of this project (its metadata has no '{_METADATA}')")
+    settings = RunSettings.model_validate_json(metadata[_METADATA])
     method = build_method(settings)
     network = method.build_generator()
     network.load_state_dict({k: v for k, v in tensors.items() if k in network.state_dict()})

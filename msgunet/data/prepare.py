@@ -39,7 +39,7 @@ def prepare(settings_file: Path, out: Path, mirror: Path) -> Path:
         _check_ids(raw)
         progress = tqdm(raw, desc=f"prepare {cls.name}", unit="pair", disable=None)
         pairs = [_prepare_pair(pair, size, kinds, out) for pair in progress]
-    _check_splits(pairs)
+    _check_splits(pairs, kinds)
     manifest = out / "manifest.csv"
     write_manifest(manifest, pairs)
     _remove_strangers(out, pairs)
@@ -80,13 +80,15 @@ def _check_ids(pairs: list[RawPair]) -> None:
             raise UserError(f"the data set has no {split} pairs; check its options")
 
 
-def _check_splits(pairs: list[Pair]) -> None:
-    train = {pair.source_sha256: pair.id for pair in pairs if pair.split == "train"}
-    both = [
-        f"{pair.id} = {train[pair.source_sha256]}"
-        for pair in pairs
-        if pair.split == "test" and pair.source_sha256 in train
-    ]
+def _check_splits(pairs: list[Pair], kinds: tuple[Kind, Kind]) -> None:
+    """No picture in both splits; photos are compared where there are any, because label pictures may well be equal."""
+    of_source = "photo" not in kinds or kinds[0] == "photo"
+
+    def key(pair: Pair) -> str:
+        return pair.source_sha256 if of_source else pair.target_sha256
+
+    train = {key(pair): pair.id for pair in pairs if pair.split == "train"}
+    both = [f"{pair.id} = {train[key(pair)]}" for pair in pairs if pair.split == "test" and key(pair) in train]
     if both:
         raise UserError(f"{len(both)} test pictures are also training pictures: {', '.join(both[:10])}")
 

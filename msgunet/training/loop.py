@@ -314,7 +314,7 @@ def _update(
 ) -> None:
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
-        values = ", ".join(f"{name} = {float(value):g}" for name, value in losses.items())
+        values = ", ".join(f"{name} = {value.item():g}" for name, value in losses.items())
         raise UserError(f"step {step + 1}: a loss is not finite ({values}); a lower training.learning_rate may help")
     for group in optimizer.param_groups:
         group["lr"] = rate

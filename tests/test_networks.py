@@ -1,0 +1,164 @@
+"""Networks and losses: the published sizes, and what gradients reach."""
+
+import pytest
+import torch
+from conftest import make_settings
+from torch.utils.flop_counter import FlopCounterMode
+
+from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
+from msgunet.inference import build_method
+from msgunet.losses import VGG19Features, load_perceptual
+from msgunet.networks import MSGUNet, PatchGAN
+from msgunet.registry import methods
+
+TRAINABLE = [name for name, method in methods().items() if method.trainable]
+WIDTHS = (64, 64, 128, 256, 512, 512, 512, 512, 512)
+
+
+def pyramid(channels, height, width, scales=1):
+    return [torch.zeros(1, channels, height >> k, width >> k) for k in range(scales)]
+
+
+# Parameters and GMAC counted independently, from the published code bases.
+@pytest.mark.parametrize(
+    ("build", "height", "width", "scales", "parameters", "gmac"),
+    [
+        (lambda: UNet(8), 256, 256, 1, 54_413_955, 6.048),
+        (lambda: GlobalGenerator(64), 256, 256, 1, 182_443_267, 54.383),
+        (lambda: GlobalGenerator(64, 3), 1024, 2048, 1, 45_593_347, 1662.958),
+        (lambda: LocalEnhancer(32), 1024, 2048, 1, 182_701_827, 585.156),
+        (lambda: MSGUNet(WIDTHS, 5), 1024, 2048, 5, 57_875_279, 638.751),
+        (lambda: MSGUNet(WIDTHS[1:], 4), 512, 512, 4, 57_672_140, 159.405),
+    ],
+    ids=["pix2pix", "hd-global", "hd-global-3", "hd-local", "msgunet-2048", "msgunet-512"],
+)
+def test_generators_have_the_published_size(build, height, width, scales, parameters, gmac):
+    with torch.device("meta"):
+        network = build().eval()
+        with FlopCounterMode(display=False) as counter:
+            outputs = network(pyramid(3, height, width, scales))
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, rel=1e-3)
+    assert [tuple(o.shape) for o in outputs] == [(1, 3, height >> k, width >> k) for k in range(scales)]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters", "gmac"),
+    [({}, 2_768_705, 3.197), ({"norm": "instance", "padding": 2}, 2_767_809, 3.661)],
+)
+def test_discriminators_have_the_published_size(options, parameters, gmac):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = PatchGAN(6, 64, **options)
+        network(torch.zeros(1, 6, 256, 256))
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, rel=1e-3)
+
+
+def test_vgg19_has_the_published_size_and_stops_at_the_last_layer_asked_for():
+    with torch.device("meta"):
+        network = VGG19Features()
+        with FlopCounterMode(display=False) as whole:
+            network(torch.zeros(1, 3, 256, 256))
+        with FlopCounterMode(display=False) as start:
+            found = network(torch.zeros(1, 3, 256, 256), (0, 2))
+    assert sum(p.numel() for p in network.parameters()) == 20_024_384
+    assert whole.get_total_flops() / 2e9 == pytest.approx(25.480, rel=1e-3)
+    assert [f.shape[1] for f in found] == [64, 128]
+    assert start.get_total_flops() < 0.3 * whole.get_total_flops()
+
+
+def test_untrained_vgg19_is_the_same_every_time():
+    settings = make_settings("unused").perceptual
+    one, other = (load_perceptual(settings, None) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not any(p.requires_grad for p in one.parameters())
+
+
+def step_losses(name, seed=0):
+    """Losses of a narrow method on random pictures, with its networks."""
+    torch.manual_seed(seed)
+    method = build_method(make_settings("unused", name))
+    generator, discriminator = method.build_generator(), method.build_discriminator()
+    scales = method.scales(method.options, method.size)
+    sources, targets = ([torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)] for _ in "st")
+    settings = make_settings("unused", name).perceptual
+    perceptual = load_perceptual(settings, None) if settings else None
+    return method, generator, discriminator, sources, targets, perceptual
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_outputs_have_the_sources_sizes_and_range(name):
+    _, generator, _, sources, *_ = step_losses(name)
+    outputs = generator(sources)
+    assert [o.shape for o in outputs] == [s.shape for s in sources]
+    assert all(o.abs().max() <= 1 for o in outputs)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_losses_reach_all_of_their_own_network_and_nothing_else(name):
+    method, generator, discriminator, sources, targets, perceptual = step_losses(name)
+    outputs = generator(sources)
+    discriminator.requires_grad_(False)
+    sum(method.generator_losses(discriminator, sources, targets, outputs, perceptual).values()).backward()
+    # A bias in front of a norm that takes the mean away has no gradient but rounding errors, but it has one.
+    assert all(p.grad is not None for p in generator.parameters())
+    assert sum(p.grad.abs().sum() for p in generator.parameters()) > 0
+    assert all(p.grad is None for p in discriminator.parameters())
+    generator.zero_grad(set_to_none=True)
+    discriminator.requires_grad_(True)
+    detached = [o.detach() for o in outputs]
+    sum(method.discriminator_losses(discriminator, sources, targets, detached).values()).backward()
+    assert all(p.grad is not None for p in discriminator.parameters())
+    assert all(p.grad is None for p in generator.parameters())
+
+
+@pytest.mark.parametrize("name", ["msgunet", "pix2pixhd", "pan"])
+def test_distances_are_zero_for_the_target_itself(name):
+    method, _, discriminator, sources, targets, perceptual = step_losses(name)
+    losses = method.generator_losses(discriminator, sources, targets, targets, perceptual)
+    distances = {k: v.item() for k, v in losses.items() if k != "gan"}
+    assert distances
+    assert max(distances.values()) < 1e-6
+
+
+def test_pan_moves_both_sides_and_its_margin_ends():
+    method, generator, discriminator, sources, targets, _ = step_losses("pan")
+    outputs = generator(sources)
+    fake, real = discriminator(sources, outputs)[0], discriminator(sources, targets)[0]
+    method.distance(fake, real).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.down.parameters() if p.ndim == 4)
+    discriminator.zero_grad(set_to_none=True)
+    close = [t + 1e-3 * torch.randn_like(t) for t in targets]
+    near = method.discriminator_losses(discriminator, sources, targets, close)["d_margin"]
+    near.backward()
+    assert near > 0.5
+    assert sum(p.grad.abs().sum() for p in discriminator.layers.parameters()) > 0
+    far = method.discriminator_losses(discriminator, sources, targets, [10 * o.detach() + 5 for o in outputs])
+    assert far["d_margin"] == 0
+
+
+def test_patchgan_sees_70_pixels():
+    torch.manual_seed(0)
+    network = PatchGAN(1, 4).eval()
+    image = torch.rand(1, 1, 256, 256, requires_grad=True)
+    score = network(image)[-1]
+    score[0, 0, score.shape[2] // 2, score.shape[3] // 2].backward()
+    rows, columns = (image.grad[0, 0].abs().sum(d).nonzero().flatten() for d in (1, 0))
+    assert rows[-1] - rows[0] + 1 == 70
+    assert columns[-1] - columns[0] + 1 == 70
+
+
+def test_without_intermediate_outputs_there_is_one_head_and_one_discriminator():
+    method = build_method(make_settings("unused", options={"intermediate_outputs": False}))
+    assert len(method.build_generator()(pyramid(3, 64, 64, 2))) == 1
+    assert len(method.build_discriminator().scales) == 1
+
+
+def test_depth_ranks_follow_the_data():
+    network = MSGUNet((4, 4, 4, 4), 2)
+    seen = []
+    for name, module in network.named_modules():
+        if hasattr(module, "weight") and getattr(module, "weight", None) is not None and module.weight.ndim == 4:
+            module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    network(pyramid(3, 16, 16, 2))
+    assert sorted(seen, key=network.depth) == seen

@@ -1,0 +1,194 @@
+"""Suites: what is wrong is said at once, and settings files change exactly when they should."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msgunet.config import Suite
+from msgunet.errors import UserError
+from msgunet.suite import CONFIG, load_plan, load_suite, only_suite
+
+GOOD = {
+    "datasets": {"bluemarble": {"size": [64, 64]}},
+    "methods": {"msgunet": {}, "pix2pix": {"size": [32, 32]}},
+}
+
+
+def plan_of(folder: Path, suite: dict | str, name: str = "mine"):
+    path = folder / f"{name}.yaml"
+    path.write_text(suite if isinstance(suite, str) else yaml.safe_dump(suite))
+    load_plan.cache_clear()
+    return load_plan(str(path))
+
+
+def problems_of(folder: Path, suite: dict | str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        plan_of(folder, suite)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize("name", ["paper", "demo", "tiny"])
+def test_shipped_suites_load(name):
+    load_plan.cache_clear()
+    assert load_plan(name).runs
+
+
+def test_all_errors_are_said_at_once_with_the_nearest_name(tmp_path):
+    suite = {
+        "datasets": {"bluemarbel": {"size": [64, 64]}, "bluemarble": {"sise": [64, 64]}},
+        "methods": {
+            "msgunet": {"options": {"widht": 0.5}, "training": {"epoch": 3}},
+            "pixpix": {},
+            "pan": {"options": {"margin": -1}, "datasets": ["bluemable"]},
+        },
+        "gradient": {},
+        "ablation": {"methods": ["msgnet"]},
+    }
+    text = "\n".join(problems_of(tmp_path, suite))
+    for expected in (
+        "datasets.bluemarbel: unknown kind 'bluemarbel'; did you mean 'bluemarble'?",
+        "datasets.bluemarble.sise: unknown key; did you mean 'size'?",
+        "datasets.bluemarble.size: Field required",
+        "methods.msgunet.options.widht: unknown key; did you mean 'width'?",
+        "methods.msgunet.training.epoch: unknown key; did you mean 'epochs'?",
+        "methods.pixpix: unknown method 'pixpix'; did you mean 'pix2pix'?",
+        "methods.pan.options.margin: Input should be greater than 0 (got -1)",
+        "there is no data set 'bluemable'; did you mean 'bluemarble'?",
+        "gradient: unknown key; did you mean 'gradients'?",
+        "there is no method entry 'msgnet'; did you mean 'msgunet'?",
+    ):
+        assert expected in text
+    assert all(str(tmp_path / "mine.yaml") in problem for problem in problems_of(tmp_path, suite))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {}}\nmethods: {mean: {}}\n", "stands twice"),
+        ("datasets: [", "is not YAML"),
+        ("", "datasets: Field required"),
+        ("- a\n- b\n", "valid dictionary"),
+        ("datasets: {'../x': {size: [64, 64]}}\nmethods: {copy: {}}", "match pattern"),
+        ("datasets: {bluemarble: {size: [64, 64]}}\nmethods: {'$(touch x)': {}}", "match pattern"),
+        (
+            "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {}}\ntraining: {learning_rate: .nan}",
+            "training.learning_rate",
+        ),
+    ],
+)
+def test_bad_files(tmp_path, text, expected):
+    assert expected in "\n".join(problems_of(tmp_path, text))
+
+
+def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
+    suite = {"datasets": {"bluemarble": {"size": [250, 120]}}, "methods": {"msgunet": {}, "pix2pixhd": {}}}
+    problems = problems_of(tmp_path, suite)
+    assert "methods.msgunet on bluemarble: size 250x120 is not divisible by 32; 256x128 works" in problems[0]
+    assert "methods.pix2pixhd on bluemarble: size 250x120 is not divisible by 16; 256x128 works" in problems[1]
+
+
+def test_scientific_notation_is_a_number(tmp_path):
+    text = "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {msgunet: {}}\ntraining: {learning_rate: 1e-4}"
+    assert plan_of(tmp_path, text).runs[0].settings.training.learning_rate == 1e-4
+
+
+def test_missing_suite_names_the_nearest():
+    with pytest.raises(UserError, match=r"no suite file .*demmo.yaml: did you mean 'demo'\?"):
+        load_plan("demmo")
+    with pytest.raises(UserError, match="a suite's name has only"):
+        load_plan("../evil")
+
+
+def test_unknown_config_key_is_no_silent_paper_run():
+    assert only_suite({}) == "paper"
+    with pytest.raises(UserError, match="siute: unknown key"):
+        only_suite({"siute": "demo"})
+
+
+def test_recipes_are_overridden_key_by_key(tmp_path):
+    suite = {**GOOD, "training": {"epochs": 7}}
+    suite["methods"] = {"msgunet": {"training": {"learning_rate": 1e-3}}, "pix2pix": {"size": [32, 32]}}
+    first, second = (run.settings.training for run in plan_of(tmp_path, suite).runs)
+    assert (first.epochs, first.learning_rate, first.decay_epochs) == (7, 1e-3, 100)
+    assert (second.epochs, second.learning_rate) == (7, 2e-4)
+
+
+def changed_files(folder: Path, before: dict, after: dict) -> set[str]:
+    old, new = plan_of(folder, before).files, plan_of(folder, after).files
+    return {str(path) for path in {*old, *new} if old.get(path) != new.get(path)}
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        ("report", {"examples": 2}, {"settings/report.json"}),
+        ("evaluation", {"measures": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
+        ("compute", {"workers": 2}, {"settings/compute.json"}),
+        ("cost", {"repeats": 7}, {"settings/cost.json"}),
+        ("description", "other words", {"settings/report.json"}),
+    ],
+)
+def test_other_settings_leave_the_runs_alone(tmp_path, section, value, expected):
+    changed = changed_files(tmp_path, GOOD, {**GOOD, section: value})
+    assert changed == {f"results/mine/{name}" for name in expected}
+
+
+def test_a_training_setting_of_one_method_changes_that_run_alone(tmp_path):
+    after = json.loads(json.dumps(GOOD))
+    after["methods"]["pix2pix"]["training"] = {"epochs": 3}
+    assert changed_files(tmp_path, GOOD, after) == {"results/mine/runs/bluemarble/pix2pix/seed0/run.json"}
+
+
+def test_swapped_learning_rates_change_both_runs(tmp_path):
+    a, b = json.loads(json.dumps(GOOD)), json.loads(json.dumps(GOOD))
+    for suite, rates in ((a, (1e-3, 2e-3)), (b, (2e-3, 1e-3))):
+        for entry, rate in zip(suite["methods"].values(), rates, strict=True):
+            entry["training"] = {"learning_rate": rate}
+    assert len(changed_files(tmp_path, a, b)) == 2
+
+
+def test_key_order_changes_nothing(tmp_path):
+    after = {"methods": dict(reversed(GOOD["methods"].items())), "datasets": GOOD["datasets"]}
+    assert not {path for path in changed_files(tmp_path, GOOD, after) if "/runs/" in path}
+
+
+def test_a_data_setting_moves_the_data_and_changes_every_run(tmp_path):
+    after = json.loads(json.dumps(GOOD))
+    after["datasets"]["bluemarble"]["options"] = {"min_land": 0.5}
+    changed = changed_files(tmp_path, GOOD, after)
+    assert len([path for path in changed if path.endswith("dataset.json")]) == 2
+    assert len([path for path in changed if path.endswith("run.json")]) == 2
+
+
+def test_settings_that_say_the_same_keep_their_time(workplace):
+    plan = plan_of(workplace, GOOD)
+    plan.write()
+    times = {path: path.stat().st_mtime_ns for path in plan.files}
+    plan.write()
+    assert times == {path: path.stat().st_mtime_ns for path in plan.files}
+
+
+def test_gradient_variants_differ_in_the_intermediate_outputs_only(tmp_path):
+    plan = plan_of(tmp_path, {**GOOD, "gradients": {"dataset": "bluemarble", "epochs": 5}})
+    one, other = (run.settings.model_dump() for run in plan.gradients)
+    assert one.pop("options") | {"intermediate_outputs": False} == other.pop("options")
+    assert one == other
+    assert one["training"]["epochs"] == 5
+
+
+def test_planning_imports_no_torch():
+    code = "import sys; from msgunet.suite import load_plan; load_plan('paper'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_schema_is_up_to_date():
+    shipped = json.loads((CONFIG / "suite.schema.json").read_text())
+    assert shipped == Suite.model_json_schema(), "run 'make schema'"
+
+
+def test_every_shipped_suite_says_what_it_is():
+    assert all(load_suite(path).description for path in CONFIG.glob("*.yaml"))
