@@ -135,7 +135,7 @@ def test_other_mistakes_in_pairs(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no test pairs"):
         prepare_fake(tmp_path, monkeypatch, [a])
     odd = raw("c", "test", make_picture(1, 16, 16), make_picture(1, 16, 8))
-    with pytest.raises(UserError, match="c.png: the source is 16x16, the target 16x8"):
+    with pytest.raises(UserError, match=r"c\.png: the source is 16x16, the target 16x8"):
         prepare_fake(tmp_path, monkeypatch, [a, odd])
 
 
@@ -252,7 +252,7 @@ def test_missing_archives_are_all_named(tmp_path):
 
 def test_damaged_archives_are_named(tmp_path):
     (tmp_path / "maps.tar.gz").write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="maps.tar.gz: not a whole archive"):
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive"):
         prepare(write_dataset(tmp_path / "o", "maps", (64, 64)), tmp_path / "o", tmp_path)
     for name in ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")

@@ -54,7 +54,7 @@ def test_weights_move(tmp_path, data, compute):
     assert [name for (name, a), b in pairs if torch.equal(a, b)] == []
 
 
-class _Kill(Exception):
+class _KillError(Exception):
     """Stands for the power cord."""
 
 
@@ -69,11 +69,11 @@ def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name
     def cut(*arguments):
         calls.append(None)
         if len(calls) == 5:
-            raise _Kill
+            raise _KillError
         return original(*arguments)
 
     monkeypatch.setattr(loop, "_step", cut)
-    with pytest.raises(_Kill):
+    with pytest.raises(_KillError):
         train(tmp_path / "cut", settings, often)
     assert len(checkpoints(tmp_path / "cut" / "checkpoints")) == 3
     assert train(tmp_path / "cut", settings, often) == whole
@@ -186,7 +186,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
             return (Path.touch, (tmp_path / "canary",))
 
     save_checkpoint(tmp_path, 1, {"x": Evil()})
-    with pytest.raises(Exception, match="weights_only|Unsupported"):
+    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "canary").exists()
 
@@ -249,7 +249,7 @@ def test_the_mean_row_is_the_mean(tmp_path, data, compute):
 def test_a_damaged_or_foreign_generator_is_named(tmp_path):
     for content in (b"", b"<html>"):
         (tmp_path / "generator.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match="generator.safetensors: not a readable generator"):
+        with pytest.raises(UserError, match=r"generator\.safetensors: not a readable generator"):
             load_generator(tmp_path / "generator.safetensors", torch.device("cpu"))
 
 

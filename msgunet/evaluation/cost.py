@@ -4,9 +4,11 @@ One multiply-accumulate (MAC) is two floating-point operations (FLOP). fvcore co
 columns say what they hold.
 """
 
+import contextlib
 import json
 import math
 import multiprocessing
+import re
 import resource
 import statistics
 import sys
@@ -121,7 +123,8 @@ def timing(network: dict[str, Any], settings: CostSettings, compute: ComputeSett
     """
     device = pick_device(compute)
     cuda = device.type == "cuda"
-    before = _resident_mib()
+    _forget_peak()
+    before = _memory_mib("VmRSS")
     method, generator = build(network)
     method.prepare_inference(generator)
     generator.to(device, memory_format=torch.channels_last)
@@ -140,7 +143,7 @@ def timing(network: dict[str, Any], settings: CostSettings, compute: ComputeSett
             if i >= settings.warmup:
                 times.append(1000 * (time.perf_counter() - start))
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else _resident_mib() - before
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else _memory_mib("VmHWM") - before
     return {
         "latency_ms": median,
         "latency_q25_ms": low,
@@ -151,7 +154,19 @@ def timing(network: dict[str, Any], settings: CostSettings, compute: ComputeSett
     }
 
 
-def _resident_mib() -> float:
-    """The process's peak resident memory so far; Linux counts in KiB, macOS in bytes."""
+def _memory_mib(field: str) -> float:
+    """Resident memory of the process: `VmRSS` now, `VmHWM` at its peak. Where Linux does not tell, the peak for both.
+
+    getrusage's peak will not do on Linux: a new process inherits that of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(rf"{field}:\s*(\d+) kB", status.read_text(encoding="utf-8"))[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _forget_peak() -> None:
+    """Let `VmHWM` start again from now; where that is not allowed, the peak of the imports stays in it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -115,7 +115,7 @@ class Collection:
         for run in self.runs:
             for facts in (run.facts(), run.facts("evaluation.json")):
                 if facts:
-                    found["device"].add(f"{facts['device']} ({facts['threads']} threads)")
+                    found["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
                     found["commit"].add(facts["commit"])
                     for package in ("torch", "piq"):
                         found[package].add(facts["versions"].get(package, "unknown"))

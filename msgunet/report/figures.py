@@ -43,6 +43,9 @@ def _save(figure: Figure, folder: Path, name: str, title: str, caption: str, com
         fontsize=6,
         color="0.3",
     )
+    # Lay it out once, not for each format.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, bbox_inches="tight", metadata=metadata)

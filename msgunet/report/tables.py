@@ -256,7 +256,7 @@ def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
     notes = [
         "generator alone, one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and "
         "by fvcore (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
-        f"device {frame['device'].iloc[0]}, {frame['threads'].iloc[0]} threads, fp32; {frame['versions'].iloc[0]}",
+        f"device {frame['device'].iloc[0]}, CPU threads: {frame['threads'].iloc[0]}, fp32; {frame['versions'].iloc[0]}",
         f"commit {frame['commit'].iloc[0]}",
     ]
     if timed:

@@ -83,7 +83,7 @@ class Progress:
 
 
 def _losses(losses: dict[str, Tensor]) -> str:
-    return " ".join(f"{name}={float(value):.3g}" for name, value in losses.items())
+    return " ".join(f"{name}={value.item():.3g}" for name, value in losses.items())
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,5 @@
 measured = {
+    "generators": [f"{run.folder}/generator.safetensors" for run in plan.runs],
     "metrics": [f"{run.folder}/metrics.csv" for run in plan.runs],
     "ablation": [
         f"{run.folder}/ablation.csv" for run in plan.runs if run.settings.entry in plan.suite.ablation.methods

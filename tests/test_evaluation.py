@@ -1,0 +1,221 @@
+"""Measures against independent implementations, protocols, the ablation, gradients and cost."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_picture, make_settings, write_run
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from msgunet.config import CostSettings, EvaluationSettings
+from msgunet.data.manifest import read_manifest
+from msgunet.evaluation.cost import cost, counts
+from msgunet.evaluation.evaluate import ablate, evaluate, reduced_pyramid
+from msgunet.evaluation.metrics import measure
+from msgunet.files import canonical_json
+from msgunet.registry import methods
+from msgunet.training.loop import train
+
+
+def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
+    array = np.asarray(image, float)
+    noise = np.random.default_rng(seed).normal(0, sigma, array.shape)
+    return Image.fromarray((array + noise).round().clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(48, 48), (256, 256), (640, 320), (1024, 512)])
+def test_psnr_and_ssim_agree_with_scikit_image_at_every_size(size):
+    target = make_picture(1, *size)
+    output = noisy(target)
+    ours = measure(output, target)
+    a, b = np.asarray(target), np.asarray(output)
+    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-3)
+    independent = structural_similarity(
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1, data_range=255
+    )
+    assert ours["ssim"] == pytest.approx(independent, abs=1e-3)
+
+
+def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
+    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp) written from its formulas, on luma."""
+    from scipy.ndimage import convolve
+
+    luma = np.array([0.299, 0.587, 0.114])
+    x, y = target @ luma, output @ luma
+    above = below = 0.0
+    for scale in range(4):
+        n = 2 ** (4 - scale) + 1
+        axis = np.arange(n) - n // 2
+        window = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * (n / 5) ** 2))
+        window /= window.sum()
+
+        def mean(image, window=window, n=n):
+            return convolve(image, window)[n // 2 : image.shape[0] - n // 2, n // 2 : image.shape[1] - n // 2]
+
+        if scale:
+            x, y = mean(x)[::2, ::2], mean(y)[::2, ::2]
+        mx, my = mean(x), mean(y)
+        vx, vy = (np.maximum(mean(i * i) - m * m, 0) for i, m in ((x, mx), (y, my)))
+        cov = mean(x * y) - mx * my
+        gain = cov / (vx + 1e-10)
+        noise = vy - gain * cov
+        gain, noise = np.where(vx < 1e-10, 0, gain), np.where(vx < 1e-10, vy, noise)
+        vx = np.where(vx < 1e-10, 0, vx)
+        noise, gain = np.where(gain < 0, vy, noise), np.maximum(gain, 0)
+        noise = np.maximum(noise, 1e-10)
+        above += np.log10(1 + gain**2 * vx / (noise + 2)).sum()
+        below += np.log10(1 + vx / 2).sum()
+    return above / below
+
+
+def test_vif_agrees_with_its_definition_and_knows_its_sides():
+    target = make_picture(2, 128, 96)
+    output = noisy(target)
+    ours = measure(output, target)["vif"]
+    # piq's luma and its noise variance on [0, 1] images differ from the definition's in the last digits.
+    assert ours == pytest.approx(vif_by_definition(np.asarray(target, float), np.asarray(output, float)), abs=5e-3)
+    assert abs(measure(target, output)["vif"] - ours) > 0.01, "not symmetric"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [("identical", (80, 1, 1)), ("constant", None), ("small", None), ("black and white", None)],
+)
+def test_measures_are_finite_or_empty_with_a_reason(case, expected):
+    size = (8, 30) if case == "small" else (64, 64)
+    target = make_picture(0, *size)
+    output = target
+    if case == "constant":
+        target = output = Image.new("RGB", size, (10, 20, 30))
+    if case == "black and white":
+        target, output = Image.new("RGB", size), Image.new("RGB", size, (255, 255, 255))
+    row = measure(output, target)
+    json.loads(json.dumps(row, allow_nan=False))
+    for name in ("psnr", "ssim", "vif"):
+        assert row[name] is not None or name in row["note"]
+    if expected:
+        assert tuple(row[n] for n in ("psnr", "ssim", "vif")) == pytest.approx(expected, abs=1e-3)
+    if case == "small":
+        assert row["ssim"] is None
+        assert "ssim needs 11 pixels" in row["note"]
+
+
+def test_pictures_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="output is"):
+        measure(make_picture(0, 16, 16), make_picture(0, 16, 32))
+
+
+def read(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def trained(folder, settings, compute):
+    run = write_run(folder, settings)
+    train(run, folder, compute, folder)
+    return run, folder / "generator.safetensors"
+
+
+def test_copy_is_measured_as_what_it_is(tmp_path, data, compute):
+    run, generator = trained(tmp_path / "run", make_settings(data, "copy", size=(32, 32)), compute)
+    evaluate(run, generator, tmp_path / "run", EvaluationSettings(), compute, None)
+    rows = read(tmp_path / "run" / "metrics.csv")
+    pairs = read_manifest(data / "manifest.csv", "test")
+    assert len(rows) == 2 * len(pairs)
+    assert {(r["protocol"], r["width"], r["height"]) for r in rows} == {("native", "32", "32"), ("full", "64", "64")}
+    pair = pairs[0]
+    source, target = (Image.open(data / p) for p in (pair.source, pair.target))
+    small = [i.resize((32, 32), Image.Resampling.LANCZOS) for i in (source, target)]
+    by_protocol = {r["protocol"]: r for r in rows if r["id"] == pair.id}
+    assert float(by_protocol["native"]["psnr"]) == pytest.approx(measure(*small)["psnr"], abs=1e-4)
+    shown = small[0].resize((64, 64), Image.Resampling.BICUBIC)
+    assert float(by_protocol["full"]["psnr"]) == pytest.approx(measure(shown, target)["psnr"], abs=1e-4)
+    with Image.open(tmp_path / "run" / "predictions" / f"{pair.id}.png") as saved:
+        assert np.array_equal(np.asarray(saved), np.asarray(small[0]))
+
+
+def test_evaluating_twice_gives_the_same_although_dropout_stays_on(tmp_path, data, compute):
+    run, generator = trained(tmp_path / "run", make_settings(data, "pix2pix", options={"downsamplings": 6}), compute)
+    found = []
+    for name in "ab":
+        torch.rand(3)
+        evaluate(run, generator, tmp_path / name, EvaluationSettings(measures=("psnr",)), compute, None)
+        found.append((tmp_path / name / "metrics.csv").read_text())
+    assert found[0] == found[1]
+
+
+def test_ablation_has_every_cell_and_its_first_column_is_the_plain_result(tmp_path, data, compute):
+    run, generator = trained(tmp_path / "run", make_settings(data), compute)
+    ablate(run, generator, tmp_path / "ablation.csv", compute, None)
+    rows = read(tmp_path / "ablation.csv")
+    cells = {(r["input_width"], r["output_width"]) for r in rows}
+    assert cells == {("64", "64"), ("64", "32"), ("32", "64"), ("32", "32")}
+    evaluate(run, generator, tmp_path / "run", EvaluationSettings(measures=("ssim",)), compute, None)
+    plain = {r["id"]: r["ssim"] for r in read(tmp_path / "run" / "metrics.csv") if r["protocol"] == "native"}
+    full = {r["id"]: r["ssim"] for r in rows if (r["input_width"], r["output_width"]) == ("64", "64")}
+    assert {k: float(v) for k, v in full.items()} == pytest.approx({k: float(v) for k, v in plain.items()}, abs=1e-6)
+
+
+def test_a_reduced_source_holds_nothing_finer_than_its_scale():
+    source = torch.rand(1, 3, 32, 32)
+    levels = reduced_pyramid(source, 3, 2, "photo")
+    again = reduced_pyramid(
+        torch.nn.functional.avg_pool2d(source, 4).repeat_interleave(4, 2).repeat_interleave(4, 3), 3, 2, "photo"
+    )
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(levels, again, strict=True))
+    assert [level.shape[-1] for level in levels] == [32, 16, 8]
+
+
+def describe(name, size, **options):
+    cls = methods()[name]
+    values = cls.Options.model_validate(options).model_dump(mode="json")
+    return {"entry": name, "title": cls.title, "method": name, "version": 1, "size": list(size), "options": values}
+
+
+KNOWN_SKIPPED = {
+    *(
+        "add",
+        "add_",
+        "leaky_relu",
+        "leaky_relu_",
+        "tanh",
+        "pad",
+        "reflection_pad2d",
+        "instance_norm",
+        "ones",
+        "dropout",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [n for n, m in methods().items() if m.trainable])
+def test_both_counters_agree_and_fvcore_skips_nothing_new(name):
+    options = {"width": 0.25} | ({"scales": 2} if name == "msgunet" else {})
+    row = counts(describe(name, (256, 128), **options))
+    assert row["gmac_fvcore"] == pytest.approx(row["gmac"], rel=1e-3)
+    assert row["gflop"] == 2 * row["gmac"] > 0
+    assert set(row["fvcore_skipped"].split()) <= KNOWN_SKIPPED
+
+
+def test_the_papers_operations_come_out():
+    ours = counts(describe("msgunet", (2048, 1024)))
+    assert ours["gflop"] / 1000 == pytest.approx(1.28, abs=0.005)
+    theirs = counts(describe("pix2pixhd", (2048, 1024), downsamplings=3))
+    assert theirs["gflop"] / 1000 == pytest.approx(3.33, abs=0.005)
+
+
+def test_cost_times_and_weighs(tmp_path, compute):
+    networks = [describe("msgunet", (64, 64), width=0.25), describe("copy", (64, 64))]
+    settings = CostSettings(repeats=3, warmup=1).model_dump(mode="json") | {"networks": networks}
+    (tmp_path / "cost.json").write_text(canonical_json(settings))
+    cost(tmp_path / "cost.json", tmp_path / "cost.csv", compute)
+    rows = read(tmp_path / "cost.csv")
+    assert float(rows[0]["latency_q25_ms"]) <= float(rows[0]["latency_ms"]) <= float(rows[0]["latency_q75_ms"])
+    assert float(rows[0]["latency_ms"]) > float(rows[1]["latency_ms"]) > 0
+    assert float(rows[0]["peak_memory_mib"]) > 4 * int(rows[0]["parameters"]) / 2**20, "at least its weights"
+    assert rows[1]["parameters"] == "0"
+    assert rows[0]["device"]
+    assert "torch=" in rows[0]["versions"]

@@ -1,0 +1,62 @@
+"""The project's own files: versions that agree, no stray addresses, text that speaks of the project alone."""
+
+import re
+import subprocess
+import tomllib
+
+import yaml
+from conftest import ROOT
+
+import msgunet
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    """Package to version and marker."""
+    found = {}
+    for line in lines:
+        match = re.match(r"([A-Za-z0-9_.-]+)==([^\s;]+)\s*(;.*?)?\s*\\?$", line.strip())
+        if match:
+            assert match[1] not in found, f"{match[1]} is pinned twice"
+            found[match[1]] = f"{match[2]} {match[3] or ''}".strip()
+    return found
+
+
+def requirements() -> dict[str, str]:
+    return pins((ROOT / "requirements.txt").read_text().splitlines())
+
+
+def test_conda_and_pip_get_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    listed = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pins(listed) == requirements()
+
+
+def test_every_requirement_is_exact_and_hashed():
+    text = (ROOT / "requirements.txt").read_text()
+    assert text.count("==") >= len(requirements()) > 50
+    entries = re.split(r"\n(?=[a-z])", text)[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert requirements()["torch"] == "2.11.0"
+    assert requirements()["torchvision"] == "0.26.0"
+    assert "://" not in text
+    wanted = re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.M)
+    assert set(wanted) <= set(requirements())
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+    assert f"version: {msgunet.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {msgunet.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_pictures_but_our_own_are_tracked():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
+    files = listed.stdout.split()
+    assert not [f for f in files if re.search(r"\.(jpg|jpeg|zip|mat|pth|gz)$", f)]
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"

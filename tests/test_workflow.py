@@ -1,0 +1,257 @@
+"""The workflow, run for real on the tiny suite, in a copy of the checkout."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+from msgunet.training.checkpoint import checkpoints
+
+
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run Snakemake in a folder and give back its output."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **options)
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The files that make the workflow, without data, results and environment."""
+    folder.mkdir(parents=True)
+    for name in ("msgunet", "baselines", "config", "workflow", "Snakefile", "environment.yml"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+    (folder / "results").mkdir()
+    shutil.copytree(ROOT / "results" / "published", folder / "results" / "published")
+    return folder
+
+
+def jobs(output: str) -> dict[str, int]:
+    """The table of jobs that a dry run prints, without `all`."""
+    table = re.search(r"Job stats:\n.*?\n-+.*?\n(.*?)\n\n", output, re.S)
+    if table is None:
+        assert "Nothing to be done" in output, output
+        return {}
+    counts = (line.split() for line in table[1].splitlines())
+    return {name: int(count) for name, count in counts if name not in ("all", "total")}
+
+
+def edit_suite(folder: Path, change, name: str = "tiny") -> None:
+    path = folder / "config" / f"{name}.yaml"
+    suite = yaml.safe_load(path.read_text())
+    change(suite)
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+
+
+TINY = ("--cores", "2", "--config", "suite=tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A checkout in which the tiny suite has run from data to page."""
+    folder = copy_checkout(tmp_path_factory.mktemp("workflow") / "checkout")
+    run = snakemake(folder, *TINY)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture
+def suite_kept(finished):
+    """Puts the suite's file back after a test that edits it."""
+    path = finished / "config" / "tiny.yaml"
+    text = path.read_text()
+    yield finished
+    path.write_text(text)
+    snakemake(finished, "-n", "-q", *TINY)
+
+
+def dry(folder: Path, suite: str = "tiny") -> dict[str, int]:
+    run = snakemake(folder, "-n", "--cores", "2", "--config", f"suite={suite}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    return jobs(run.stdout + run.stderr)
+
+
+def test_everything_is_there(finished):
+    results = finished / "results" / "tiny"
+    table = pd.read_csv(results / "tables" / "table1.csv")
+    assert len(table) == 6 * 2
+    assert set(table["status"]) == {"done"}
+    assert {"psnr", "psnr_low", "psnr_high", "ssim", "vif", "commit", "device", "epochs"} <= set(table.columns)
+    ablation = pd.read_csv(results / "tables" / "ablation.csv")
+    assert len(ablation) == 4
+    cost = pd.read_csv(results / "tables" / "cost.csv")
+    assert len(cost) == 6
+    for name in ("table1_bluemarble_native", "table1_bluemarble_full", "ablation_bluemarble_msgunet", "cost"):
+        markdown = (results / "tables" / f"{name}.md").read_text()
+        assert "Made by `snakemake --cores all --config suite=tiny" in markdown
+        assert r"\toprule" in (results / "tables" / f"{name}.tex").read_text()
+    for name in ("fig2_gradients", "gradient_depth", "qualitative_bluemarble"):
+        assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_needs_nothing_but_itself(finished):
+    html = (finished / "results" / "tiny" / "report" / "index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
+    assert html.count("data:image/png;base64,") == 3
+    table = pd.read_csv(finished / "results" / "tiny" / "tables" / "table1.csv")
+    shown = f"{table['psnr'][0]:.2f} [{table['psnr_low'][0]:.2f}, {table['psnr_high'][0]:.2f}]"
+    assert shown in html
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert dry(finished) == {}
+    run = snakemake(finished, *TINY)
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+def test_without_one_methods_metrics_just_what_needs_them_runs(finished):
+    metrics = finished / "results/tiny/runs/bluemarble/pan/seed0/metrics.csv"
+    kept = metrics.read_bytes(), metrics.stat()
+    metrics.unlink()
+    assert dry(finished) == {"evaluate": 1, "tables": 1, "figures": 1, "page": 1}
+    metrics.write_bytes(kept[0])
+    os.utime(metrics, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+    assert dry(finished) == {}
+
+
+def test_a_training_setting_trains_that_method_again(suite_kept):
+    edit_suite(suite_kept, lambda s: s["methods"]["pix2pix"].update(training={"learning_rate": 1e-4}))
+    assert dry(suite_kept) == {"train": 1, "evaluate": 1, "tables": 1, "figures": 1, "page": 1}
+    run = snakemake(suite_kept, "-n", *TINY)
+    assert "runs/bluemarble/pix2pix/seed0/run.json" in run.stdout + run.stderr
+
+
+def test_a_setting_of_the_report_trains_nothing(suite_kept):
+    edit_suite(suite_kept, lambda s: s["report"].update(examples=1))
+    assert dry(suite_kept) == {"tables": 1, "figures": 1, "page": 1}
+
+
+def test_compute_settings_run_nothing(suite_kept):
+    edit_suite(suite_kept, lambda s: s["compute"].update(workers=1, checkpoint_minutes=3))
+    assert dry(suite_kept) == {}
+
+
+def test_a_methods_version_trains_it_again(suite_kept):
+    path = suite_kept / "baselines" / "pan.py"
+    text = path.read_text()
+    path.write_text(text.replace('title = "PAN"', 'title = "PAN"\n    version = 2'))
+    found = dry(suite_kept)
+    path.write_text(text)
+    assert found == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
+
+
+def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path):
+    """One method's training fails; the others finish, the table says so, and nothing of theirs runs twice."""
+    folder = copy_checkout(tmp_path / "checkout")
+    method = folder / "baselines" / "pix2pixhd.py"
+    text = method.read_text()
+    broken = text.replace(
+        "    def build_generator(self):", "    def build_generator(self):\n        raise OSError('broken')"
+    )
+    method.write_text(broken)
+
+    def only(suite):
+        suite["methods"] = {k: v for k, v in suite["methods"].items() if k in ("pix2pixhd", "mean")}
+        del suite["ablation"], suite["gradients"]
+
+    edit_suite(folder, only)
+    run = snakemake(folder, *TINY)
+    assert run.returncode != 0
+    assert (folder / "results/tiny/runs/bluemarble/mean/seed0/metrics.csv").exists()
+    report = ["--settings", "results/tiny/settings/report.json", "--results", "results/tiny"]
+    subprocess.run([sys.executable, "-m", "msgunet", "tables", *report], cwd=folder, check=True)
+    table = (folder / "results/tiny/tables/table1_bluemarble_native.md").read_text()
+    assert re.search(r"Pix2Pix-HD .*not yet", table)
+    assert re.search(r"mean .*\[", table)
+    method.write_text(text)
+    assert dry(folder) == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
+
+
+def test_killed_in_a_training_it_goes_on_from_the_checkpoint(tmp_path, finished):
+    """SIGKILL for Snakemake and everything under it; the same command goes on, to the same generator."""
+    folder = copy_checkout(tmp_path / "checkout")
+    shutil.copytree(finished / "data", folder / "data", symlinks=True)
+
+    def long(suite):
+        suite["methods"] = {"msgunet": suite["methods"]["msgunet"] | {"training": {"epochs": 40, "batch_size": 4}}}
+        del suite["ablation"], suite["gradients"]
+        suite["compute"]["checkpoint_minutes"] = 1e-4
+
+    edit_suite(folder, long)
+    run_folder = folder / "results/tiny/runs/bluemarble/msgunet/seed0"
+    target = "results/tiny/runs/bluemarble/msgunet/seed0/generator.safetensors"
+    command = [sys.executable, "-m", "snakemake", *TINY, "--", target]
+    process = subprocess.Popen(
+        command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (found := checkpoints(run_folder / "checkpoints")) or found[0][1] < 5:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / target).exists()
+    step = checkpoints(run_folder / "checkpoints")[0][1]
+    run = snakemake(folder, *TINY, "--", target)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (folder / target).exists()
+    went_on = re.search(r"going on from step (\d+)", run.stdout + run.stderr)
+    assert went_on is not None
+    assert int(went_on[1]) >= step - 1 > 0
+
+
+def test_a_second_snakemake_says_so_and_leaves(finished):
+    hold = (
+        "import filelock, sys, time; l = filelock.FileLock('.snakemake/benchmark.lock'); l.acquire(); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], cwd=finished, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline().strip() == "held"
+    (finished / "results/tiny/report/index.html").unlink()
+    run = snakemake(finished, *TINY)
+    holder.kill()
+    holder.wait()
+    assert run.returncode != 0
+    assert "another Snakemake is at work in this folder" in run.stdout + run.stderr
+    assert not (finished / "results/tiny/report/index.html").exists()
+    assert snakemake(finished, *TINY).returncode == 0
+
+
+def test_the_papers_dag_is_quick_and_what_is_missing_is_said_before_any_work(tmp_path):
+    folder = copy_checkout(tmp_path / "checkout")
+    start = time.monotonic()
+    run = snakemake(folder, "-n", "--cores", "2")
+    seconds = time.monotonic() - start
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = jobs(run.stdout + run.stderr)
+    assert (found["prepare"], found["train"], found["evaluate"]) == (3, 19, 19)
+    assert seconds < 5 * float(os.environ.get("SLOW_MACHINE", "1"))
+    run = snakemake(folder, "--cores", "2")
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    for part in ("cityscapes: gtFine_trainvaltest.zip", "nyu: splits.mat", "maps: maps.tar.gz", "suite=demo"):
+        assert part in output
+    assert not list((folder / "data").rglob("manifest.csv"))
+    assert "Finished job" not in output
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [("suite=demmo", "did you mean 'demo'?"), ("siute=demo", "did you mean 'suite'?"), ("suite=../x", "has only a-z")],
+)
+def test_a_wrong_suite_is_named(finished, config, expected):
+    run = snakemake(finished, "-n", "--config", config)
+    assert run.returncode != 0
+    assert expected in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
