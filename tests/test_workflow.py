@@ -26,7 +26,7 @@ def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedP
 def copy_checkout(folder: Path) -> Path:
     """The files that make the workflow, without data, results and environment."""
     folder.mkdir(parents=True)
-    for name in ("msgunet", "baselines", "config", "workflow", "Snakefile", "environment.yml"):
+    for name in ("msgunet", "baselines", "config", "workflow", "profiles", "Snakefile", "environment.yml"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
@@ -167,7 +167,7 @@ def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path):
     edit_suite(folder, only)
     run = snakemake(folder, *TINY)
     assert run.returncode != 0
-    assert (folder / "results/tiny/runs/bluemarble/mean/seed0/metrics.csv").exists()
+    assert (folder / "results/tiny/runs/bluemarble/mean/seed0/metrics.csv").exists(), run.stdout + run.stderr
     report = ["--settings", "results/tiny/settings/report.json", "--results", "results/tiny"]
     subprocess.run([sys.executable, "-m", "msgunet", "tables", *report], cwd=folder, check=True)
     table = (folder / "results/tiny/tables/table1_bluemarble_native.md").read_text()
