@@ -313,20 +313,9 @@ def _settings_files(
         }
         for run in runs
     ]
-    networks = {
-        (run.settings.entry, tuple(run.settings.size)): {
-            "entry": run.settings.entry,
-            "title": run.settings.title,
-            "method": run.settings.method,
-            "version": run.settings.version,
-            "size": list(run.settings.size),
-            "options": run.settings.options,
-        }
-        for run in runs
-    }
     sections: dict[str, Any] = {
         "evaluation": suite.evaluation.model_dump(mode="json"),
-        "cost": {**suite.cost.model_dump(mode="json"), "networks": list(networks.values())},
+        "cost": {**suite.cost.model_dump(mode="json"), "networks": _networks(runs)},
         "compute": {**suite.compute.model_dump(mode="json"), "vgg19": suite.data.vgg19},
         "report": {
             **suite.report.model_dump(mode="json"),
@@ -343,6 +332,23 @@ def _settings_files(
         },
     }
     return {results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}
+
+
+def _networks(runs: list[RunPlan]) -> list[dict[str, Any]]:
+    """Every trained entry at every size of the suite that it can be built for; `used`: the suite trains it there."""
+    sizes = sorted({run.settings.size for run in runs}, key=lambda size: size[0] * size[1])
+    used = {(run.settings.entry, run.settings.size) for run in runs}
+    networks = []
+    for settings in {run.settings.entry: run.settings for run in runs}.values():
+        method = registry.methods()[settings.method]
+        options = method.Options.model_validate(settings.options)
+        described = {key: getattr(settings, key) for key in ("entry", "title", "method", "version", "options")}
+        networks += [
+            {**described, "size": list(size), "used": (settings.entry, size) in used}
+            for size in sizes
+            if method.trainable and method.problem(options, size) is None
+        ]
+    return networks
 
 
 def only_suite(config: dict[str, Any]) -> str:

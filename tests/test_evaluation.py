@@ -172,7 +172,7 @@ def test_a_reduced_source_holds_nothing_finer_than_its_scale():
 def describe(name, size, **options):
     cls = methods()[name]
     values = cls.Options.model_validate(options).model_dump(mode="json")
-    return {"entry": name, "title": cls.title, "method": name, "version": 1, "size": list(size), "options": values}
+    return {"entry": name, "title": cls.title, "method": name, "size": list(size), "options": values, "used": True}
 
 
 KNOWN_SKIPPED = {

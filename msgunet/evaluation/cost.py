@@ -41,7 +41,7 @@ def cost(settings_file: Path, out: Path, compute: ComputeSettings, counts_only: 
     rows = []
     for network in networks:
         row: dict[str, Any] = {"entry": network["entry"], "title": network["title"]}
-        row |= {"width": network["size"][0], "height": network["size"][1], **counts(network)}
+        row |= {"width": network["size"][0], "height": network["size"][1], "used": network["used"], **counts(network)}
         if not counts_only:
             row |= _in_fresh_process(network, settings, compute)
         rows.append(row)
@@ -112,7 +112,10 @@ def _fvcore_gmac(network: dict[str, Any]) -> tuple[float, str]:
 
 def _in_fresh_process(network: dict[str, Any], settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
     """Time one network in a process of its own, so that no other network's memory counts."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # A fork server has torch imported already; on macOS forking is not safe, and each process imports for itself.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload(["torch", __name__])
+    with context.Pool(1) as pool:
         return pool.apply(timing, (network, settings, compute))
 
 

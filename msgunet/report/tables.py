@@ -237,7 +237,6 @@ def _with_paper_cost(frame: pd.DataFrame, suite: str) -> pd.DataFrame:
 
 def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
     """The cost of every network with parameters, with the paper's figures beside ours."""
-    frame = frame[frame["parameters"] > 0]
     timed = "latency_ms" in frame
     columns = ["Network", "Size", "Parameters", "GMAC", "GFLOP"]
     columns += ["Time (ms)", "quartiles", "Memory (MiB)"] if timed else []
@@ -245,7 +244,8 @@ def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
     columns += ["paper's TFLOP"] if with_paper else []
     rows = []
     for _, row in frame.iterrows():
-        cells = [row["title"], f"{row['width']}×{row['height']}", f"{row['parameters']:,}"]
+        size = f"{row['width']}×{row['height']}"
+        cells = [row["title"], size if row["used"] else f"({size})", f"{row['parameters']:,}"]
         cells += [f"{row['gmac']:.3f}", f"{row['gflop']:.3f}"]
         if timed:
             cells += [f"{row['latency_ms']:.1f}", f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"]
@@ -254,6 +254,7 @@ def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
             cells.append("–" if pd.isna(row["paper_tflop"]) else f"{row['paper_tflop']:.2f}")
         rows.append(cells)
     notes = [
+        "every network at every size of the suite that it can be built for; in brackets: not used by the suite",
         "generator alone, one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and "
         "by fvcore (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
         f"device {frame['device'].iloc[0]}, CPU threads: {frame['threads'].iloc[0]}, fp32; {frame['versions'].iloc[0]}",
@@ -261,7 +262,7 @@ def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
     ]
     if timed:
         notes.insert(
-            1,
+            2,
             f"median and quartiles of {frame['repeats'].iloc[0]} passes after a warm-up; "
             f"memory: {frame['memory_kind'].iloc[0]}",
         )
