@@ -1,7 +1,7 @@
 # The environment is made once, from requirements.txt, and again when that file changes.
 #   make demo   the whole benchmark on a small suite      make test   the tests
 #   make paper  the paper's suite                         make lint   formatting and static checks
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
 
@@ -9,6 +9,7 @@ STAMP := .venv/.made-from-requirements
 environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found (on Debian: apt install python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; say: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt

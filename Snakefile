@@ -8,11 +8,13 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake.
+# Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake, unless Snakemake has put a job
+# into a conda environment of its own (--sdm conda).
 sys.path.insert(0, workflow.basedir)
 shell.prefix(
-    f"set -euo pipefail; export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
-    f" PYTHONPATH={shlex.quote(workflow.basedir)}:${{{{PYTHONPATH:-}}}}; "
+    "set -euo pipefail; case ${{CONDA_PREFIX:-}} in */.snakemake/conda/*) ;; "
+    f"*) export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH ;; esac; "
+    f"export PYTHONPATH={shlex.quote(workflow.basedir)}:${{{{PYTHONPATH:-}}}}; "
 )
 
 

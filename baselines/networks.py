@@ -24,8 +24,6 @@ class UNet(nn.Module):
 
     """
 
-    scales = 1
-
     def __init__(self, downs: int, width: float = 1.0, channels: tuple[int, int] = (3, 3), dropout: float = 0.5):
         super().__init__()
         source, target = channels
@@ -35,7 +33,7 @@ class UNet(nn.Module):
         for i, outputs in enumerate(widths):
             first, last = i == 0, i == downs - 1
             inputs = source if first else widths[i - 1]
-            # The innermost and outermost convolutions have no batch norm after them; only the innermost has no bias.
+            # The innermost and outermost convolutions have no batch norm after them; none going down has a bias.
             down: list[nn.Module] = [] if first else [nn.LeakyReLU(0.2)]
             down.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
             if not (first or last):
@@ -59,6 +57,16 @@ class UNet(nn.Module):
         for up in reversed(self.up[1:]):
             x = torch.cat((features.pop(), up(x)), 1)
         return [self.up[0](x)]
+
+
+def keep_batch_statistics(network: nn.Module) -> None:
+    """Evaluation mode in which dropout stays on and batch norm takes the statistics of the batch, keeping none."""
+    network.eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.train()
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
 def _norm_relu(channels: int) -> list[nn.Module]:
@@ -89,8 +97,6 @@ class GlobalGenerator(nn.Module):
 
     """
 
-    scales = 1
-
     def __init__(self, filters: int, downsamplings: int = 4, blocks: int = 9, channels: tuple[int, int] = (3, 3)):
         super().__init__()
         source, target = channels
@@ -119,8 +125,6 @@ class LocalEnhancer(nn.Module):
         channels: of the source and of the target.
 
     """
-
-    scales = 1
 
     def __init__(
         self,
@@ -209,16 +213,12 @@ class PANDiscriminator(nn.Module):
 class Identity(nn.Module):
     """The source as the output."""
 
-    scales = 1
-
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         return [sources[0]]
 
 
 class Constant(nn.Module):
     """One picture for every source."""
-
-    scales = 1
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()

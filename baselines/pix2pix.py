@@ -89,4 +89,4 @@ class Pix2Pix(UNetMethod):
         }
 
     def prepare_inference(self, generator):
-        generator.train()
+        networks.keep_batch_statistics(generator)

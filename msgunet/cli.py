@@ -1,7 +1,6 @@
 """The `msgunet` command: one verb per stage; the workflow's rules only call these."""
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgunet
-from msgunet.config import ComputeSettings, EvaluationSettings
-from msgunet.errors import UserError
+from msgunet.config import EvaluationSettings, MachineSettings, NetworkList
+from msgunet.errors import InterruptedTraining, UserError
+from msgunet.files import read_settings
 
 _EPILOG = """\
 Every verb works alone; the workflow runs the same ones:
@@ -32,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except Exception as error:
-        if type(error).__name__ != "InterruptedTraining":
-            raise
+    except InterruptedTraining as error:
         print(error, file=sys.stderr)
         return 128 + signal.SIGTERM
     return 0
@@ -60,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(flag, type=Path, metavar="PATH", required=required, help=text)
 
     def compute(sub: argparse.ArgumentParser) -> None:
-        path(sub, "--compute", "settings/compute.json of a suite: device, threads, workers and so on", False)
+        path(
+            sub, "--compute", "settings/compute.json of a suite: device, threads, where archives are, and so on", False
+        )
 
     check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
     check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
     path(prepare, "--settings", "dataset.json of a plan")
     path(prepare, "--out", "folder for pictures and manifest.csv")
-    prepare.add_argument("--mirror", type=Path, default=Path("data/archives"), help="folder that holds the archives")
+    prepare.add_argument("--mirror", type=Path, metavar="PATH", help="folder that holds the archives")
+    compute(prepare)
 
     vgg19 = verb("vgg19", _vgg19, "Download VGG-19's ImageNet weights (548 MB) and check them.")
     path(vgg19, "--out", "file to write")
@@ -123,12 +124,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _compute_settings(options: Any) -> tuple[ComputeSettings, Path]:
-    if options.compute is None:
-        return ComputeSettings(), Path("data/weights/vgg19-dcbb9e9d.pth")
-    values = json.loads(options.compute.read_text(encoding="utf-8"))
-    vgg19 = Path(values.pop("vgg19"))
-    return ComputeSettings.model_validate(values), vgg19
+def _machine(options: Any) -> MachineSettings:
+    return MachineSettings() if options.compute is None else read_settings(options.compute, MachineSettings)
 
 
 def _check(options: Any) -> None:
@@ -143,7 +140,7 @@ def _check(options: Any) -> None:
 def _prepare(options: Any) -> None:
     from msgunet.data.prepare import prepare
 
-    prepare(options.settings, options.out, options.mirror)
+    prepare(options.settings, options.out, options.mirror or Path(_machine(options).mirror))
 
 
 def _vgg19(options: Any) -> None:
@@ -155,7 +152,8 @@ def _vgg19(options: Any) -> None:
 def _train(options: Any) -> None:
     from msgunet.training.loop import train
 
-    train(options.run, options.out, *_compute_settings(options), options.data)
+    machine = _machine(options)
+    train(options.run, options.out, machine, Path(machine.vgg19), options.data)
 
 
 def _evaluate(options: Any) -> None:
@@ -163,26 +161,28 @@ def _evaluate(options: Any) -> None:
 
     settings = EvaluationSettings()
     if options.settings is not None:
-        settings = EvaluationSettings.model_validate_json(options.settings.read_text(encoding="utf-8"))
-    evaluate(options.run, options.generator, options.out, settings, _compute_settings(options)[0], options.data)
+        settings = read_settings(options.settings, EvaluationSettings)
+    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data)
 
 
 def _ablate(options: Any) -> None:
     from msgunet.evaluation.evaluate import ablate
 
-    ablate(options.run, options.generator, options.out, _compute_settings(options)[0], options.data)
+    ablate(options.run, options.generator, options.out, _machine(options), options.data)
 
 
 def _cost(options: Any) -> None:
     from msgunet.evaluation.cost import cost
     from msgunet.suite import load_plan
 
-    networks = options.settings
-    if networks is None:
+    machine = _machine(options)
+    if options.settings is not None:
+        networks = read_settings(options.settings, NetworkList)
+    else:
         plan = load_plan(options.suite)
-        plan.write()
-        networks = plan.results / "settings" / "cost.json"
-    cost(networks, options.out, _compute_settings(options)[0], options.counts_only)
+        networks = plan.networks
+        machine = machine if options.compute else plan.machine
+    cost(networks, options.out, machine, options.counts_only)
 
 
 def _tables(options: Any) -> None:

@@ -3,9 +3,9 @@
 Nothing here imports torch, so that `snakemake -n` stays fast.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
@@ -36,6 +36,12 @@ class PerceptualSettings(Strict):
 
     weights: Literal["imagenet", "untrained"] = Field("imagenet", description="untrained: random, seeded weights")
     width: float = Field(1.0, gt=0, le=1, description="factor on VGG-19's channels; 1 for ImageNet weights")
+
+    @model_validator(mode="after")
+    def _published_width(self) -> Self:
+        if self.weights == "imagenet" and self.width != 1:
+            raise ValueError("ImageNet weights need width 1")
+        return self
 
 
 class DataSetEntry(Strict):
@@ -90,6 +96,24 @@ class CostSettings(Strict):
     warmup: int = Field(3, ge=0, description="forward passes before the clock starts")
 
 
+class Network(Strict):
+    """One network at one size, for the cost table."""
+
+    entry: Name
+    part: Literal["generator", "discriminator", "perceptual"]
+    method: Name | None = None
+    version: int = 0
+    size: Size
+    options: dict[str, Any]
+    used: bool = Field(description="whether the suite trains it at this size")
+
+
+class NetworkList(CostSettings):
+    """All networks of a suite: written as canonical JSON, and the input of the cost table."""
+
+    networks: tuple[Network, ...]
+
+
 class ReportSettings(Strict):
     """How results are shown; never changes a result."""
 
@@ -111,11 +135,25 @@ class ComputeSettings(Strict):
     disk_gb: float = Field(0.0, ge=0, description="free disk that the suite needs")
 
 
+class DataSetSettings(Strict):
+    """A prepared data set: written as canonical JSON, and the input of its preparation."""
+
+    format: Literal[1] = 1
+    kind: Name
+    version: int = Field(description="of the data set; goes up when the prepared pictures would change")
+    size: Size
+    options: dict[str, Any]
+
+
 class DataSettings(Strict):
     """Where the archives of the data sets are found."""
 
     mirror: str = Field("data/archives", description="folder that holds the archives, under their published names")
     vgg19: str = Field("data/weights/vgg19-dcbb9e9d.pth", description="torchvision's ImageNet weights of VGG-19")
+
+
+class MachineSettings(ComputeSettings, DataSettings):
+    """Everything about this machine in one file, `compute.json`; no result depends on it."""
 
 
 class Suite(Strict):
@@ -135,6 +173,12 @@ class Suite(Strict):
     compute: ComputeSettings = ComputeSettings()
     data: DataSettings = DataSettings()
 
+    @model_validator(mode="after")
+    def _shown_protocol_is_measured(self) -> Self:
+        if self.report.protocol not in self.evaluation.protocols:
+            raise ValueError(f"report.protocol is '{self.report.protocol}', which evaluation.protocols leaves out")
+        return self
+
 
 class RunSettings(Strict):
     """All that decides one run: written as canonical JSON, and the input of its training."""
@@ -146,7 +190,6 @@ class RunSettings(Strict):
     source_kind: Literal["photo", "labels"]
     target_kind: Literal["photo", "labels"]
     entry: Name = Field(description="the suite's name of the row")
-    title: str
     method: Name
     version: int = Field(description="of the method; goes up when its results would change")
     size: Size

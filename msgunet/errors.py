@@ -1,9 +1,13 @@
-"""Errors that a user can cause: shown without a traceback, exit status 2."""
+"""Errors and interruptions that are shown without a traceback."""
 
 
 class UserError(Exception):
-    """One or more things wrong with what the user gave; all of them are said at once."""
+    """One or more things wrong with what the user gave; all of them are said at once. Exit status 2."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+class InterruptedTraining(Exception):  # noqa: N818 (it is no error)
+    """SIGTERM arrived; the step in flight was finished and the state saved. Exit status 143."""

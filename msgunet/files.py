@@ -9,7 +9,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from msgunet.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextlib.contextmanager
@@ -71,6 +77,17 @@ def write_csv(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, out.getvalue())
+
+
+def read_settings(path: Path, model: type[Model]) -> Model:
+    """Read and validate a settings file, or raise a UserError that names it and what is wrong."""
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; 'snakemake -n --config suite=NAME' writes the settings") from error
+    except ValidationError as error:
+        problems = (f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise UserError(*problems) from error
 
 
 def write_if_changed(path: Path, text: str) -> None:

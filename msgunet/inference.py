@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -84,10 +85,14 @@ def load_generator(path: Path, device: torch.device) -> LoadedGenerator:
         raise UserError(f"{path}: not a readable generator ({error}); train it again") from error
     if _METADATA not in metadata:
         raise UserError(f"{path}: not a generator of this project (its metadata has no '{_METADATA}')")
-    settings = RunSettings.model_validate_json(metadata[_METADATA])
+    try:
+        settings = RunSettings.model_validate_json(metadata[_METADATA])
+    except ValidationError as error:
+        raise UserError(f"{path}: made by another version of this project; train it again") from error
     method = build_method(settings)
     network = method.build_generator()
-    network.load_state_dict({k: v for k, v in tensors.items() if k in network.state_dict()})
+    tensors.pop("empty", None)
+    network.load_state_dict(tensors)
     network.to(device)
     method.prepare_inference(network)
     return LoadedGenerator(settings, method, network, device)

@@ -44,8 +44,7 @@ class MSGUNetMethod(Method):
     @classmethod
     def scales(cls, options: Any, size: tuple[int, int]) -> int:
         """Input scales: 5 at 2048x1024, 4 at 512x512."""
-        wanted = options.scales or max(1, round(log2(min(size) / _SMALLEST_SCALE)) + 1)
-        return min(wanted, cls.levels(options, size))
+        return options.scales or max(1, round(log2(min(size) / _SMALLEST_SCALE)) + 1)
 
     @classmethod
     def stride(cls, options: Any, size: tuple[int, int]) -> int:
@@ -53,7 +52,12 @@ class MSGUNetMethod(Method):
 
     @classmethod
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
-        smallest = min(size) >> (cls.scales(options, size) - 1)
+        scales, levels = cls.scales(options, size), cls.levels(options, size)
+        if scales >= levels:
+            return f"{scales} scales need at least {scales + 1} levels, there are {levels}"
+        if min(size) >> (levels - 1) < 2:
+            return f"{levels} levels leave less than 2 pixels of {min(size)}: fewer levels"
+        smallest = min(size) >> (scales - 1)
         if smallest < 24:
             return (
                 f"the coarsest scale would be {smallest} pixels high or wide, the discriminator needs 24: fewer scales"

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from msgunet import registry
+from msgunet.config import MachineSettings
 from msgunet.errors import UserError
 from msgunet.suite import Plan
 
@@ -16,19 +17,32 @@ def check(plan: Plan) -> None:
 
     """
     missing = []
-    mirror = Path(plan.suite.data.mirror)
-    for data in plan.data:
-        if (data.folder / "manifest.csv").is_file():
-            continue
+    unprepared = [data for data in plan.data if not (data.folder / "manifest.csv").is_file()]
+    for data in unprepared:
         cls = registry.datasets()[data.kind]
-        missing += cls(cls.Options.model_validate(data.entry.options), data.entry.size, mirror).missing()
-    missing += _gpu(plan) + _disk(plan)
+        options = cls.Options.model_validate(data.entry.options)
+        missing += cls(options, data.entry.size, Path(plan.machine.mirror)).missing()
+    # What is done already needs neither GPU nor disk: tables can be made again anywhere.
+    if any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
+        missing += _gpu(plan)
+    if unprepared:
+        missing += _disk(plan)
+    missing += _weights(plan)
     if missing:
         head = (
             f"suite '{plan.name}' cannot start, {len(missing)} thing{'s are' if len(missing) > 1 else ' is'} missing:"
         )
         tail = "'snakemake --cores all --config suite=demo' needs none of this and ends within minutes on a laptop"
         raise UserError(head, *(f"  - {problem}" for problem in missing), tail)
+
+
+def _weights(plan: Plan) -> list[str]:
+    """The default file is downloaded by a rule; one that the suite names must be there."""
+    used = any(run.settings.perceptual and run.settings.perceptual.weights == "imagenet" for run in plan.runs)
+    path = Path(plan.machine.vgg19)
+    if not used or path.is_file() or plan.machine.vgg19 == MachineSettings().vgg19:
+        return []
+    return [f"VGG-19's weights: data.vgg19 names {path}, which is not there; leave it out to download them (548 MB)"]
 
 
 def _gpu(plan: Plan) -> list[str]:

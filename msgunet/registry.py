@@ -60,8 +60,9 @@ def register_dataset(name: str) -> Callable[[type], type]:
 
 
 def _import_all(package: str) -> None:
+    # Modules of networks import torch; methods load them when a network is built.
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if module.name != "networks":
+        if not module.name.endswith("networks"):
             importlib.import_module(f"{package}.{module.name}")
 
 

@@ -10,7 +10,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from msgunet import registry
-from msgunet.config import DataSetEntry, MethodEntry, PerceptualSettings, RunSettings, Suite, TrainingSettings
+from msgunet.config import (
+    DataSetEntry,
+    DataSetSettings,
+    MachineSettings,
+    MethodEntry,
+    Network,
+    NetworkList,
+    RunSettings,
+    Suite,
+    TrainingSettings,
+)
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash, write_if_changed
 
@@ -69,20 +79,18 @@ class Plan:
     data: tuple[DataPlan, ...]
     runs: tuple[RunPlan, ...]
     gradients: tuple[RunPlan, ...]
+    networks: NetworkList
     files: dict[Path, str]
+
+    @property
+    def machine(self) -> MachineSettings:
+        """What is said about this machine."""
+        return MachineSettings(**{**self.suite.compute.model_dump(), **self.suite.data.model_dump()})
 
     def write(self) -> None:
         """Write the settings files; those that say the same already keep their time, so nothing runs again."""
         for path, text in self.files.items():
             write_if_changed(path, text)
-
-    def run(self, dataset: str, entry: str, seed: int | str) -> RunPlan:
-        """The run of a data set, a row and a seed."""
-        for run in self.runs:
-            s = run.settings
-            if (s.dataset, s.entry, s.seed) == (dataset, entry, int(seed)):
-                return run
-        raise KeyError(f"{dataset}/{entry}/seed{seed}")
 
 
 def suite_path(name: str) -> Path:
@@ -159,34 +167,38 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
         value = at.get(key) if isinstance(at, dict) else None
         return value if isinstance(value, dict) else {}
 
+    def names(value: Any) -> list[str]:
+        """The names in a list; what is no list of names is pydantic's to report."""
+        return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
     for key, field, known in (
         ("datasets", "kind", registry.datasets()),
         ("methods", "method", registry.methods()),
     ):
-        for name, entry in table(key).items():
-            entry = entry if isinstance(entry, dict) else {}
+        for name, raw_entry in table(key).items():
+            entry = raw_entry if isinstance(raw_entry, dict) else {}
             kind = entry.get(field) or name
-            if kind not in known:
-                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {registry.nearest(str(kind), list(known))}")
+            if not isinstance(kind, str):
                 continue
-            options = entry.get("options") or {}
-            problems += _validate(known[kind].Options, options, f"{key}.{name}.options")[0]
-            for wanted in entry.get("datasets") or []:
-                if wanted not in table("datasets"):
-                    hint = registry.nearest(str(wanted), list(table("datasets")))
-                    problems.append(f"{key}.{name}.datasets: there is no data set '{wanted}'; {hint}")
-    wanted_methods = list(table("ablation").get("methods") or [])
+            if kind not in known:
+                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {registry.nearest(kind, list(known))}")
+                continue
+            problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
+            problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
     gradients = table("gradients")
-    if gradients:
-        wanted_methods.append(gradients.get("method") or "msgunet")
-        if "dataset" in gradients and gradients["dataset"] not in table("datasets"):
-            hint = registry.nearest(str(gradients["dataset"]), list(table("datasets")))
-            problems.append(f"gradients.dataset: there is no data set '{gradients['dataset']}'; {hint}")
-    for name in wanted_methods:
-        if name not in table("methods"):
-            hint = registry.nearest(str(name), list(table("methods")))
-            problems.append(f"ablation or gradients: there is no method entry '{name}'; {hint}")
+    wanted = [gradients.get("method") or "msgunet"] if gradients else []
+    problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
+    problems += _unknown(names(wanted), table("methods"), "gradients.method", "method entry")
+    problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
     return problems
+
+
+def _unknown(wanted: list[str], known: dict[str, Any], place: str, what: str) -> list[str]:
+    return [
+        f"{place}: there is no {what} '{name}'; {registry.nearest(name, list(known))}"
+        for name in wanted
+        if name not in known
+    ]
 
 
 def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: TrainingSettings) -> TrainingSettings:
@@ -198,14 +210,9 @@ def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: Trai
 def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     kind = entry.kind or name
     options = registry.datasets()[kind].Options.model_validate(entry.options)
-    settings = {
-        "format": 1,
-        "kind": kind,
-        "version": registry.datasets()[kind].version,
-        "size": list(entry.size),
-        "options": options.model_dump(mode="json"),
-    }
-    text = canonical_json(settings)
+    version = registry.datasets()[kind].version
+    settings = DataSetSettings(kind=kind, version=version, size=entry.size, options=options.model_dump(mode="json"))
+    text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
     return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)
 
@@ -225,21 +232,21 @@ def _run_settings(
         source_kind=source_kind,
         target_kind=target_kind,
         entry=name,
-        title=entry.title or method.title,
         method=entry.method or name,
         version=method.version,
         size=size,
         seed=seed,
         options=options.model_dump(mode="json"),
         training=merged_training(method.recipe, suite.training, entry.training),
-        perceptual=_perceptual(suite.perceptual, method.uses_perceptual(options)),
+        perceptual=suite.perceptual if method.uses_perceptual(options) else None,
     )
     problem = method.problem(options, size)
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
 
 
-def _perceptual(settings: PerceptualSettings, used: bool) -> PerceptualSettings | None:
-    return settings if used else None
+def _scales(settings: RunSettings) -> int:
+    method = registry.methods()[settings.method]
+    return method.scales(method.Options.model_validate(settings.options), settings.size)
 
 
 @functools.cache
@@ -267,13 +274,17 @@ def load_plan(name: str = "paper") -> Plan:
                 settings, problem = _run_settings(suite_name, suite, plan, key, entry, seed)
                 runs.append(RunPlan(settings, results / "runs" / plan.name / key / f"seed{seed}"))
                 problems += [problem] if problem and problem not in problems else []
+                if key in suite.ablation.methods and _scales(settings) < 2:
+                    problems.append(f"ablation.methods: '{key}' has one scale only on {plan.name}, it needs several")
     if problems:
         raise UserError(*(f"{path}: {problem}" for problem in problems))
     gradients = _gradient_runs(suite, results, runs)
-    files = {plan.folder / "dataset.json": plan.settings for plan in data}
-    files |= {run.folder / "run.json": run.text for run in (*runs, *gradients)}
-    files |= _settings_files(suite_name, suite, results, runs, gradients)
-    return Plan(suite_name, suite, results, data, tuple(runs), gradients, files)
+    networks = NetworkList(**suite.cost.model_dump(), networks=_networks(runs))
+    plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
+    plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
+    plan.files.update({run.folder / "run.json": run.text for run in (*runs, *gradients)})
+    plan.files.update(_settings_files(plan, name))
+    return plan
 
 
 def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[RunPlan, ...]:
@@ -281,9 +292,10 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
     wanted = suite.gradients
     if wanted is None:
         return ()
-    base = next(
-        run.settings for run in runs if (run.settings.entry, run.settings.dataset) == (wanted.method, wanted.dataset)
-    )
+    at = (wanted.method, wanted.dataset)
+    base = next((run.settings for run in runs if (run.settings.entry, run.settings.dataset) == at), None)
+    if base is None:
+        raise UserError(f"gradients: the entry '{wanted.method}' is not trained on '{wanted.dataset}' in this suite")
     if "intermediate_outputs" not in base.options:
         raise UserError(f"gradients.method: '{wanted.method}' has no intermediate outputs to train with and without")
     training = base.training.model_copy(update={"epochs": wanted.epochs, "decay_epochs": 0})
@@ -296,59 +308,66 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
     return tuple(plans)
 
 
-def _settings_files(
-    name: str, suite: Suite, results: Path, runs: list[RunPlan], gradients: tuple[RunPlan, ...]
-) -> dict[Path, str]:
+def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
     """One small file per stage that holds just what that stage depends on (see docs/design.md)."""
-    listed = [
-        {
-            "dataset": run.settings.dataset,
-            "entry": run.settings.entry,
-            "title": run.settings.title,
-            "method": run.settings.method,
-            "seed": run.settings.seed,
-            "size": list(run.settings.size),
-            "folder": str(run.folder),
-            "data": run.settings.data,
-        }
-        for run in runs
-    ]
+    suite = plan.suite
+    titles = {key: entry.title or registry.methods()[entry.method or key].title for key, entry in suite.methods.items()}
     sections: dict[str, Any] = {
         "evaluation": suite.evaluation.model_dump(mode="json"),
-        "cost": {**suite.cost.model_dump(mode="json"), "networks": _networks(runs)},
-        "compute": {**suite.compute.model_dump(mode="json"), "vgg19": suite.data.vgg19},
+        "cost": plan.networks.model_dump(mode="json"),
+        "compute": plan.machine.model_dump(mode="json"),
         "report": {
             **suite.report.model_dump(mode="json"),
-            "suite": name,
+            "suite": plan.name,
+            "command": f"snakemake --cores all --config suite={given_name}",
             "description": suite.description,
+            "titles": titles,
             "measures": list(suite.evaluation.measures),
             "protocols": list(suite.evaluation.protocols),
             "datasets": {
                 key: {"kind": entry.kind or key, "size": list(entry.size)} for key, entry in suite.datasets.items()
             },
-            "runs": listed,
+            "runs": [str(run.folder) for run in plan.runs],
             "ablation": list(suite.ablation.methods),
-            "gradients": [str(run.folder) for run in gradients],
+            "gradients": [str(run.folder) for run in plan.gradients],
         },
     }
-    return {results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}
+    return {plan.results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}
 
 
-def _networks(runs: list[RunPlan]) -> list[dict[str, Any]]:
-    """Every trained entry at every size of the suite that it can be built for; `used`: the suite trains it there."""
+def _networks(runs: list[RunPlan]) -> list[Network]:
+    """What the cost table counts.
+
+    Every trained entry's generator at every size of the suite that it can be built for (`used`: the suite trains it
+    there); discriminators and VGG-19 at the sizes that they are trained with.
+    """
     sizes = sorted({run.settings.size for run in runs}, key=lambda size: size[0] * size[1])
     used = {(run.settings.entry, run.settings.size) for run in runs}
-    networks = []
+    generators, discriminators, perceptual = [], [], {}
     for settings in {run.settings.entry: run.settings for run in runs}.values():
         method = registry.methods()[settings.method]
+        if not method.trainable:
+            continue
         options = method.Options.model_validate(settings.options)
-        described = {key: getattr(settings, key) for key in ("entry", "title", "method", "version", "options")}
-        networks += [
-            {**described, "size": list(size), "used": (settings.entry, size) in used}
-            for size in sizes
-            if method.trainable and method.problem(options, size) is None
-        ]
-    return networks
+        for size in sizes:
+            if method.problem(options, size) is not None:
+                continue
+            found = Network(
+                entry=settings.entry,
+                part="generator",
+                method=settings.method,
+                version=settings.version,
+                size=size,
+                options=settings.options,
+                used=(settings.entry, size) in used,
+            )
+            generators.append(found)
+            if found.used:
+                discriminators.append(found.model_copy(update={"part": "discriminator"}))
+            if found.used and settings.perceptual is not None:
+                width = {"width": settings.perceptual.width}
+                perceptual[size] = Network(entry="vgg19", part="perceptual", size=size, options=width, used=True)
+    return [*generators, *discriminators, *perceptual.values()]
 
 
 def only_suite(config: dict[str, Any]) -> str:

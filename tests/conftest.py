@@ -75,7 +75,6 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
         "source_kind": "photo",
         "target_kind": "photo",
         "entry": method,
-        "title": cls.title,
         "method": method,
         "version": cls.version,
         "size": size,

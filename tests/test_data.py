@@ -260,6 +260,15 @@ def test_damaged_archives_are_named(tmp_path):
         prepare(write_dataset(tmp_path / "o", "cityscapes", (64, 64)), tmp_path / "o", tmp_path)
 
 
+def test_an_archive_damaged_in_the_middle_is_no_smaller_data_set(shared, tmp_path):
+    raw = bytearray((shared / "mirror" / "maps.tar.gz").read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    (tmp_path / "maps.tar.gz").write_bytes(raw)
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole picture"):
+        prepare(write_dataset(tmp_path / "o", "maps", (16, 16)), tmp_path / "o", tmp_path)
+    assert not (tmp_path / "o" / "manifest.csv").exists()
+
+
 def test_nothing_is_unpacked_outside_the_folder(tmp_path):
     picture = tmp_path / "x.jpg"
     make_picture(0, 32, 16).save(picture)

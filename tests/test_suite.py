@@ -91,6 +91,41 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
     assert "methods.pix2pixhd on bluemarble: size 250x120 is not divisible by 16; 256x128 works" in problems[1]
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        ("ablation", {"methods": 5}, "ablation.methods"),
+        ("ablation", {"methods": "msgunet"}, "ablation.methods"),
+        ("ablation", {"methods": ["pix2pix"]}, "'pix2pix' has one scale only on bluemarble"),
+        ("perceptual", {"weights": "imagenet", "width": 0.5}, "ImageNet weights need width 1"),
+        ("report", {"protocol": "native"}, "which evaluation.protocols leaves out"),
+        ("gradients", {"dataset": "bluemarble", "method": "pix2pix"}, "has no intermediate outputs"),
+        ("datasets", {"bluemarble": {"size": [64, 64], "kind": ["a"]}}, "datasets.bluemarble.kind"),
+        ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [80, -60]}}}, "from south to north"),
+        ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [-95, 0]}}}, "latitudes.0"),
+        ("methods", {"msgunet": {"options": {"scales": 5}}}, "5 scales need at least 6 levels, there are 5"),
+        ("methods", {"msgunet": {"options": {"levels": 7}}}, "7 levels leave less than 2 pixels"),
+        ("methods", {"msgunet": {"datasets": 5}}, "methods.msgunet.datasets"),
+    ],
+)
+def test_what_would_fail_after_hours_is_said_at_once(tmp_path, section, value, expected):
+    suite = {**GOOD, "evaluation": {"protocols": ["full"]}, "report": {"protocol": "full"}, section: value}
+    assert expected in "\n".join(problems_of(tmp_path, suite))
+
+
+def test_gradients_of_an_entry_that_is_not_trained_there(tmp_path):
+    suite = {**GOOD, "gradients": {"dataset": "bluemarble"}}
+    suite["datasets"] = {"bluemarble": {"size": [64, 64]}, "other": {"kind": "bluemarble", "size": [64, 64]}}
+    suite["methods"] = {"msgunet": {"datasets": ["other"]}}
+    assert "'msgunet' is not trained on 'bluemarble'" in problems_of(tmp_path, suite)[0]
+
+
+def test_a_title_is_no_part_of_a_run(tmp_path):
+    after = json.loads(json.dumps(GOOD))
+    after["methods"]["msgunet"]["title"] = "Mine"
+    assert changed_files(tmp_path, GOOD, after) == {"results/mine/settings/report.json"}
+
+
 def test_scientific_notation_is_a_number(tmp_path):
     text = "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {msgunet: {}}\ntraining: {learning_rate: 1e-4}"
     assert plan_of(tmp_path, text).runs[0].settings.training.learning_rate == 1e-4
@@ -130,6 +165,7 @@ def changed_files(folder: Path, before: dict, after: dict) -> set[str]:
         ("compute", {"workers": 2}, {"settings/compute.json"}),
         ("cost", {"repeats": 7}, {"settings/cost.json"}),
         ("description", "other words", {"settings/report.json"}),
+        ("data", {"mirror": "elsewhere"}, {"settings/compute.json"}),
     ],
 )
 def test_other_settings_leave_the_runs_alone(tmp_path, section, value, expected):

@@ -21,6 +21,7 @@ from msgunet.inference import load_generator
 from msgunet.registry import methods
 from msgunet.training import loop
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from msgunet.training.loop import checkpoint_folder
 
 TRAINABLE = [name for name, method in methods().items() if method.trainable]
 
@@ -61,9 +62,11 @@ class _KillError(Exception):
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name):
     training = TrainingSettings(epochs=2, decay_epochs=1, batch_size=2, flip=True, ema=0.9)
-    settings = make_settings(data, name, training=training)
-    whole = train(tmp_path / "whole", settings, compute)
-    often = compute.model_copy(update={"checkpoint_minutes": 1e-9})
+    # Deep enough for Pix2Pix to have dropout, whose randomness must resume too.
+    options = {"downsamplings": 6} if name in ("pix2pix", "pan") else {}
+    settings = make_settings(data, name, training=training, options=options)
+    whole = train(tmp_path / "whole", settings, compute.model_copy(update={"log_steps": 3}))
+    often = compute.model_copy(update={"checkpoint_minutes": 1e-9, "log_steps": 3})
     original, calls = loop._step, []
 
     def cut(*arguments):
@@ -75,7 +78,7 @@ def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name
     monkeypatch.setattr(loop, "_step", cut)
     with pytest.raises(_KillError):
         train(tmp_path / "cut", settings, often)
-    assert len(checkpoints(tmp_path / "cut" / "checkpoints")) == 3
+    assert len(checkpoints(checkpoint_folder(tmp_path / "cut", settings))) == 3
     assert train(tmp_path / "cut", settings, often) == whole
     assert len(calls) == 5 + 9 - 4, "it went on from step 4"
     histories = [(tmp_path / n / "history.csv").read_text().splitlines() for n in ("whole", "cut")]
@@ -113,14 +116,15 @@ def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Pat
     """A training of some seconds in a process group of its own, after its first step."""
     data = make_data(tmp_path / "long", train=8)
     folder = tmp_path / name
-    write_run(folder, make_settings(data, training=TrainingSettings(epochs=20, decay_epochs=0, batch_size=2)))
-    settings = tmp_path / "compute.json"
-    settings.write_text(compute.model_dump_json()[:-1] + ', "vgg19": "unused"}')
+    settings = make_settings(data, training=TrainingSettings(epochs=20, decay_epochs=0, batch_size=2))
+    write_run(folder, settings)
+    machine = tmp_path / "compute.json"
+    machine.write_text(compute.model_dump_json())
     process = subprocess.Popen(
-        command(folder, "--compute", str(settings)), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(folder, "--compute", str(machine)), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not checkpoints(folder / "checkpoints"):
+    while not checkpoints(checkpoint_folder(folder, settings)):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -197,22 +201,58 @@ def test_three_checkpoints_are_kept(tmp_path):
     assert [step for _, step in checkpoints(tmp_path)] == [5, 4, 3]
 
 
-def test_a_checkpoint_of_other_settings_is_refused_by_key(tmp_path, data, compute, capsys):
+OTHER = TrainingSettings(epochs=1, decay_epochs=1, batch_size=2, learning_rate=1e-3)
+
+
+def test_other_settings_train_anew_and_lose_nothing(tmp_path, data, compute):
     folder = tmp_path / "run"
+    first = train(folder, make_settings(data), compute)
+    other = train(folder, make_settings(data, training=OTHER), compute)
+    assert other != first
+    assert other == train(tmp_path / "fresh", make_settings(data, training=OTHER), compute)
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert train(folder, make_settings(data), compute) == first, "the first settings have their checkpoint still"
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_key(tmp_path, data, compute, capsys):
+    folder, other = tmp_path / "run", make_settings(data, training=OTHER)
     train(folder, make_settings(data), compute)
-    other = TrainingSettings(epochs=1, decay_epochs=1, batch_size=2, learning_rate=1e-3)
-    write_run(folder, make_settings(data, training=other))
+    checkpoint_folder(folder, make_settings(data)).rename(checkpoint_folder(folder, other))
+    write_run(folder, other)
     assert main(["train", "--run", str(folder / "run.json"), "--out", str(folder)]) == 2
     error = capsys.readouterr().err
     assert "training.learning_rate: 0.0002 in the checkpoint, 0.001 now" in error
     assert str(folder / "checkpoints") in error
 
 
+def test_settings_that_change_while_training_publish_nothing(tmp_path, data, compute, monkeypatch):
+    folder = tmp_path / "run"
+    publish = loop._publish
+
+    def change_first(*arguments):
+        publish(*arguments)
+        write_run(folder, make_settings(data, training=OTHER))
+
+    monkeypatch.setattr(loop, "_publish", change_first)
+    with pytest.raises(UserError, match="was changed while it was trained"):
+        train(folder, make_settings(data), compute)
+    assert not (folder / "generator.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_missing_or_wrong_run_file_is_named(tmp_path, content, capsys):
+    run = tmp_path / "run.json"
+    if content is not None:
+        run.write_text(content)
+    assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert f"error: {run}" in capsys.readouterr().err
+
+
 def test_a_missing_item_is_an_error(tmp_path, data, compute):
     settings = make_settings(data)
     folder = tmp_path / "run"
     train(folder, settings, compute)
-    state = load_checkpoint(folder / "checkpoints")
+    state = load_checkpoint(checkpoint_folder(folder, settings))
     for item in state:
         method = loop.build_method(settings)
         less = {key: value for key, value in state.items() if key != item}
@@ -235,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, data, compu
     monkeypatch.setattr(loop, "build_method", poisoned)
     with pytest.raises(UserError, match=r"step 1: a loss is not finite \(gan = .*l1 = nan"):
         train(tmp_path / "run", settings, compute)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not list((tmp_path / "run").rglob("*.pt"))
 
 
 def test_the_mean_row_is_the_mean(tmp_path, data, compute):

@@ -52,6 +52,12 @@ def edit_suite(folder: Path, change, name: str = "tiny") -> None:
     path.write_text(yaml.safe_dump(suite, sort_keys=False))
 
 
+def newest(run_folder: Path) -> int:
+    """The step of a run's newest checkpoint; 0 where there is none."""
+    steps = [step for folder in run_folder.glob("checkpoints/*") for _, step in checkpoints(folder)]
+    return max(steps, default=0)
+
+
 TINY = ("--cores", "2", "--config", "suite=tiny")
 
 
@@ -71,7 +77,7 @@ def suite_kept(finished):
     text = path.read_text()
     yield finished
     path.write_text(text)
-    snakemake(finished, "-n", "-q", *TINY)
+    snakemake(finished, *TINY)
 
 
 def dry(folder: Path, suite: str = "tiny") -> dict[str, int]:
@@ -89,7 +95,8 @@ def test_everything_is_there(finished):
     ablation = pd.read_csv(results / "tables" / "ablation.csv")
     assert len(ablation) == 4
     cost = pd.read_csv(results / "tables" / "cost.csv")
-    assert set(zip(cost["entry"], cost["width"], cost["used"], strict=True)) == {
+    generators = cost[cost["part"] == "generator"]
+    assert set(zip(generators["entry"], generators["width"], generators["used"], strict=True)) == {
         *(("pix2pix", 32, True), ("pix2pix", 64, False), ("pan", 32, True), ("pan", 64, False)),
         *(("pix2pixhd", 32, False), ("pix2pixhd", 64, True), ("msgunet", 64, True)),
     }
@@ -132,6 +139,11 @@ def test_a_training_setting_trains_that_method_again(suite_kept):
     assert dry(suite_kept) == {"train": 1, "evaluate": 1, "tables": 1, "figures": 1, "page": 1}
     run = snakemake(suite_kept, "-n", *TINY)
     assert "runs/bluemarble/pix2pix/seed0/run.json" in run.stdout + run.stderr
+    generator = suite_kept / "results/tiny/runs/bluemarble/pix2pix/seed0/generator.safetensors"
+    before = generator.read_bytes()
+    run = snakemake(suite_kept, *TINY)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert generator.read_bytes() != before
 
 
 def test_a_setting_of_the_report_trains_nothing(suite_kept):
@@ -198,14 +210,14 @@ def test_killed_in_a_training_it_goes_on_from_the_checkpoint(tmp_path, finished)
         command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 120
-    while not (found := checkpoints(run_folder / "checkpoints")) or found[0][1] < 5:
+    while not (found := newest(run_folder)) or found < 5:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / target).exists()
-    step = checkpoints(run_folder / "checkpoints")[0][1]
+    step = newest(run_folder)
     run = snakemake(folder, *TINY, "--", target)
     assert run.returncode == 0, run.stdout + run.stderr
     assert (folder / target).exists()

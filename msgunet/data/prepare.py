@@ -1,7 +1,6 @@
 """Turn a data set into PNG pairs of one size and a manifest."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,10 +9,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from msgunet import registry
+from msgunet.config import DataSetSettings
 from msgunet.data.base import Kind, RawPair, resize
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.errors import UserError
-from msgunet.files import atomic
+from msgunet.files import atomic, read_settings
 
 
 def prepare(settings_file: Path, out: Path, mirror: Path) -> Path:
@@ -25,10 +25,10 @@ def prepare(settings_file: Path, out: Path, mirror: Path) -> Path:
         UserError: archives are missing, a picture is damaged, or a picture is in both splits.
 
     """
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    cls = registry.datasets()[settings["kind"]]
-    size = (settings["size"][0], settings["size"][1])
-    dataset = cls(cls.Options.model_validate(settings["options"]), size, mirror)
+    settings = read_settings(settings_file, DataSetSettings)
+    cls = registry.datasets()[settings.kind]
+    size = settings.size
+    dataset = cls(cls.Options.model_validate(settings.options), size, mirror)
     missing = dataset.missing()
     if missing:
         raise UserError(*missing)

@@ -5,7 +5,6 @@ columns say what they hold.
 """
 
 import contextlib
-import json
 import math
 import multiprocessing
 import re
@@ -14,7 +13,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -22,117 +22,131 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from msgunet.config import ComputeSettings, CostSettings
+from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
+from msgunet.errors import UserError
 from msgunet.files import write_csv
 from msgunet.inference import pick_device
+from msgunet.losses import VGG19Features
 from msgunet.method import Method
 from msgunet.provenance import facts
 from msgunet.registry import get_method
 
-_CONVOLUTIONS = ("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution")
 
-
-def cost(settings_file: Path, out: Path, compute: ComputeSettings, counts_only: bool = False) -> None:
-    """Write one row per network and size that `settings_file` (a plan's `cost.json`) lists."""
-    text = json.loads(settings_file.read_text(encoding="utf-8"))
-    networks = text.pop("networks")
-    settings = CostSettings.model_validate(text)
+def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only: bool = False) -> None:
+    """Write one row per network and size; timed are the generators."""
     device = pick_device(compute)
     rows = []
-    for network in networks:
-        row: dict[str, Any] = {"entry": network["entry"], "title": network["title"]}
-        row |= {"width": network["size"][0], "height": network["size"][1], "used": network["used"], **counts(network)}
-        if not counts_only:
-            row |= _in_fresh_process(network, settings, compute)
+    for network in networks.networks:
+        row: dict[str, Any] = {"entry": network.entry, "method": network.method, "part": network.part}
+        row |= {"width": network.size[0], "height": network.size[1], "used": network.used, **counts(network)}
+        if network.part == "generator" and not counts_only:
+            row |= _in_fresh_process(network, networks, compute)
         rows.append(row)
-        print(f"{row['title']} {row['width']}x{row['height']}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
+        size = f"{row['width']}x{row['height']}"
+        print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
     environment = facts(device, compute.threads)
     environment["versions"] = " ".join(f"{k}={v}" for k, v in environment["versions"].items())
     write_csv(out, [{**row, **environment} for row in rows])
 
 
-def build(network: dict[str, Any], size: tuple[int, int] | None = None) -> tuple[Method, nn.Module]:
-    """The method and its generator in evaluation mode, from a network's description in `cost.json`."""
-    cls = get_method(network["method"])
-    method = cls(cls.Options.model_validate(network["options"]), size or tuple(network["size"]))
+def build(network: Network) -> tuple[Method, nn.Module]:
+    """The method and its generator in evaluation mode, as `network` describes them."""
+    cls = get_method(network.method)
+    method = cls(cls.Options.model_validate(network.options), network.size)
     return method, method.build_generator().eval()
 
 
-def _sources(scales: int, size: tuple[int, int], **where: Any) -> list[torch.Tensor]:
+def _pyramid(scales: int, size: tuple[int, int], **where: Any) -> list[torch.Tensor]:
     width, height = size
     return [torch.zeros(1, 3, height >> k, width >> k, **where) for k in range(scales)]
 
 
-def counts(network: dict[str, Any]) -> dict[str, Any]:
-    """Parameters and convolution MACs of one forward pass at batch 1, by torch's counter and by fvcore.
+def counts(network: Network) -> dict[str, Any]:
+    """Parameters and convolution MACs of one forward pass at batch 1.
 
-    torch counts on the `meta` device at the true size. fvcore has to run the network: it does so at the smallest size
-    that fits, and the result is scaled by the area, which is exact for convolutions at sizes that divide.
+    torch counts on the `meta` device at the true size, so no memory is needed. Generators are counted by fvcore too, as
+    a check. Parts: the `generator`; the `discriminator` (all its scales, on one source and image); the `perceptual`
+    network (one picture, all 16 convolutions).
     """
-    size = tuple(network["size"])
+    size, part = network.size, network.part
     with torch.device("meta"):
-        method, generator = build(network)
-        sources = _sources(method.scales(method.options, size), size)
+        if part == "perceptual":
+            model, inputs = VGG19Features(network.options["width"]), _pyramid(1, size)
+        else:
+            method, model = build(network)
+            pyramid = _pyramid(method.scales(method.options, size), size)
+            inputs = [pyramid]
+            if part == "discriminator":
+                model, inputs = method.build_discriminator(), [pyramid, pyramid]
         with FlopCounterMode(display=False) as counter:
-            generator(sources)
+            model(*inputs)
     gmac = counter.get_total_flops() / 2e9
-    by_fvcore, skipped = _fvcore_gmac(network)
-    return {
-        "parameters": sum(p.numel() for p in generator.parameters()),
-        "gmac": gmac,
-        "gflop": 2 * gmac,
-        "gmac_fvcore": by_fvcore,
-        "fvcore_skipped": skipped,
-    }
+    row = {"parameters": sum(p.numel() for p in model.parameters()), "gmac": gmac, "tflop": 2 * gmac / 1000}
+    if part == "generator":
+        row["gmac_fvcore"], row["fvcore_skipped"] = _fvcore_gmac(network)
+    return row
 
 
-def _fvcore_gmac(network: dict[str, Any]) -> tuple[float, str]:
+def _fvcore_gmac(network: Network) -> tuple[float, str]:
+    """GMAC by fvcore, and the operators that it does not count.
+
+    fvcore has to run the network: it does so at the smallest size with the same shape, and the result is scaled by the
+    area, which is exact for convolutions at sizes that divide. The weights are whatever the memory holds.
+    """
     from fvcore.nn import FlopCountAnalysis
 
-    full = tuple(network["size"])
-    cls = get_method(network["method"])
-    options = cls.Options.model_validate(network["options"])
-    # The network itself depends on its size: build it for the full one, run it at the smallest with the same shape.
-    stride = math.lcm(cls.stride(options, full), 2 ** (cls.scales(options, full) - 1))
-    step = math.gcd(full[0] // stride, full[1] // stride)
-    factor = max(f for f in range(1, step + 1) if step % f == 0 and min(full) // f >= 2 * stride) if step > 1 else 1
+    full = network.size
+    with torch.device("meta"):
+        method, generator = build(network)
+    generator.to_empty(device="cpu")
+    scales = method.scales(method.options, full)
+    stride = math.lcm(method.stride(method.options, full), 2 ** (scales - 1))
+    common = math.gcd(full[0] // stride, full[1] // stride)
+    # Instance norm and reflection padding need more than one pixel at the bottom.
+    fits = (f for f in range(1, common + 1) if common % f == 0 and min(full) // f >= 2 * stride)
+    factor = max(fits, default=1)
     small = (full[0] // factor, full[1] // factor)
-    method, generator = build(network)
-    if not list(generator.parameters()):
-        return 0.0, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(generator, (_sources(method.scales(options, full), small),))
+        analysis = FlopCountAnalysis(generator, (_pyramid(scales, small),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = analysis.by_operator()
     macs = sum(by_operator[name] for name in ("conv", "conv_transpose"))
-    skipped: Counter = analysis.unsupported_ops()
-    return macs * factor**2 / 1e9, " ".join(sorted(name.removeprefix("aten::") for name in skipped))
+    skipped = sorted(name.removeprefix("aten::") for name in analysis.unsupported_ops())
+    return macs * factor**2 / 1e9, " ".join(skipped)
 
 
-def _in_fresh_process(network: dict[str, Any], settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
+def _in_fresh_process(network: Network, settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
     """Time one network in a process of its own, so that no other network's memory counts."""
     # A fork server has torch imported already; on macOS forking is not safe, and each process imports for itself.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload(["torch", __name__])
-    with context.Pool(1) as pool:
-        return pool.apply(timing, (network, settings, compute))
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(timing, network, settings, compute).result()
+        except BrokenProcessPool as error:
+            size = "{}x{}".format(*network.size)
+            raise UserError(
+                f"{network.entry} at {size}: the process was killed, probably for want of memory"
+            ) from error
 
 
-def timing(network: dict[str, Any], settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
+def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
     """Latency of one forward pass at batch 1 (milliseconds: median and quartiles) and peak memory (MiB).
 
     Memory on CUDA is the device's peak; on a CPU the process's peak above what it held before the network was built.
     """
     device = pick_device(compute)
+    # fp32 means fp32: by default cuDNN's convolutions would take TF32.
+    torch.backends.cudnn.allow_tf32 = False
     cuda = device.type == "cuda"
+    _warm_up_libraries(device)
     _forget_peak()
     before = _memory_mib("VmRSS")
     method, generator = build(network)
     method.prepare_inference(generator)
     generator.to(device, memory_format=torch.channels_last)
-    size = tuple(network["size"])
-    sources = _sources(method.scales(method.options, size), size, device=device)
+    sources = _pyramid(method.scales(method.options, network.size), network.size, device=device)
     sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
     times = []
     with torch.inference_mode():
@@ -155,6 +169,13 @@ def timing(network: dict[str, Any], settings: CostSettings, compute: ComputeSett
         "memory_kind": "device" if cuda else "process, above the state before the network",
         "repeats": settings.repeats,
     }
+
+
+def _warm_up_libraries(device: torch.device) -> None:
+    """Run one layer of each kind, so that the libraries' own memory is not counted as the network's."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 3, 4, 2, 1)).to(device)
+    with torch.inference_mode():
+        layers.eval()(torch.zeros(1, 3, 32, 32, device=device))
 
 
 def _memory_mib(field: str) -> float:

@@ -11,7 +11,7 @@ from msgunet.data.base import decode
 from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image
 from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
-from msgunet.files import atomic, write_csv, write_json
+from msgunet.files import atomic, read_settings, write_csv, write_json
 from msgunet.inference import LoadedGenerator, load_generator, pick_device
 from msgunet.provenance import facts
 
@@ -29,8 +29,7 @@ def evaluate(
     Protocol `native` measures at the network's size; `full` first brings the output to the data set's size (bicubic;
     labels by nearest neighbour).
     """
-    run = _run_settings(run_file)
-    model = load_generator(generator, pick_device(compute))
+    run, model = _load(run_file, generator, pick_device(compute))
     folder = data or Path(run.data)
     pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
     rows = []
@@ -64,8 +63,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
         UserError: the generator has one scale only.
 
     """
-    run = _run_settings(run_file)
-    model = load_generator(generator, pick_device(compute))
+    run, model = _load(run_file, generator, pick_device(compute))
     scales = _scales(model)
     if scales < 2:
         raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has {scales}")
@@ -101,5 +99,10 @@ def _scales(model: LoadedGenerator) -> int:
     return model.method.scales(model.method.options, model.settings.size)
 
 
-def _run_settings(path: Path) -> RunSettings:
-    return RunSettings.model_validate_json(path.read_text(encoding="utf-8"))
+def _load(run_file: Path, generator: Path, device: torch.device) -> tuple[RunSettings, LoadedGenerator]:
+    """A run's settings and its generator, which must be of the same settings."""
+    run = read_settings(run_file, RunSettings)
+    model = load_generator(generator, device)
+    if model.settings != run:
+        raise UserError(f"{generator} was trained with other settings than {run_file} holds; train it again")
+    return run, model

@@ -16,10 +16,6 @@ import torch
 from PIL import Image
 
 SMALLEST = {"psnr": 1, "ssim": 11, "vif": 41}
-CONVENTIONS = (
-    "PSNR, SSIM and VIF by piq on 8-bit RGB images, mean over images of one value per image; "
-    "SSIM Gaussian 11x11 without pooling; VIF in the pixel domain on luma"
-)
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

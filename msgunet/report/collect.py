@@ -11,6 +11,7 @@ from msgunet import registry
 from msgunet.config import RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.errors import UserError
+from msgunet.files import read_settings
 from msgunet.method import perceptual_label
 
 PUBLISHED = Path(__file__).resolve().parent.parent.parent / "results" / "published"
@@ -22,6 +23,7 @@ class Run:
 
     settings: RunSettings
     folder: Path
+    title: str
 
     @property
     def size(self) -> str:
@@ -46,8 +48,13 @@ class Collection:
             raise UserError(f"there is no {settings_file}; 'snakemake -n --config suite=NAME' writes it")
         self.settings: dict[str, Any] = json.loads(settings_file.read_text(encoding="utf-8"))
         self.results = results
-        self.runs = [_read_run(Path(run["folder"])) for run in self.settings["runs"]]
-        self.gradients = [_read_run(Path(folder)) for folder in self.settings["gradients"]]
+        self.titles: dict[str, str] = self.settings["titles"]
+        self.runs = [self._run(Path(folder)) for folder in self.settings["runs"]]
+        self.gradients = [self._run(Path(folder)) for folder in self.settings["gradients"]]
+
+    def _run(self, folder: Path) -> Run:
+        settings = read_settings(folder / "run.json", RunSettings)
+        return Run(settings, folder, self.titles[settings.entry])
 
     @property
     def suite(self) -> str:
@@ -68,11 +75,11 @@ class Collection:
     def cost(self) -> pd.DataFrame | None:
         """The cost table's rows, or None where it is not there yet."""
         path = self.results / "cost.csv"
-        return pd.read_csv(path, keep_default_na=False) if path.is_file() else None
+        return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else None
 
     def command(self, target: str) -> str:
         """The command that makes a file of this suite's results."""
-        return f"snakemake --cores all --config suite={self.suite} -- {self.results / target}"
+        return f"{self.settings['command']} -- {self.results / target}"
 
     def data_conditions(self, dataset: str) -> str:
         """One sentence about a data set: pairs and size."""
@@ -92,7 +99,7 @@ class Collection:
         method = registry.get_method(settings.method)
         own = method(method.Options.model_validate(settings.options), settings.size).conditions()
         if not method.trainable:
-            return f"{settings.title}: nothing to train"
+            return f"{runs[0].title}: nothing to train"
         training = settings.training
         parts = [
             f"{training.epochs} + {training.decay_epochs} epochs",
@@ -107,7 +114,7 @@ class Collection:
         facts = runs[0].facts()
         if facts:
             parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
-        return f"{settings.title}: " + ", ".join([*parts, own] if own else parts)
+        return f"{runs[0].title}: " + ", ".join([*parts, own] if own else parts)
 
     def environment(self) -> str:
         """One sentence about software and device, of all runs that are done."""
@@ -120,13 +127,6 @@ class Collection:
                     for package in ("torch", "piq"):
                         found[package].add(facts["versions"].get(package, "unknown"))
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in found.items() if values)
-
-
-def _read_run(folder: Path) -> Run:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise UserError(f"there is no {path}; 'snakemake -n --config suite=NAME' writes it")
-    return Run(RunSettings.model_validate_json(path.read_text(encoding="utf-8")), folder)
 
 
 def published(name: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from PIL import Image
 from msgunet.data.base import resize
 from msgunet.data.manifest import read_manifest
 from msgunet.files import atomic, write_json
+from msgunet.registry import get_method
 from msgunet.report.collect import Collection
 
 _VARIANTS = {"without": "without intermediate outputs", "with": "with intermediate outputs"}
@@ -60,9 +61,10 @@ def _gradient_figures(collection: Collection, folder: Path) -> list[dict[str, st
     run = collection.gradients[0]
     steps = sorted(frames["with"]["step"].unique())
     caption = (
-        f"{run.settings.title} on {collection.data_conditions(run.settings.dataset)}, trained with and without its "
+        f"{run.title} on {collection.data_conditions(run.settings.dataset)}, trained with and without its "
         f"intermediate outputs; {collection.run_conditions([run])}; the generator's convolution weights, "
-        f"{len(steps)} records over {max(steps)} steps; {collection.environment()}"
+        f"{len(steps)} records over {max(steps)} steps, the histograms over the last quarter of them; "
+        f"{collection.environment()}"
     )
     command = collection.command("figures/figures.json")
     return [
@@ -161,7 +163,7 @@ def _qualitative_figures(collection: Collection, folder: Path) -> list[dict[str,
         rows = collection.runs_of(dataset)
         runs = [runs[0] for runs in rows.values() if (runs[0].folder / "predictions").is_dir()]
         # The trivial rows say something in a table, but nothing in a picture.
-        runs = [run for run in runs if run.settings.method not in ("copy", "mean")]
+        runs = [run for run in runs if get_method(run.settings.method).trainable]
         if not runs:
             continue
         data = Path(runs[0].settings.data)
@@ -170,7 +172,7 @@ def _qualitative_figures(collection: Collection, folder: Path) -> list[dict[str,
         pairs = [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
         columns = {"source": [data / p.source for p in pairs], "target": [data / p.target for p in pairs]}
         columns |= {
-            f"{run.settings.title}\n{run.size}": [run.folder / "predictions" / f"{p.id}.png" for p in pairs]
+            f"{run.title}\n{run.size}": [run.folder / "predictions" / f"{p.id}.png" for p in pairs]
             for run in reversed(runs)
         }
         figure = _grid(columns, tuple(entry["size"]))

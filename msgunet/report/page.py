@@ -55,7 +55,7 @@ def _paper_tables() -> list[Table]:
         ("table3", "The paper's Table 3 (SSIM)"),
         ("complexity", "The paper's complexity figures"),
     ):
-        frame = published(name).drop(columns=["table", "method", "place"], errors="ignore")
+        frame = published(name).drop(columns=["table", "method", "entry", "place"], errors="ignore")
         rows = [["–" if pd.isna(value) else str(value) for value in row] for row in frame.itertuples(index=False)]
         columns = [column.replace("_", " ") for column in frame.columns]
         tables.append(Table(name, title, columns, rows, [], f"results/published/{name}.csv"))

@@ -89,19 +89,22 @@ def summarise(collection: Collection) -> pd.DataFrame:
     for dataset, entry in collection.datasets.items():
         for runs in collection.runs_of(dataset).values():
             settings = runs[0].settings
-            match = paper[(paper["method"] == settings.method) & (paper["dataset"] == entry["kind"])]
+            same = (paper["width"] == settings.size[0]) & (paper["height"] == settings.size[1])
+            match = paper[same & (paper["method"] == settings.method) & (paper["dataset"] == entry["kind"])]
             for protocol in collection.settings["protocols"]:
                 row = {
                     "dataset": dataset,
                     "entry": settings.entry,
-                    "title": settings.title,
+                    "title": runs[0].title,
                     "width": settings.size[0],
                     "height": settings.size[1],
                     "protocol": protocol,
                     **_measured(runs, protocol, collection.settings["measures"], collection.settings["resamples"]),
                 }
                 for measure in collection.settings["measures"]:
-                    row[f"paper_{measure}"] = float(match[measure].iloc[0]) if len(match) else None
+                    # The paper measures each method at its own size.
+                    there = len(match) and protocol == "native"
+                    row[f"paper_{measure}"] = float(match[measure].iloc[0]) if there else None
                 rows.append({**row, **_columns(collection, runs)})
     return pd.DataFrame(rows)
 
@@ -154,7 +157,7 @@ def _table1_part(collection: Collection, dataset: str, protocol: str, part: pd.D
         rows.append(cells)
     notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _FLAT]
     if not with_paper:
-        notes.append(f"the paper has no numbers for {dataset}; its own are in results/published/table1.csv")
+        notes.append(f"the paper has no numbers for {dataset} at these sizes in this protocol")
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
     title = f"Table 1, {dataset}, {protocol} protocol"
@@ -222,53 +225,74 @@ def _ablation_grid(collection: Collection, dataset: str, runs: list[Run], mean: 
         collection.environment(),
     ]
     columns = ["Input \\ output", *(f"{w}×{h}" for w, h in outputs)]
-    title = f"Tables 2 and 3, {settings.title} on {dataset}: input against output resolution (SSIM)"
+    title = f"Tables 2 and 3, {runs[0].title} on {dataset}: input against output resolution (SSIM)"
     command = collection.command("tables/ablation.csv")
     return Table(f"ablation_{dataset}_{settings.entry}", title, columns, rows, notes, command)
 
 
 def _with_paper_cost(frame: pd.DataFrame, suite: str) -> pd.DataFrame:
-    paper = published("complexity")[["method", "width", "height", "tflop", "memory_gb"]]
-    paper = paper.rename(columns={"method": "entry", "tflop": "paper_tflop", "memory_gb": "paper_memory_gb"})
-    frame = frame.merge(paper, "left", ["entry", "width", "height"])
+    """Add the paper's figures, which are for whole generators at 2048×1024."""
+    paper = published("complexity")[["entry", "width", "height", "tflop", "memory_gb"]]
+    paper = paper.rename(columns={"tflop": "paper_tflop", "memory_gb": "paper_memory_gb"}).assign(part="generator")
+    frame = frame.merge(paper, "left", ["entry", "part", "width", "height"])
     frame.insert(0, "suite", suite)
     return frame
 
 
 def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
-    """The cost of every network with parameters, with the paper's figures beside ours."""
+    """The cost of every network, with the paper's figures beside ours, and what to think of them."""
+    titles = {**collection.titles, "vgg19": "VGG-19"}
     timed = "latency_ms" in frame
-    columns = ["Network", "Size", "Parameters", "GMAC", "GFLOP"]
-    columns += ["Time (ms)", "quartiles", "Memory (MiB)"] if timed else []
     with_paper = frame["paper_tflop"].notna().any()
-    columns += ["paper's TFLOP"] if with_paper else []
+    columns = ["Network", "Part", "Size", "Parameters", "GMAC", "TFLOP"]
+    columns += ["paper"] if with_paper else []
+    columns += ["Time (ms)", "quartiles", "Memory (MiB)"] if timed else []
     rows = []
     for _, row in frame.iterrows():
         size = f"{row['width']}×{row['height']}"
-        cells = [row["title"], size if row["used"] else f"({size})", f"{row['parameters']:,}"]
-        cells += [f"{row['gmac']:.3f}", f"{row['gflop']:.3f}"]
-        if timed:
-            cells += [f"{row['latency_ms']:.1f}", f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"]
-            cells.append(f"{row['peak_memory_mib']:.0f}")
+        cells = [
+            titles.get(row["entry"], row["entry"]),
+            row["part"],
+            size if row["used"] else f"({size})",
+            f"{row['parameters']:,}",
+        ]
+        cells += [f"{row['gmac']:.3f}", f"{row['tflop']:.3g}"]
         if with_paper:
             cells.append("–" if pd.isna(row["paper_tflop"]) else f"{row['paper_tflop']:.2f}")
-        rows.append(cells)
-    notes = [
-        "every network at every size of the suite that it can be built for; in brackets: not used by the suite",
-        "generator alone, one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and "
-        "by fvcore (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
+        if timed and row["part"] == "generator":
+            cells += [f"{row['latency_ms']:.1f}", f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"]
+            cells.append(f"{row['peak_memory_mib']:.0f}")
+        rows.append(cells + ["–"] * (len(columns) - len(cells)))
+    notes = [*_on_the_papers_figures(frame)]
+    notes += [
+        "every generator at every size of the suite that it can be built for; in brackets: not used by the suite",
+        "one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
+        "fvcore too (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
         f"device {frame['device'].iloc[0]}, CPU threads: {frame['threads'].iloc[0]}, fp32; {frame['versions'].iloc[0]}",
         f"commit {frame['commit'].iloc[0]}",
     ]
     if timed:
-        notes.insert(
-            2,
-            f"median and quartiles of {frame['repeats'].iloc[0]} passes after a warm-up; "
-            f"memory: {frame['memory_kind'].iloc[0]}",
-        )
+        how = f"median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
+        notes.insert(-2, f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}")
     title = "Cost of the networks at the suite's sizes"
     return Table("cost", title, columns, rows, notes, collection.command("tables/cost.csv"))
 
 
+def _on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
+    """In words what the counts say about the paper's 1.28 and 3.32 TFLOP, where the suite has both networks."""
+    generators = frame[(frame["part"] == "generator") & (frame["width"] == 2048) & (frame["height"] == 1024)]
+    tflop = generators.set_index("entry")["tflop"].to_dict()
+    if not {"msgunet", "pix2pixhd", "pix2pixhd_global"} <= tflop.keys():
+        return []
+    ours, whole, part = tflop["msgunet"], tflop["pix2pixhd"], tflop["pix2pixhd_global"]
+    return [
+        "the paper's complexity figures are FLOP, two for each MAC: its 1.28 TFLOP for MSG U-Net are our "
+        f"{ours:.2f}; its 3.32 for Pix2Pix-HD are the global generator with three downsamplings, our {part:.2f}",
+        f"with the local enhancer that its authors publish for 2048×1024, Pix2Pix-HD needs {whole:.2f} TFLOP, "
+        f"{whole / ours:.2f} times MSG U-Net's: the paper's '2.5 times cheaper' ({part / ours:.1f} by our counts) "
+        "holds against the global generator only; it also gives 4 GB against 8 GB of memory and 2.5 times the time",
+    ]
+
+
 def _skipped(frame: pd.DataFrame) -> str:
-    return ", ".join(sorted({op for text in frame["fvcore_skipped"] for op in str(text).split()}))
+    return ", ".join(sorted({op for text in frame["fvcore_skipped"].dropna() for op in str(text).split()}))

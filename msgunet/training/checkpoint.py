@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, named by their content's hash, and never unpickled.
 
-A checkpoint `step-00001200.1f3a….pt` carries the first sixteen hexadecimal digits of its SHA-256 in its name, so one
-rename makes both the file and its checksum appear.
+A checkpoint `step-00001200.1f3a….pt` carries the first sixteen hexadecimal digits of its SHA-256 in its name, so that
+the file and its checksum appear together.
 """
 
 import re
@@ -12,22 +12,24 @@ from typing import Any
 import torch
 
 from msgunet.errors import UserError
-from msgunet.files import atomic, sha256_file
+from msgunet.files import atomic, sha256_file, sync_folder
 
 KEEP = 3
 _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `state` as the checkpoint of `step`, then remove all but the last three."""
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = KEEP) -> Path:
+    """Write `state` as the checkpoint of `step`, then remove all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
     with atomic(folder / "next.pt") as temporary:
         torch.save(state, temporary)
         digest = sha256_file(temporary)
+    # `next.pt` is whole, but only under its own name is it a checkpoint.
     path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
-    for old, _ in checkpoints(folder)[KEEP:]:
+    sync_folder(folder)
+    for old, _ in checkpoints(folder)[keep:]:
         old.unlink()
     return path
 

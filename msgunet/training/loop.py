@@ -24,19 +24,15 @@ from msgunet.data.pairs import (
     steps_per_epoch,
     training_order,
 )
-from msgunet.errors import UserError
+from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.files import canonical_json, write_csv, write_json
+from msgunet.files import canonical_json, read_settings, short_hash, write_csv, write_json
 from msgunet.inference import build_method, pick_device, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method
 from msgunet.provenance import facts
-from msgunet.training.checkpoint import load_checkpoint, save_checkpoint
+from msgunet.training.checkpoint import KEEP, load_checkpoint, save_checkpoint
 from msgunet.training.progress import History, Progress, save_grid
-
-
-class InterruptedTraining(Exception):  # noqa: N818 (it is no error)
-    """SIGTERM arrived; the step in flight was finished and the state saved."""
 
 
 class TrainingState:
@@ -55,7 +51,7 @@ class TrainingState:
         self.average = copy.deepcopy(self.generator) if training.ema else None
         self.step = 0
         self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
+        self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
         self.gradients: list[dict[str, Any]] = []
 
     def published(self) -> nn.Module:
@@ -74,11 +70,8 @@ class TrainingState:
                 else:
                     kept.copy_(new)
 
-    def save(self, folder: Path, settings: RunSettings) -> None:
+    def save(self, folder: Path, settings: RunSettings, keep: int = KEEP) -> None:
         """Write a checkpoint."""
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
         state = {
             "settings": canonical_json(settings.model_dump(mode="json")),
             "generator": self.generator.state_dict(),
@@ -89,9 +82,8 @@ class TrainingState:
             "seconds": self.seconds,
             "history": self.history,
             "gradients": self.gradients,
-            "random": random,
         }
-        save_checkpoint(folder, self.step, state)
+        save_checkpoint(folder, self.step, state, keep)
 
     def load(self, state: dict[str, Any], settings: RunSettings, folder: Path) -> None:
         """Take over a checkpoint; a missing item is a KeyError, other settings are a UserError."""
@@ -104,9 +96,6 @@ class TrainingState:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.seconds = state["step"], state["seconds"]
         self.history, self.gradients = state["history"], state["gradients"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"])
 
 
 def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Path) -> None:
@@ -136,7 +125,7 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
         InterruptedTraining: SIGTERM arrived; the state is saved.
 
     """
-    settings = RunSettings.model_validate_json(run_file.read_text(encoding="utf-8"))
+    settings = read_settings(run_file, RunSettings)
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:
@@ -159,6 +148,14 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
             seconds = time.monotonic() - start
             row = {"step": 0, "epoch": 0, "learning_rate": 0, "seconds": round(seconds, 2)}
             _publish(generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
+        if read_settings(run_file, RunSettings) != settings:
+            (out / "generator.safetensors").unlink()
+            raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
+
+
+def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
+    """Where a run's checkpoints are: other settings, other folder, so that neither is mixed up nor lost."""
+    return out / "checkpoints" / short_hash(canonical_json(settings.model_dump(mode="json")))
 
 
 class _Normalised:
@@ -185,7 +182,7 @@ def _train(
 ) -> None:
     training = settings.training
     state = TrainingState(method, settings, device)
-    folder = out / "checkpoints"
+    folder = checkpoint_folder(out, settings)
     saved = load_checkpoint(folder)
     if saved is not None:
         state.load(saved, settings, folder)
@@ -214,6 +211,8 @@ def _train(
         for batch in loader:
             rate = _learning_rate(training.learning_rate, state.step, per_epoch, training.epochs, training.decay_epochs)
             sources, targets = _pyramids(batch, method, settings, device)
+            # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
+            torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
             losses = _step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
@@ -239,9 +238,9 @@ def _train(
     history.close()
     recorder.write(out / "gradients.csv")
     # The last state stays, so that a training that is asked for again has nothing to do but to publish.
-    state.save(folder, settings)
+    state.save(folder, settings, keep=1)
     environment = facts(device, compute.threads)
-    _publish(state.published(), settings, out, state.history, state.seconds, state.step, environment)
+    _publish(state.published(), settings, out, state.history["rows"], state.seconds, state.step, environment)
 
 
 def _publish(

@@ -19,34 +19,34 @@ _LINE_SECONDS = 15.0
 class History:
     """Mean losses since the last row, every so many steps; as CSV and TensorBoard.
 
-    `rows` is part of the checkpoint, so that a resumed training's history has no gap and nothing twice.
+    `state` (rows, sums and count since the last row) is part of the checkpoint, so that a resumed training's history
+    has no gap and nothing twice.
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, float]], first_step: int) -> None:
+    def __init__(self, folder: Path, state: dict[str, Any], first_step: int) -> None:
         self.path = folder / "history.csv"
-        self.rows = rows
-        self._sums: dict[str, float] = {}
-        self._count = 0
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._state = state
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Take in one step's losses."""
+        sums = self._state["sums"]
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
-        self._count += 1
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        self._state["count"] += 1
 
     def row(self, step: int, epoch: float, learning_rate: float, seconds: float) -> None:
         """Close a row: the means since the last one."""
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {name: total / self._state["count"] for name, total in self._state["sums"].items()}
+        self._state.update(sums={}, count=0)
         fixed = {"step": step, "epoch": round(epoch, 4), "learning_rate": learning_rate, "seconds": round(seconds, 2)}
-        self.rows.append({**fixed, **means})
+        self._state["rows"].append({**fixed, **means})
         for name, value in means.items():
             self._board.add_scalar(f"loss/{name}", value, step)
 
     def write(self) -> None:
         """Write the CSV."""
-        write_csv(self.path, self.rows)
+        write_csv(self.path, self._state["rows"])
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

@@ -51,7 +51,7 @@ def vgg19_of(folder):
     """The VGG-19 weights, for runs whose losses read ImageNet features."""
     run = next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
     perceptual = run.settings.perceptual
-    return [plan.suite.data.vgg19] if perceptual and perceptual.weights == "imagenet" else []
+    return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
 
 
 def gpus_of(wildcards):

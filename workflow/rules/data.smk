@@ -10,9 +10,9 @@ rule prepare:
     conda:
         "../../environment.yml"
     params:
-        mirror=plan.suite.data.mirror,
+        compute=compute,
     shell:
-        "exec python -m msgunet prepare --settings {input.settings:q} --mirror {params.mirror:q}"
+        "exec python -m msgunet prepare --settings {input.settings:q} --compute {params.compute:q}"
         " --out data/{wildcards.prepared:q} 2> {log:q}"
 
 

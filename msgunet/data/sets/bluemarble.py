@@ -7,11 +7,11 @@ for testing, and its tiles keep a margin from the block's edge, so that no train
 import functools
 import gzip
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from msgunet.data.base import DataSet, DataSetOptions, RawPair, decode
 from msgunet.registry import register_dataset
@@ -24,6 +24,8 @@ _DIRECTIONS = {
 _MASK = "lsmask_5min_i.bin"
 _MASK_SHAPE = (2160, 4320)  # rows from south to north; 0 sea, 1 land, 2 lake
 
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+
 
 class BlueMarbleOptions(DataSetOptions):
     """How the globe is cut."""
@@ -34,11 +36,19 @@ class BlueMarbleOptions(DataSetOptions):
     globe_width: int = Field(5400, ge=256, le=10800, description="pixels around the equator; 5400 is the satellite's")
     min_land: float = Field(0.3, ge=0, le=1, description="least share of land in a tile")
     max_land: float = Field(1.0, ge=0, le=1, description="largest share of land; below 1 every tile has a coast")
-    latitudes: tuple[float, float] = Field((-60, 80), description="degrees; without Antarctica, which is all white")
+    latitudes: tuple[Latitude, Latitude] = Field(
+        (-60, 80), description="south and north, in degrees; by default without Antarctica, which is all white"
+    )
     block: int = Field(3, ge=1, le=16, description="tiles along each side of a block")
     test_every: int = Field(5, ge=2, le=20, description="one in so many blocks is for testing")
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring training tiles; test tiles never overlap")
     margin: int = Field(8, ge=0, le=512, description="pixels between a test tile and any training block")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.latitudes[0] >= self.latitudes[1] or self.min_land > self.max_land:
+            raise ValueError("latitudes go from south to north, and min_land is not above max_land")
+        return self
 
 
 @register_dataset("bluemarble")

@@ -4,6 +4,7 @@ import functools
 import io
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,6 @@ class Cityscapes(DataSet):
 def _read(archive: zipfile.ZipFile, member: str) -> Image.Image:
     try:
         data = archive.read(member)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError) as error:
         raise UserError(f"{archive.filename}: {member} is damaged ({error}); download the archive again") from error
     return decode(io.BytesIO(data), member)

@@ -1,0 +1,141 @@
+"""What every registered method must do, ours or a user's: found by the registry, so a new one is tested by itself."""
+
+import copy
+
+import pytest
+import torch
+from conftest import NARROW, make_settings
+
+from msgunet.config import Network, TrainingSettings
+from msgunet.evaluation.cost import counts
+from msgunet.inference import build_method, load_generator, save_generator
+from msgunet.losses import load_perceptual
+from msgunet.registry import methods
+from msgunet.training.loop import TrainingState, _step
+
+METHODS = list(methods())
+TRAINABLE = [name for name, method in methods().items() if method.trainable]
+SIZES = [(64, 64), (128, 64), (64, 192)]
+
+
+def batch(method, size, count=2, seed=0):
+    """Random pyramids of sources and targets."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = method.scales(method.options, size)
+    shapes = [(count, 3, size[1] >> k, size[0] >> k) for k in range(scales)]
+    return tuple([torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes] for _ in "st")
+
+
+def state_of(name, size=(64, 64), **changes):
+    settings = make_settings("unused", name, size, **changes)
+    method = build_method(settings)
+    state = TrainingState(method, settings, torch.device("cpu"))
+    perceptual = load_perceptual(settings.perceptual, None) if settings.perceptual else None
+    return settings, method, state, perceptual
+
+
+def steps(name, count, **changes):
+    """Losses of some steps on one batch, and the state after them."""
+    _, method, state, perceptual = state_of(name, **changes)
+    sources, targets = batch(method, (64, 64))
+    losses = []
+    for _ in range(count):
+        found = _step(method, state, sources, targets, perceptual, 1e-3, None)
+        losses.append({k: v.item() for k, v in found.items()})
+        state.step += 1
+    return losses, state
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: "{}x{}".format(*s))
+@pytest.mark.parametrize("name", METHODS)
+def test_outputs_have_the_right_shapes_and_range(name, size):
+    method = build_method(make_settings("unused", name, size))
+    assert method.problem(method.options, size) is None
+    sources, _ = batch(method, size)
+    with torch.inference_mode():
+        outputs = method.build_generator()(sources)
+    assert [o.shape for o in outputs] == [s.shape for s in sources]
+    assert all(torch.isfinite(o).all() and o.abs().max() <= 1 for o in outputs)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_size_that_does_not_fit_is_a_problem_with_a_size_that_does(name):
+    method = methods()[name]
+    options = method.Options.model_validate(NARROW.get(name, {}))
+    stride = method.stride(options, (64, 64))
+    problem = method.problem(options, (64 + stride // 2, 64))
+    assert problem is not None
+    width, height = (int(v) for v in problem.split("; ")[1].split()[0].split("x"))
+    assert method.problem(options, (width, height)) is None
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_step_changes_every_trainable_parameter(name):
+    _, _, state, _ = state_of(name)
+    before = [copy.deepcopy(n.state_dict()) for n in (state.generator, state.discriminator)]
+    _, after = steps(name, 1)
+    for old, network in zip(before, (after.generator, after.discriminator), strict=True):
+        same = [key for key, parameter in network.named_parameters() if torch.equal(old[key], parameter)]
+        assert same == []
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_generators_step_leaves_no_gradient_in_the_discriminator(name):
+    _, method, state, perceptual = state_of(name)
+    sources, targets = batch(method, (64, 64))
+    seen = []
+    state.optimizers["generator"].register_step_pre_hook(
+        lambda *_: seen.extend(p.requires_grad for p in state.discriminator.parameters())
+    )
+    _step(method, state, sources, targets, perceptual, 1e-3, None)
+    assert seen
+    assert not any(seen)
+    assert all(p.requires_grad for p in state.discriminator.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(name):
+    assert steps(name, 3)[0] == steps(name, 3)[0]
+    assert steps(name, 1)[0] != steps(name, 1, seed=1)[0]
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_it_learns_one_pair_by_heart(name):
+    training = TrainingSettings(learning_rate=1e-3)
+    _, method, state, perceptual = state_of(name, training=training)
+    sources, _ = batch(method, (64, 64))
+    targets = [torch.full_like(s, 0.5) for s in sources]
+    distances = []
+    for _ in range(40):
+        _step(method, state, sources, targets, perceptual, 1e-3, None)
+        state.step += 1
+        with torch.no_grad():
+            distances.append((state.generator(sources)[0] - targets[0]).abs().mean().item())
+    assert min(distances[-5:]) < 0.6 * distances[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_generator_comes_back_the_same(name, tmp_path):
+    settings = make_settings("unused", name)
+    method = build_method(settings)
+    torch.manual_seed(3)
+    network = method.build_generator()
+    save_generator(tmp_path / "g.safetensors", network.state_dict(), settings)
+    loaded = load_generator(tmp_path / "g.safetensors", torch.device("cpu"))
+    assert loaded.settings == settings
+    sources, _ = batch(method, (64, 64), count=1)
+    method.prepare_inference(network)
+    torch.manual_seed(5)
+    expected = loaded(sources, "key")
+    assert all(torch.equal(a, b) for a, b in zip(loaded(sources, "key"), expected, strict=True))
+    pairs = zip(network.parameters(), loaded.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_its_cost_can_be_counted(name):
+    settings = make_settings("unused", name)
+    network = Network(entry=name, part="generator", method=name, size=(64, 64), options=settings.options, used=True)
+    row = counts(network)
+    assert row["parameters"] > 0
+    assert row["gmac_fvcore"] == pytest.approx(row["gmac"], rel=1e-3)
