@@ -77,7 +77,7 @@ def suite_kept(finished):
     text = path.read_text()
     yield finished
     path.write_text(text)
-    snakemake(finished, *TINY)
+    snakemake(finished, "-n", "-q", *TINY)
 
 
 def dry(folder: Path, suite: str = "tiny") -> dict[str, int]:
@@ -135,6 +135,8 @@ def test_without_one_methods_metrics_just_what_needs_them_runs(finished):
 
 
 def test_a_training_setting_trains_that_method_again(suite_kept):
+    suite = suite_kept / "config" / "tiny.yaml"
+    text = suite.read_text()
     edit_suite(suite_kept, lambda s: s["methods"]["pix2pix"].update(training={"learning_rate": 1e-4}))
     assert dry(suite_kept) == {"train": 1, "evaluate": 1, "tables": 1, "figures": 1, "page": 1}
     run = snakemake(suite_kept, "-n", *TINY)
@@ -144,6 +146,9 @@ def test_a_training_setting_trains_that_method_again(suite_kept):
     run = snakemake(suite_kept, *TINY)
     assert run.returncode == 0, run.stdout + run.stderr
     assert generator.read_bytes() != before
+    suite.write_text(text)
+    assert snakemake(suite_kept, *TINY).returncode == 0
+    assert generator.read_bytes() == before
 
 
 def test_a_setting_of_the_report_trains_nothing(suite_kept):

@@ -1,0 +1,66 @@
+"""Golden curves: ten CPU steps per method on committed pictures give the committed losses to 1e-4.
+
+In double precision, so that they are the same on every machine. When a method is meant to change, raise its `version`
+and write the curves again: `python tests/test_golden.py`.
+"""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_settings
+from PIL import Image
+
+from msgunet.data.pairs import pyramid, to_tensor
+from msgunet.files import write_csv
+from msgunet.inference import build_method
+from msgunet.losses import load_perceptual
+from msgunet.registry import methods
+from msgunet.training.loop import TrainingState, _step
+
+FOLDER = Path(__file__).resolve().parent / "golden"
+TRAINABLE = [name for name, method in methods().items() if method.trainable]
+
+
+def picture(name: str) -> torch.Tensor:
+    """A committed picture, (1, 3, 64, 64) in [-1, 1], double."""
+    with Image.open(FOLDER / f"{name}.png") as image:
+        return to_tensor(image.convert("RGB"))[None].double() / 127.5 - 1
+
+
+def curve(name: str) -> list[dict[str, float]]:
+    """The losses of ten steps at batch 1, over the two pairs in turn."""
+    settings = make_settings("unused", name)
+    method = build_method(settings)
+    state = TrainingState(method, settings, torch.device("cpu"))
+    state.generator.double()
+    state.discriminator.double()
+    perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
+    scales = method.scales(method.options, settings.size)
+    rows = []
+    for step in range(10):
+        torch.manual_seed(step)
+        sources, targets = (
+            pyramid(picture(f"{step % 2}.{role}"), scales, "photo") for role in ("source", "target")
+        )
+        losses = _step(method, state, sources, targets, perceptual, 2e-4, None)
+        state.step += 1
+        rows.append({"step": step + 1, **{key: value.item() for key, value in losses.items()}})
+    return rows
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_losses_follow_the_golden_curve(name):
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
+        golden = list(csv.DictReader(file))
+    found = curve(name)
+    assert len(found) == len(golden) == 10
+    for now, then in zip(found, golden, strict=True):
+        assert now == pytest.approx({key: float(value) for key, value in then.items()}, rel=1e-4, abs=1e-9)
+
+
+if __name__ == "__main__":
+    for method_name in TRAINABLE:
+        write_csv(FOLDER / f"{method_name}.csv", curve(method_name))
+        print(f"wrote {method_name}.csv")
