@@ -11,7 +11,8 @@ from msgunet.evaluation.cost import counts
 from msgunet.inference import build_method, load_generator, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.registry import methods
-from msgunet.training.loop import TrainingState, _step
+from msgunet.training.loop import _step
+from msgunet.training.state import TrainingState
 
 METHODS = list(methods())
 TRAINABLE = [name for name, method in methods().items() if method.trainable]

@@ -17,7 +17,8 @@ from msgunet.files import write_csv
 from msgunet.inference import build_method
 from msgunet.losses import load_perceptual
 from msgunet.registry import methods
-from msgunet.training.loop import TrainingState, _step
+from msgunet.training.loop import _step
+from msgunet.training.state import TrainingState
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 TRAINABLE = [name for name, method in methods().items() if method.trainable]
@@ -41,9 +42,7 @@ def curve(name: str) -> list[dict[str, float]]:
     rows = []
     for step in range(10):
         torch.manual_seed(step)
-        sources, targets = (
-            pyramid(picture(f"{step % 2}.{role}"), scales, "photo") for role in ("source", "target")
-        )
+        sources, targets = (pyramid(picture(f"{step % 2}.{role}"), scales, "photo") for role in ("source", "target"))
         losses = _step(method, state, sources, targets, perceptual, 2e-4, None)
         state.step += 1
         rows.append({"step": step + 1, **{key: value.item() for key, value in losses.items()}})

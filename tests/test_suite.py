@@ -10,7 +10,8 @@ import yaml
 
 from msgunet.config import Suite
 from msgunet.errors import UserError
-from msgunet.suite import CONFIG, load_plan, load_suite, only_suite
+from msgunet.suite import load_plan
+from msgunet.suite_file import CONFIG, load_suite, only_suite
 
 GOOD = {
     "datasets": {"bluemarble": {"size": [64, 64]}},

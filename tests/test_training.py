@@ -21,7 +21,7 @@ from msgunet.inference import load_generator
 from msgunet.registry import methods
 from msgunet.training import loop
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from msgunet.training.loop import checkpoint_folder
+from msgunet.training.state import TrainingState, checkpoint_folder
 
 TRAINABLE = [name for name, method in methods().items() if method.trainable]
 
@@ -259,7 +259,7 @@ def test_a_missing_item_is_an_error(tmp_path, data, compute):
         if item == "average":  # not used without ema
             continue
         with pytest.raises(KeyError, match=item):
-            loop.TrainingState(method, settings, torch.device("cpu")).load(less, settings, folder)
+            TrainingState(method, settings, torch.device("cpu")).load(less, settings, folder)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, data, compute, monkeypatch):

@@ -14,7 +14,7 @@ from torch import nn
 from msgunet.files import write_csv
 
 if TYPE_CHECKING:
-    from msgunet.training.loop import TrainingState
+    from msgunet.training.state import TrainingState
 
 # Sixteen bins a decade from 1e-12 to 1e3; the outermost also hold all beyond, the innermost zero itself.
 _EXPONENTS = torch.arange(-12, 3.001, 1 / 16)

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import signal
 import sys
 import time
@@ -26,92 +25,14 @@ from msgunet.data.pairs import (
 )
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.files import canonical_json, read_settings, short_hash, write_csv, write_json
+from msgunet.files import read_settings, write_csv, write_json
 from msgunet.inference import build_method, pick_device, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method
 from msgunet.provenance import facts
-from msgunet.training.checkpoint import KEEP, load_checkpoint, save_checkpoint
+from msgunet.training.checkpoint import load_checkpoint
 from msgunet.training.progress import History, Progress, save_grid
-
-
-class TrainingState:
-    """Everything that a checkpoint holds: networks, optimisers, the average of the weights, counters, history."""
-
-    def __init__(self, method: Method, settings: RunSettings, device: torch.device) -> None:
-        torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
-        self.generator = method.build_generator().to(device, memory_format=torch.channels_last)
-        self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
-        training = settings.training
-        betas = (training.beta1, training.beta2)
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), training.learning_rate, betas, fused=True)
-            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
-        }
-        self.average = copy.deepcopy(self.generator) if training.ema else None
-        self.step = 0
-        self.seconds = 0.0
-        self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
-        self.gradients: list[dict[str, Any]] = []
-
-    def published(self) -> nn.Module:
-        """The generator that is kept: the average of the weights where the suite asks for one."""
-        return self.generator if self.average is None else self.average
-
-    def update_average(self, decay: float) -> None:
-        """Move the average a step towards the generator; in the first steps faster, so that it forgets its start."""
-        if self.average is None:
-            return
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for kept, new in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
-                if kept.is_floating_point():
-                    kept.lerp_(new, 1 - decay)
-                else:
-                    kept.copy_(new)
-
-    def save(self, folder: Path, settings: RunSettings, keep: int = KEEP) -> None:
-        """Write a checkpoint."""
-        state = {
-            "settings": canonical_json(settings.model_dump(mode="json")),
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "step": self.step,
-            "seconds": self.seconds,
-            "history": self.history,
-            "gradients": self.gradients,
-        }
-        save_checkpoint(folder, self.step, state, keep)
-
-    def load(self, state: dict[str, Any], settings: RunSettings, folder: Path) -> None:
-        """Take over a checkpoint; a missing item is a KeyError, other settings are a UserError."""
-        _check_same_settings(json.loads(state["settings"]), settings, folder)
-        self.generator.load_state_dict(state["generator"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.history, self.gradients = state["history"], state["gradients"]
-
-
-def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Path) -> None:
-    new = settings.model_dump(mode="json")
-
-    def differing(a: Any, b: Any, place: str) -> list[str]:
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys = sorted({*a, *b})
-            return [d for k in keys for d in differing(a.get(k), b.get(k), f"{place}.{k}".strip("."))]
-        return [] if a == b else [f"{place}: {a} in the checkpoint, {b} now"]
-
-    found = differing(old, json.loads(canonical_json(new)), "")
-    if found:
-        raise UserError(
-            f"the checkpoints in {folder} are of other settings; remove that folder to start again:", *found
-        )
+from msgunet.training.state import TrainingState, checkpoint_folder
 
 
 def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None) -> None:
@@ -151,11 +72,6 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
         if read_settings(run_file, RunSettings) != settings:
             (out / "generator.safetensors").unlink()
             raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
-
-
-def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
-    """Where a run's checkpoints are: other settings, other folder, so that neither is mixed up nor lost."""
-    return out / "checkpoints" / short_hash(canonical_json(settings.model_dump(mode="json")))
 
 
 class _Normalised:

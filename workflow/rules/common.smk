@@ -1,7 +1,8 @@
 from filelock import FileLock, Timeout
 from msgunet.errors import UserError
 from msgunet.preflight import check
-from msgunet.suite import load_plan, only_suite
+from msgunet.suite import load_plan
+from msgunet.suite_file import only_suite
 
 try:
     plan = load_plan(only_suite(config))
