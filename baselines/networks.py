@@ -115,6 +115,11 @@ class GlobalGenerator(nn.Module):
         return [self.head(self.body(sources[0]))]
 
 
+def pooled_half(x: Tensor) -> Tensor:
+    """Half the resolution by Pix2Pix-HD's overlapping 3x3 average."""
+    return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+
+
 class LocalEnhancer(nn.Module):
     """Pix2Pix-HD at its full size: a global generator at half resolution under one local enhancer.
 
@@ -123,8 +128,12 @@ class LocalEnhancer(nn.Module):
         downsamplings, blocks: of the global generator.
         enhancer_blocks: residual blocks of the enhancer (3).
         channels: of the source and of the target.
+        head: keep the global generator's own head, to train it alone first. While `coarse_only` is set, the network is
+            the global generator alone, and takes and gives pictures of half the size.
 
     """
+
+    coarse_only = False
 
     def __init__(
         self,
@@ -133,11 +142,14 @@ class LocalEnhancer(nn.Module):
         blocks: int = 9,
         enhancer_blocks: int = 3,
         channels: tuple[int, int] = (3, 3),
+        head: bool = False,
     ) -> None:
         super().__init__()
         source, target = channels
-        # The enhancer adds the features under the global generator's head; the head itself is not part of this network.
-        self.coarse = GlobalGenerator(2 * filters, downsamplings, blocks, channels).body
+        # The enhancer adds the features under the global generator's head.
+        whole = GlobalGenerator(2 * filters, downsamplings, blocks, channels)
+        self.coarse = whole.body
+        self.coarse_head = whole.head if head else None
         self.entry = nn.Sequential(
             nn.ReflectionPad2d(3),
             nn.Conv2d(source, filters, 7),
@@ -157,12 +169,18 @@ class LocalEnhancer(nn.Module):
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^(downsamplings + 1)."""
         x = sources[0]
-        half = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-        return [self.exit(self.entry(x) + self.coarse(half))]
+        if self.coarse_only:
+            return [self.coarse_head(self.coarse(x))]
+        return [self.exit(self.entry(x) + self.coarse(pooled_half(x)))]
 
 
 class PooledDiscriminators(nn.Module):
-    """Pix2Pix-HD's multi-scale discriminators: the same pair, average-pooled once more for each next scale."""
+    """Pix2Pix-HD's multi-scale discriminators: the same pair, average-pooled once more for each next scale.
+
+    `first`: the scale that the given pictures belong to; 1 while the global generator trains at half the size.
+    """
+
+    first = 0
 
     def __init__(self, discriminators: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -172,9 +190,9 @@ class PooledDiscriminators(nn.Module):
         """Full-resolution source and image, (N, C, H, W) each; returns each scale's layer outputs."""
         x = torch.cat((sources[0], images[0]), 1)
         outputs = []
-        for scale in self.scales:
+        for scale in self.scales[self.first :]:
             outputs.append(scale(x))
-            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+            x = pooled_half(x)
         return outputs
 
 

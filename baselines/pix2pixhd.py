@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from msgunet.method import Method, MethodOptions
+from msgunet.method import Method, MethodOptions, Phase
 from msgunet.registry import lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
@@ -26,6 +26,9 @@ class Pix2PixHDOptions(MethodOptions):
     downsamplings: int = Field(4, ge=1, description="of the global generator; 3 gives the paper's 3.32 TFLOP")
     blocks: int = Field(9, ge=0, description="residual blocks of the global generator")
     discriminators: int | None = Field(None, ge=1, description="by default 2, and 3 from 2048 pixels width on")
+    coarse_epochs: int = Field(100, ge=0, description="of the global generator alone, at half the size (local only)")
+    coarse_decay_epochs: int = Field(100, ge=0, description="of these, with falling learning rate, in addition")
+    freeze_epochs: int = Field(10, ge=0, description="of the enhancer's training in which the global part is frozen")
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
 
@@ -69,11 +72,37 @@ class Pix2PixHD(Method):
     def conditions(self) -> str:
         return "local enhancer" if self.local(self.options, self.size) else "global generator alone"
 
+    def phases(self, training):
+        fine = Phase("fine", training.epochs, training.decay_epochs)
+        if not self.local(self.options, self.size):
+            return [fine]
+        return [Phase("coarse", self.options.coarse_epochs, self.options.coarse_decay_epochs), fine]
+
+    def begin_epoch(self, phase, epoch, generator, discriminator):
+        if not self.local(self.options, self.size):
+            return
+        coarse = phase.name == "coarse"
+        generator.coarse_only = coarse
+        discriminator.first = int(coarse)
+        generator.coarse.requires_grad_(coarse or epoch >= self.options.freeze_epochs)
+
+    def view(self, phase, images):
+        return [networks.pooled_half(images[0])] if phase.name == "coarse" else list(images)
+
+    def published_state(self, state):
+        return {key: value for key, value in state.items() if not key.startswith("coarse_head.")}
+
+    def build_training_generator(self):
+        return self._build(head=True)
+
     def build_generator(self):
+        return self._build(head=False)
+
+    def _build(self, head: bool):
         options = self.options
         if self.local(options, self.size):
             filters = shared.scaled(32, options.width)
-            generator = networks.LocalEnhancer(filters, options.downsamplings, options.blocks)
+            generator = networks.LocalEnhancer(filters, options.downsamplings, options.blocks, head=head)
         else:
             filters = shared.scaled(64, options.width)
             generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks)

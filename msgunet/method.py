@@ -6,14 +6,29 @@ because the Snakefile reads versions and options from it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgunet.config import PerceptualSettings, Strict
+from msgunet.config import PerceptualSettings, Strict, TrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from msgunet.losses import VGG19Features
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training with a learning rate schedule of its own; optimisers start afresh with it."""
+
+    name: str
+    epochs: int
+    decay_epochs: int
+
+    @property
+    def length(self) -> int:
+        """Epochs in all."""
+        return self.epochs + self.decay_epochs
 
 
 class MethodOptions(Strict):
@@ -81,6 +96,10 @@ class Method:
         """A new, initialised generator: pyramid of sources in, pyramid of outputs out (see `msgunet.networks`)."""
         raise NotImplementedError
 
+    def build_training_generator(self) -> "nn.Module":
+        """The generator with what only training needs; by default the same."""
+        return self.build_generator()
+
     def build_discriminator(self) -> "nn.Module":
         """A new, initialised discriminator: (sources, images) in, layer outputs per scale out."""
         raise NotImplementedError
@@ -105,6 +124,21 @@ class Method:
     ) -> dict[str, "Tensor"]:
         """The weighted terms of the discriminators' loss by name; `outputs` carry no gradient."""
         raise NotImplementedError
+
+    def phases(self, training: TrainingSettings) -> list[Phase]:
+        """The parts of a training in their order; by default one, with the suite's epochs."""
+        return [Phase("", training.epochs, training.decay_epochs)]
+
+    def begin_epoch(self, phase: Phase, epoch: int, generator: "nn.Module", discriminator: "nn.Module") -> None:
+        """Called before an epoch (counted from 0 in its phase), also after a resume: freeze, unfreeze, switch parts."""
+
+    def view(self, phase: Phase, images: Sequence["Tensor"]) -> list["Tensor"]:
+        """What of a pyramid, of sources or targets, a phase works on; by default all of it."""
+        return list(images)
+
+    def published_state(self, state: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+        """What of a generator's state is published; parts that only training needs are left out here."""
+        return state
 
     def fit(self, generator: "nn.Module", pairs: Any) -> None:
         """For methods that are not trainable: set the generator's buffers from the training pairs."""

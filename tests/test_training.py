@@ -18,9 +18,11 @@ from msgunet.data.pairs import PairDataset
 from msgunet.errors import UserError
 from msgunet.files import sha256_file
 from msgunet.inference import load_generator
+from msgunet.method import Phase
 from msgunet.registry import methods
 from msgunet.training import loop
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from msgunet.training.loop import Schedule
 from msgunet.training.state import TrainingState, checkpoint_folder
 
 TRAINABLE = [name for name, method in methods().items() if method.trainable]
@@ -299,3 +301,60 @@ def test_a_damaged_or_foreign_generator_is_named(tmp_path):
 def test_training_on_a_gpu(tmp_path, data, compute, name):
     train(tmp_path / "run", make_settings(data, name), compute.model_copy(update={"device": "cuda"}))
     assert load_generator(tmp_path / "run" / "generator.safetensors", torch.device("cuda"))
+
+
+def test_the_schedule_is_constant_then_linear_in_each_phase():
+    schedule = Schedule([Phase("a", 2, 1), Phase("b", 0, 3)], 1.0)
+    found = [schedule.at(epoch) for epoch in range(schedule.length)]
+    assert [(phase.name, epoch) for phase, epoch, _ in found] == [("a", i) for i in range(3)] + [
+        ("b", i) for i in range(3)
+    ]
+    assert [rate for *_, rate in found] == pytest.approx([1, 1, 0.5, 0.75, 0.5, 0.25])
+
+
+LOCAL = {"generator": "local", "coarse_epochs": 1, "coarse_decay_epochs": 1, "freeze_epochs": 1}
+
+
+def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
+    """First the global part alone at half the size, then the enhancer alone, then both; the head is not published."""
+    settings = make_settings(data, "pix2pixhd", options=LOCAL, training=TrainingSettings(epochs=2, decay_epochs=0))
+    seen, original = [], loop._step
+
+    def watch(method, state, sources, targets, *rest):
+        def parts():
+            weights = dict(state.generator.named_parameters())
+            names = ("coarse.1.weight", "coarse_head.1.weight", "entry.1.weight")
+            return [weights[name].detach().clone() for name in names]
+
+        before = parts()
+        losses = original(method, state, sources, targets, *rest)
+        moved = [not torch.equal(a, b) for a, b in zip(before, parts(), strict=True)]
+        seen.append((sources[0].shape[-1], len(state.discriminator(sources, targets)), *moved))
+        return losses
+
+    monkeypatch.setattr(loop, "_step", watch)
+    train(tmp_path / "run", settings, compute)
+    coarse, frozen, fine = (32, 1, True, True, False), (64, 2, False, False, True), (64, 2, True, False, True)
+    assert seen == [coarse] * 12 + [frozen] * 6 + [fine] * 6
+    model = load_generator(tmp_path / "run" / "generator.safetensors", torch.device("cpu"))
+    assert not [name for name in model.network.state_dict() if "head" in name]
+
+
+@pytest.mark.parametrize("cut", [3, 12, 15])
+def test_coarse_to_fine_resumes_exactly(tmp_path, data, compute, monkeypatch, cut):
+    training = TrainingSettings(epochs=2, decay_epochs=0, ema=0.9)
+    settings = make_settings(data, "pix2pixhd", options=LOCAL, training=training)
+    whole = train(tmp_path / "whole", settings, compute)
+    often = compute.model_copy(update={"checkpoint_minutes": 1e-9})
+    original, calls = loop._step, []
+
+    def stop(*arguments):
+        calls.append(None)
+        if len(calls) == cut + 1:
+            raise _KillError
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "_step", stop)
+    with pytest.raises(_KillError):
+        train(tmp_path / "cut", settings, often)
+    assert train(tmp_path / "cut", settings, often) == whole

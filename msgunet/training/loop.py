@@ -5,6 +5,7 @@ import copy
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import read_settings, write_csv, write_json
 from msgunet.inference import build_method, pick_device, save_generator
 from msgunet.losses import load_perceptual
-from msgunet.method import Method
+from msgunet.method import Method, Phase
 from msgunet.provenance import facts
 from msgunet.training.checkpoint import load_checkpoint
 from msgunet.training.progress import History, Progress, save_grid
@@ -68,7 +69,7 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
             method.fit(generator, _Normalised(pairs))
             seconds = time.monotonic() - start
             row = {"step": 0, "epoch": 0, "learning_rate": 0, "seconds": round(seconds, 2)}
-            _publish(generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
+            _publish(method, generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
         if read_settings(run_file, RunSettings) != settings:
             (out / "generator.safetensors").unlink()
             raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
@@ -106,7 +107,8 @@ def _train(
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
-    epochs = training.epochs + training.decay_epochs
+    schedule = Schedule(method.phases(training), training.learning_rate)
+    epochs = schedule.length
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
     total = epochs * per_epoch
     recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
@@ -121,12 +123,19 @@ def _train(
     history = History(out, state.history, state.step)
     progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
     sample = _Sample(settings, pairs, out / "samples")
+    first_step = state.step
     clock = time.monotonic()
     last_save = clock
     with _Sigterm() as sigterm:
         for batch in loader:
-            rate = _learning_rate(training.learning_rate, state.step, per_epoch, training.epochs, training.decay_epochs)
-            sources, targets = _pyramids(batch, method, settings, device)
+            epoch, position = divmod(state.step, per_epoch)
+            phase, phase_epoch, rate = schedule.at(epoch)
+            if position == 0 or state.step == first_step:
+                for network in filter(None, (state.generator, state.average)):
+                    method.begin_epoch(phase, phase_epoch, network, state.discriminator)
+                if position == 0 and phase_epoch == 0 and epoch > 0:
+                    state.new_optimizers()
+            sources, targets = (method.view(phase, images) for images in _pyramids(batch, method, settings, device))
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
@@ -141,7 +150,7 @@ def _train(
                 history.row(state.step, state.step / per_epoch, rate, state.seconds)
             epoch, rest = divmod(state.step, per_epoch)
             if rest == 0 and (epoch % compute.sample_epochs == 0 or epoch == epochs):
-                sample.save(method, state.published(), epoch, device)
+                sample.save(method, phase, state.published(), epoch, device)
             if sigterm.arrived or now - last_save > 60 * compute.checkpoint_minutes:
                 state.save(folder, settings)
                 history.write()
@@ -156,10 +165,11 @@ def _train(
     # The last state stays, so that a training that is asked for again has nothing to do but to publish.
     state.save(folder, settings, keep=1)
     environment = facts(device, compute.threads)
-    _publish(state.published(), settings, out, state.history["rows"], state.seconds, state.step, environment)
+    _publish(method, state.published(), settings, out, state.history["rows"], state.seconds, state.step, environment)
 
 
 def _publish(
+    method: Method,
     generator: nn.Module,
     settings: RunSettings,
     out: Path,
@@ -170,7 +180,7 @@ def _publish(
 ) -> None:
     write_csv(out / "history.csv", rows)
     write_json(out / "training.json", {"steps": steps, "seconds": round(seconds, 2), **environment})
-    save_generator(out / "generator.safetensors", generator.state_dict(), settings)
+    save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
 
 
 def _pyramids(
@@ -185,10 +195,21 @@ def _pyramids(
     return pyramid(source, scales, kinds[0]), pyramid(target, scales, kinds[1])
 
 
-def _learning_rate(rate: float, step: int, per_epoch: int, constant: int, decay: int) -> float:
-    """Constant for the first epochs, then linear towards zero, changed every epoch (Pix2Pix, Pix2Pix-HD)."""
-    epoch = step // per_epoch
-    return rate if epoch < constant else rate * (1 - (epoch - constant + 1) / (decay + 1))
+class Schedule:
+    """The phases of a training one after another: constant learning rate, then linear towards zero, epoch by epoch."""
+
+    def __init__(self, phases: Sequence[Phase], rate: float) -> None:
+        self._phases, self._rate = phases, rate
+        self.length = sum(phase.length for phase in phases)
+
+    def at(self, epoch: int) -> tuple[Phase, int, float]:
+        """The phase of an epoch, the epoch within it, and the learning rate."""
+        for phase in self._phases:
+            if epoch < phase.length:
+                falling = max(0, epoch - phase.epochs + 1)
+                return phase, epoch, self._rate * (1 - falling / (phase.decay_epochs + 1))
+            epoch -= phase.length
+        raise IndexError("the training has ended")
 
 
 def _step(
@@ -248,12 +269,13 @@ class _Sample:
         self._batch = torch.utils.data.default_collate([pairs[i] for i in range(min(4, len(pairs)))])
 
     @torch.inference_mode()
-    def save(self, method: Method, generator: nn.Module, epoch: int, device: torch.device) -> None:
+    def save(self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device) -> None:
         """Write the grid of an epoch without touching the training's random numbers or batch statistics."""
         network = copy.deepcopy(generator)
         method.prepare_inference(network)
         with torch.random.fork_rng():
-            sources, targets = _pyramids(PairTensors(*self._batch), method, self._settings, device)
+            both = _pyramids(PairTensors(*self._batch), method, self._settings, device)
+            sources, targets = (method.view(phase, images) for images in both)
             outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
         save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
 

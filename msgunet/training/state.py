@@ -26,19 +26,23 @@ class TrainingState:
 
     def __init__(self, method: Method, settings: RunSettings, device: torch.device) -> None:
         torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
-        self.generator = method.build_generator().to(device, memory_format=torch.channels_last)
+        self.generator = method.build_training_generator().to(device, memory_format=torch.channels_last)
         self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
-        training = settings.training
-        betas = (training.beta1, training.beta2)
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), training.learning_rate, betas, fused=True)
-            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
-        }
-        self.average = copy.deepcopy(self.generator) if training.ema else None
+        self._training = settings.training
+        self.new_optimizers()
+        self.average = copy.deepcopy(self.generator) if settings.training.ema else None
         self.step = 0
         self.seconds = 0.0
         self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
         self.gradients: list[dict[str, Any]] = []
+
+    def new_optimizers(self) -> None:
+        """Adam for both networks, without memory of steps before."""
+        betas = (self._training.beta1, self._training.beta2)
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), self._training.learning_rate, betas, fused=True)
+            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
+        }
 
     def published(self) -> nn.Module:
         """The generator that is kept: the average of the weights where the suite asks for one."""
