@@ -33,7 +33,7 @@ class PAN(UNetMethod):
     Options = PANOptions
 
     def conditions(self) -> str:
-        return "a reconstruction from the publication"
+        return "a reconstruction from the publication; batch norm's running statistics at test time"
 
     def build_generator(self):
         return self.build_unet(0.0)

@@ -31,6 +31,9 @@ class Pix2PixHDOptions(MethodOptions):
     freeze_epochs: int = Field(10, ge=0, description="of the enhancer's training in which the global part is frozen")
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
+    normalise_vgg: bool = Field(
+        False, description="give VGG-19 pictures as it was trained on; the published code does not"
+    )
 
 
 @register_method("pix2pixhd")
@@ -70,7 +73,8 @@ class Pix2PixHD(Method):
         return options.perceptual > 0
 
     def conditions(self) -> str:
-        return "local enhancer" if self.local(self.options, self.size) else "global generator alone"
+        part = "local enhancer" if self.local(self.options, self.size) else "global generator alone"
+        return f"{part}; instance norm, the same at test time"
 
     def phases(self, training):
         fine = Phase("fine", training.epochs, training.decay_epochs)
@@ -128,8 +132,9 @@ class Pix2PixHD(Method):
             "features": self.options.features * matching,
         }
         if perceptual is not None:
-            of_output = perceptual(outputs[0], _VGG_LAYERS)
-            of_target = perceptual(targets[0], _VGG_LAYERS)
+            normalise = self.options.normalise_vgg
+            of_output = perceptual(outputs[0], _VGG_LAYERS, normalise)
+            of_target = perceptual(targets[0], _VGG_LAYERS, normalise)
             pairs = zip(_VGG_WEIGHTS, of_output, of_target, strict=True)
             terms["perceptual"] = self.options.perceptual * sum(w * losses.l1_sum([o], [t]) for w, o, t in pairs)
         return terms

@@ -59,12 +59,15 @@ class VGG19Features(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
-    def forward(self, images: Tensor, convolutions: Sequence[int] = range(VGG19_CONVOLUTIONS)) -> list[Tensor]:
+    def forward(
+        self, images: Tensor, convolutions: Sequence[int] = range(VGG19_CONVOLUTIONS), normalise: bool = True
+    ) -> list[Tensor]:
         """Features of the given convolutions, counted from 0; nothing beyond the last of them is computed.
 
-        images: (N, 3, H, W) in [-1, 1], sides of at least 16 pixels.
+        images: (N, 3, H, W) in [-1, 1], sides of at least 16 pixels; brought to the mean and deviation of ImageNet,
+        as VGG-19 was trained on, unless `normalise` is False.
         """
-        x = (images * 0.5 + 0.5 - self.mean) / self.std
+        x = (images * 0.5 + 0.5 - self.mean) / self.std if normalise else images
         found: list[Tensor] = []
         count = 0
         for layer in self.features:

@@ -1,7 +1,7 @@
 """MSG U-Net as a method: the paper's generator, one PatchGAN per output scale, and the objective of equation (1)."""
 
 from math import log2
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,13 @@ class MSGUNetOptions(MethodOptions):
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
     levels: int | None = Field(None, ge=2, description="resolutions of the U-Net; by default down to 4 pixels")
+    channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="per level from full resolution down, before the width factor; by default Pix2Pix's schedule"
+    )
+    odd_pixel: Literal["end", "start"] = Field(
+        "end", description="side of the odd pixel of padding in 4x4 convolutions"
+    )
+    sums: Literal["sum", "mean"] = Field("sum", description="over layers and scales in equation (1); sum: as written")
     scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
     intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")
     alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
@@ -53,6 +60,8 @@ class MSGUNetMethod(Method):
     @classmethod
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
         scales, levels = cls.scales(options, size), cls.levels(options, size)
+        if options.channels is not None and len(options.channels) != levels:
+            return f"channels names {len(options.channels)} levels, there are {levels}"
         if scales >= levels:
             return f"{scales} scales need at least {scales + 1} levels, there are {levels}"
         if min(size) >> (levels - 1) < 2:
@@ -68,16 +77,21 @@ class MSGUNetMethod(Method):
     def uses_perceptual(cls, options: Any) -> bool:
         return options.beta > 0
 
+    def conditions(self) -> str:
+        return "batch norm's running statistics at test time"
+
     def widths(self) -> list[int]:
         """Channels per level from full resolution down; from nine levels on, 64 stands twice."""
         levels = self.levels(self.options, self.size)
         schedule = [64, 64, 128, 256] if levels >= 9 else [64, 128, 256]
         schedule += [512] * (levels - len(schedule))
+        schedule = self.options.channels or schedule
         return [networks.scaled(channels, self.options.width) for channels in schedule[:levels]]
 
     def build_generator(self):
         scales = self.scales(self.options, self.size)
-        generator = networks.MSGUNet(self.widths(), scales, intermediate_outputs=self.options.intermediate_outputs)
+        options = {"intermediate_outputs": self.options.intermediate_outputs, "odd_pixel": self.options.odd_pixel}
+        generator = networks.MSGUNet(self.widths(), scales, **options)
         networks.init_normal(generator)
         return generator
 
@@ -92,21 +106,27 @@ class MSGUNetMethod(Method):
         fake = discriminator(sources, outputs)
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
         terms = {
-            "gan": sum(losses.least_squares(scale[-1], True) for scale in fake),
-            "features": self.options.alpha * sum(losses.l1_sum(f, r) for f, r in zip(fake, real, strict=True)),
+            "gan": self._over_scales([losses.least_squares(scale[-1], True) for scale in fake]),
+            "features": self.options.alpha * self._distance(fake, real),
         }
         if perceptual is not None:
-            distance = sum(
-                losses.l1_sum(perceptual(output), perceptual(target))
-                for output, target in zip(outputs, targets, strict=False)
-            )
-            terms["perceptual"] = self.options.beta * distance
+            of_outputs, of_targets = ([perceptual(image) for image in images] for images in (outputs, targets))
+            terms["perceptual"] = self.options.beta * self._distance(of_outputs, of_targets)
         return terms
+
+    def _distance(self, found, wanted):
+        """The double sum over scales and layers in equation (1)."""
+        per_layer = self.options.sums == "mean"
+        pairs = zip(found, wanted, strict=True)
+        return self._over_scales([losses.l1_sum(f, w) / (len(f) if per_layer else 1) for f, w in pairs])
+
+    def _over_scales(self, values):
+        return sum(values) / (len(values) if self.options.sums == "mean" else 1)
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
         fake = discriminator(sources, outputs)
         real = discriminator(sources, targets)
         return {
-            "d_fake": 0.5 * sum(losses.least_squares(scale[-1], False) for scale in fake),
-            "d_real": 0.5 * sum(losses.least_squares(scale[-1], True) for scale in real),
+            "d_fake": 0.5 * self._over_scales([losses.least_squares(scale[-1], False) for scale in fake]),
+            "d_real": 0.5 * self._over_scales([losses.least_squares(scale[-1], True) for scale in real]),
         }

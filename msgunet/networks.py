@@ -32,13 +32,17 @@ def init_normal(module: nn.Module) -> None:
 
 
 class SameConv4(nn.Conv2d):
-    """A 4x4 stride-1 convolution that keeps the size: the odd pixel of padding goes to the right and the bottom."""
+    """A 4x4 stride-1 convolution that keeps the size.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    `odd_pixel` of padding: at the `end` (right and bottom, as 'same' padding does) or at the `start`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, odd_pixel: str = "end") -> None:
         super().__init__(inputs, outputs, 4, bias=False)
+        self._pad = (1, 2, 1, 2) if odd_pixel == "end" else (2, 1, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (1, 2, 1, 2)))
+        return super().forward(F.pad(x, self._pad))
 
 
 def conv_block(conv: nn.Module, channels: int) -> nn.Sequential:
@@ -56,6 +60,7 @@ class MSGUNet(nn.Module):
         scales: how many resolutions the source enters and the output leaves at; at most the number of levels.
         channels: of the source and of the target.
         intermediate_outputs: False leaves the full-resolution head only (the paper's Fig. 2, left).
+        odd_pixel: where the 4x4 stride-1 convolutions pad one pixel more, `end` or `start`.
 
     """
 
@@ -65,19 +70,20 @@ class MSGUNet(nn.Module):
         scales: int,
         channels: tuple[int, int] = (3, 3),
         intermediate_outputs: bool = True,
+        odd_pixel: str = "end",
     ) -> None:
         super().__init__()
         source, target = channels
         self.scales = scales
         self.entry = nn.Sequential(
-            conv_block(SameConv4(source, widths[0]), widths[0]),
-            conv_block(SameConv4(widths[0], widths[0]), widths[0]),
+            conv_block(SameConv4(source, widths[0], odd_pixel), widths[0]),
+            conv_block(SameConv4(widths[0], widths[0], odd_pixel), widths[0]),
         )
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(conv_block(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairs)
         self.merge = nn.ModuleList(conv_block(nn.Conv2d(b + source, b, 1, bias=False), b) for b in widths[1:scales])
         self.up = nn.ModuleList(conv_block(nn.ConvTranspose2d(b, a, 4, 2, 1, bias=False), a) for a, b in pairs)
-        self.refine = nn.ModuleList(conv_block(SameConv4(a, a), a) for a in widths[:-1])
+        self.refine = nn.ModuleList(conv_block(SameConv4(a, a, odd_pixel), a) for a in widths[:-1])
         heads = scales if intermediate_outputs else 1
         self.heads = nn.ModuleList(nn.Conv2d(a, target, 3, padding=1) for a in widths[:heads])
 

@@ -162,3 +162,29 @@ def test_depth_ranks_follow_the_data():
             module.register_forward_hook(lambda *_, name=name: seen.append(name))
     network(pyramid(3, 16, 16, 2))
     assert sorted(seen, key=network.depth) == seen
+
+
+def test_what_the_paper_leaves_open_are_settings():
+    def build(**options):
+        torch.manual_seed(0)
+        return build_method(make_settings("unused", options=options))
+
+    assert build(channels=[32, 64, 64, 64, 64], width=0.5).widths() == [16, 32, 32, 32, 32]
+    assert "names 2 levels, there are 5" in build(channels=[8, 8]).problem(build(channels=[8, 8]).options, (64, 64))
+    x = [torch.rand(1, 3, 64 >> k, 64 >> k) for k in range(2)]
+    torch.manual_seed(1)
+    one = build().build_generator()
+    other = build(odd_pixel="start").build_generator()
+    other.load_state_dict(one.state_dict())
+    assert not torch.allclose(one(x)[0], other(x)[0])
+
+
+def test_sums_or_means_over_layers_and_scales():
+    method, generator, discriminator, sources, targets, perceptual = step_losses("msgunet")
+    outputs = generator(sources)
+    means = build_method(make_settings("unused", options={"sums": "mean"}))
+    summed = method.generator_losses(discriminator, sources, targets, outputs, perceptual)
+    meant = means.generator_losses(discriminator, sources, targets, outputs, perceptual)
+    scales, layers = 2, {"gan": 1, "features": 5, "perceptual": 16}
+    for term, count in layers.items():
+        assert summed[term].item() == pytest.approx(meant[term].item() * scales * count, rel=1e-5)
