@@ -31,9 +31,7 @@ class Pix2PixHDOptions(MethodOptions):
     freeze_epochs: int = Field(10, ge=0, description="of the enhancer's training in which the global part is frozen")
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
-    normalise_vgg: bool = Field(
-        False, description="give VGG-19 pictures as it was trained on; the published code does not"
-    )
+    normalise_vgg: bool = Field(False, description="give VGG-19 pictures as it was trained on; published: no")
 
 
 @register_method("pix2pixhd")
@@ -110,7 +108,7 @@ class Pix2PixHD(Method):
         else:
             filters = shared.scaled(64, options.width)
             generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks)
-        shared.init_normal(generator)
+        shared.init_normal(generator, biases=False)
         return generator
 
     def build_discriminator(self):
@@ -118,7 +116,7 @@ class Pix2PixHD(Method):
         count = self.discriminators(self.options, self.size)
         nets = [shared.PatchGAN(6, filters, norm="instance", padding=2) for _ in range(count)]
         discriminator = networks.PooledDiscriminators(nets)
-        shared.init_normal(discriminator)
+        shared.init_normal(discriminator, biases=False)
         return discriminator
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):

@@ -24,9 +24,7 @@ class MSGUNetOptions(MethodOptions):
     channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="per level from full resolution down, before the width factor; by default Pix2Pix's schedule"
     )
-    odd_pixel: Literal["end", "start"] = Field(
-        "end", description="side of the odd pixel of padding in 4x4 convolutions"
-    )
+    odd_pixel: Literal["end", "start"] = Field("end", description="where 4x4 convolutions pad one pixel more")
     sums: Literal["sum", "mean"] = Field("sum", description="over layers and scales in equation (1); sum: as written")
     scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
     intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")

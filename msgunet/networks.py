@@ -18,8 +18,11 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def init_normal(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for batch norm, biases zero (Isola et al. 2017, section 6.2)."""
+def init_normal(module: nn.Module, biases: bool = True) -> None:
+    """N(0, 0.02) for convolutions, N(1, 0.02) for batch norm, biases zero (Isola et al. 2017, section 6.2).
+
+    `biases`: False leaves the convolutions' biases at torch's default, as the published code of Pix2Pix-HD does.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, 0.0, 0.02)
@@ -27,7 +30,7 @@ def init_normal(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, 1.0, 0.02)
         else:
             continue
-        if layer.bias is not None:
+        if layer.bias is not None and (biases or isinstance(layer, nn.BatchNorm2d)):
             nn.init.zeros_(layer.bias)
 
 
