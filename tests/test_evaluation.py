@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import make_picture, make_settings, write_run
+from conftest import NARROW, make_picture, make_settings, write_run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -17,6 +17,7 @@ from msgunet.evaluation.cost import cost, counts
 from msgunet.evaluation.evaluate import ablate, evaluate, reduced_pyramid
 from msgunet.evaluation.metrics import measure
 from msgunet.registry import methods
+from msgunet.suite import load_plan
 from msgunet.training.loop import train
 
 
@@ -192,11 +193,32 @@ KNOWN_SKIPPED = {
 
 @pytest.mark.parametrize("name", [n for n, m in methods().items() if m.trainable])
 def test_both_counters_agree_and_fvcore_skips_nothing_new(name):
-    options = {"width": 0.25} | ({"scales": 2} if name == "msgunet" else {})
-    row = counts(describe(name, (256, 128), **options))
+    row = counts(describe(name, (256, 128), **NARROW.get(name, {})))
     assert row["gmac_fvcore"] == pytest.approx(row["gmac"], rel=1e-3)
     assert row["tflop"] == 2 * row["gmac"] / 1000 > 0
     assert set(row["fvcore_skipped"].split()) <= KNOWN_SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("entry", "part", "size", "parameters", "gmac"),
+    [
+        ("pix2pix", "discriminator", (256, 256), 2_768_705, 3.197),
+        ("pix2pixhd", "discriminator", (512, 512), 5_535_618, 17.635),
+        ("pix2pixhd", "discriminator", (2048, 1024), 8_303_427, 143.279),
+        ("pix2pixhd", "generator", (2048, 1024), 182_701_827, 585.156),
+        ("pix2pixhd_global", "generator", (2048, 1024), 45_593_347, 1662.958),
+        ("msgunet", "generator", (2048, 1024), 57_875_279, 638.751),
+        ("msgunet", "generator", (512, 512), 57_672_140, 159.405),
+        ("vgg19", "perceptual", (2048, 1024), 20_024_384, 815.373),
+    ],
+)
+def test_the_paper_suites_cost_table_has_the_published_counts(entry, part, size, parameters, gmac, monkeypatch):
+    monkeypatch.setattr("msgunet.evaluation.cost._fvcore_gmac", lambda _: (0.0, ""))
+    networks = load_plan("paper").networks.networks
+    network = next(n for n in networks if (n.entry, n.part, n.size) == (entry, part, size))
+    row = counts(network)
+    assert row["parameters"] == parameters
+    assert row["gmac"] == pytest.approx(gmac, rel=1e-3)
 
 
 def test_the_papers_operations_come_out():

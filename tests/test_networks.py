@@ -25,12 +25,23 @@ def pyramid(channels, height, width, scales=1):
     [
         (lambda: UNet(8), 256, 256, 1, 54_413_955, 6.048),
         (lambda: GlobalGenerator(64), 256, 256, 1, 182_443_267, 54.383),
+        (lambda: GlobalGenerator(64), 512, 512, 1, 182_443_267, 217.533),
+        (lambda: GlobalGenerator(64), 1024, 2048, 1, 182_443_267, 1740.267),
         (lambda: GlobalGenerator(64, 3), 1024, 2048, 1, 45_593_347, 1662.958),
         (lambda: LocalEnhancer(32), 1024, 2048, 1, 182_701_827, 585.156),
         (lambda: MSGUNet(WIDTHS, 5), 1024, 2048, 5, 57_875_279, 638.751),
         (lambda: MSGUNet(WIDTHS[1:], 4), 512, 512, 4, 57_672_140, 159.405),
     ],
-    ids=["pix2pix", "hd-global", "hd-global-3", "hd-local", "msgunet-2048", "msgunet-512"],
+    ids=[
+        "pix2pix",
+        "hd-global",
+        "hd-global-512",
+        "hd-global-2048",
+        "hd-global-3",
+        "hd-local",
+        "msgunet-2048",
+        "msgunet-512",
+    ],
 )
 def test_generators_have_the_published_size(build, height, width, scales, parameters, gmac):
     with torch.device("meta"):
@@ -121,31 +132,73 @@ def test_distances_are_zero_for_the_target_itself(name):
     assert max(distances.values()) < 1e-6
 
 
-def test_pan_moves_both_sides_and_its_margin_ends():
+@pytest.mark.parametrize("name", ["msgunet", "pix2pixhd", "pan"])
+def test_each_distance_alone_moves_the_generator(name):
+    method, generator, discriminator, sources, targets, perceptual = step_losses(name)
+    discriminator.requires_grad_(False)
+    found = method.generator_losses(discriminator, sources, targets, generator(sources), perceptual)
+    for term in found.keys() - {"gan"}:
+        generator.zero_grad(set_to_none=True)
+        found[term].backward(retain_graph=True)
+        weights = [p for p in generator.parameters() if p.ndim == 4]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in weights), term
+
+
+def changed_by(network, loss):
+    """The convolution weights that a step of plain gradient descent on `loss` changes, and how many there are."""
+    weights = [p for p in network.parameters() if p.ndim == 4]
+    before = [p.detach().clone() for p in weights]
+    optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return sum(not torch.equal(a, b) for a, b in zip(before, weights, strict=True)), len(weights)
+
+
+def test_pans_perceptual_term_alone_moves_the_generator():
     method, generator, discriminator, sources, targets, _ = step_losses("pan")
-    outputs = generator(sources)
-    fake, real = discriminator(sources, outputs)[0], discriminator(sources, targets)[0]
-    method.distance(fake, real).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.down.parameters() if p.ndim == 4)
-    discriminator.zero_grad(set_to_none=True)
-    close = [t + 1e-3 * torch.randn_like(t) for t in targets]
-    near = method.discriminator_losses(discriminator, sources, targets, close)["d_margin"]
-    near.backward()
-    assert near > 0.5
-    assert sum(p.grad.abs().sum() for p in discriminator.layers.parameters()) > 0
-    far = method.discriminator_losses(discriminator, sources, targets, [10 * o.detach() + 5 for o in outputs])
-    assert far["d_margin"] == 0
+    losses = method.generator_losses(discriminator, sources, targets, generator(sources), None)
+    moved, weights = changed_by(generator, losses["perceptual"])
+    assert moved == weights
+
+
+def test_pans_margin_term_alone_moves_the_discriminator_and_ends_at_the_margin():
+    method, generator, discriminator, sources, targets, _ = step_losses("pan")
+    outputs = [o.detach() for o in generator(sources)]
+    distance = method.distance(discriminator(sources, outputs)[0], discriminator(sources, targets)[0]).item()
+
+    def margin_loss(margin):
+        changed = build_method(make_settings("unused", "pan", options={"margin": margin}))
+        return changed.discriminator_losses(discriminator, sources, targets, outputs)["d_margin"]
+
+    beyond = margin_loss(distance * 0.99)
+    assert beyond.item() == 0
+    beyond.backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in discriminator.parameters())
+    within = margin_loss(distance * 1.01)
+    assert within.item() == pytest.approx(0.01 * distance, rel=1e-3)
+    moved, weights = changed_by(discriminator, within)
+    assert moved == weights - 1, "all but the scores' own convolution"
 
 
 def test_patchgan_sees_70_pixels():
+    """Measured by changing pixels: one score changes with every pixel of a 70x70 square, and with none beyond it."""
     torch.manual_seed(0)
-    network = PatchGAN(1, 4).eval()
-    image = torch.rand(1, 1, 256, 256, requires_grad=True)
-    score = network(image)[-1]
-    score[0, 0, score.shape[2] // 2, score.shape[3] // 2].backward()
-    rows, columns = (image.grad[0, 0].abs().sum(d).nonzero().flatten() for d in (1, 0))
-    assert rows[-1] - rows[0] + 1 == 70
-    assert columns[-1] - columns[0] + 1 == 70
+    network = PatchGAN(1, 4).double().eval()
+    image = torch.rand(1, 1, 192, 192, dtype=torch.float64)
+    with torch.inference_mode():
+        score = network(image)[-1][0, 0]
+        row = score.shape[0] // 2
+
+        def changes(y, x):
+            other = image.clone()
+            other[0, 0, y, x] += 10
+            return bool(network(other)[-1][0, 0, row, row] != score[row, row])
+
+        rows = [y for y in range(192) if changes(y, 96)]
+        columns = [x for x in range(192) if changes(96, x)]
+    assert (len(rows), rows[-1] - rows[0] + 1) == (70, 70)
+    assert (len(columns), columns[-1] - columns[0] + 1) == (70, 70)
 
 
 def test_without_intermediate_outputs_there_is_one_head_and_one_discriminator():

@@ -194,5 +194,8 @@ def test_discriminator_scales_see_pooled_pictures():
         assert torch.allclose(ours[-1], patchgan(scale, x, 3, "instance", 2)[-1], atol=1e-12)
         x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
     network.first = 1
-    halves = [pooled_half(source)], [pooled_half(image)]
-    assert len(network(*halves)) == 2
+    found = network([pooled_half(source)], [pooled_half(image)])
+    x = pooled_half(torch.cat((source, image), 1))
+    assert len(found) == 2
+    assert torch.allclose(found[0][-1], network.scales[1](x)[-1])
+    assert torch.allclose(found[1][-1], network.scales[2](pooled_half(x))[-1])
