@@ -61,7 +61,12 @@ class Pix2PixHD(Method):
 
     @classmethod
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
-        smallest = min(size) >> (cls.discriminators(options, size) - 1)
+        local, count = cls.local(options, size), cls.discriminators(options, size)
+        if local and count < 2:
+            return "with the local enhancer there must be 2 discriminators: the coarse phase uses all but the first"
+        if min(size) < 2 * cls.stride(options, size):
+            return f"{options.downsamplings} downsamplings leave less than 2 pixels of {min(size)}: fewer of them"
+        smallest = min(size) >> (count - 1)
         if smallest < 16:
             return f"the coarsest discriminator would see {smallest} pixels, it needs 16: fewer discriminators"
         return super().problem(options, size)
@@ -86,7 +91,9 @@ class Pix2PixHD(Method):
         coarse = phase.name == "coarse"
         generator.coarse_only = coarse
         discriminator.first = int(coarse)
-        generator.coarse.requires_grad_(coarse or epoch >= self.options.freeze_epochs)
+        trained = self.options.coarse_epochs + self.options.coarse_decay_epochs > 0
+        frozen = not coarse and trained and epoch < self.options.freeze_epochs
+        generator.coarse.requires_grad_(not frozen)
 
     def view(self, phase, images):
         return [networks.pooled_half(images[0])] if phase.name == "coarse" else list(images)

@@ -241,3 +241,15 @@ def test_sums_or_means_over_layers_and_scales():
     scales, layers = 2, {"gan": 1, "features": 5, "perceptual": 16}
     for term, count in layers.items():
         assert summed[term].item() == pytest.approx(meant[term].item() * scales * count, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "expected"),
+    [
+        ({"discriminators": 1}, (64, 64), "there must be 2 discriminators"),
+        ({"downsamplings": 4}, (32, 32), "4 downsamplings leave less than 2 pixels of 32"),
+    ],
+)
+def test_the_local_enhancer_says_what_does_not_fit(options, size, expected):
+    method = build_method(make_settings("unused", "pix2pixhd", options={"generator": "local", **options}))
+    assert expected in method.problem(method.options, size)

@@ -175,9 +175,9 @@ def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path):
     folder = copy_checkout(tmp_path / "checkout")
     method = folder / "baselines" / "pix2pixhd.py"
     text = method.read_text()
-    broken = text.replace(
-        "    def build_generator(self):", "    def build_generator(self):\n        raise OSError('broken')"
-    )
+    head = "    def _build(self, head: bool):"
+    assert head in text
+    broken = text.replace(head, f"{head}\n        raise OSError('broken')")
     method.write_text(broken)
 
     def only(suite):
