@@ -4,6 +4,7 @@ from msgunet.method import Method
 from msgunet.registry import lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
+data = lazy_import("msgunet.data.pairs")
 
 
 @register_method("copy")
@@ -11,7 +12,6 @@ class Copy(Method):
     """The source, unchanged."""
 
     title = "copy (source)"
-    reference = "trivial"
     trainable = False
 
     def build_generator(self):
@@ -23,7 +23,6 @@ class Mean(Method):
     """The same picture for every source: the mean of all training targets, pixel by pixel."""
 
     title = "mean (training target)"
-    reference = "trivial"
     trainable = False
 
     def build_generator(self):
@@ -31,8 +30,5 @@ class Mean(Method):
         return networks.Constant(3, height, width)
 
     def fit(self, generator, pairs):
-        total = None
-        for index in range(len(pairs)):
-            target = pairs[index].target
-            total = target.double() if total is None else total + target
-        generator.picture.copy_(total / len(pairs))
+        total = sum(pairs[index].target.double() for index in range(len(pairs)))
+        generator.picture.copy_(data.normalise(total / len(pairs)))

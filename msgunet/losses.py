@@ -114,8 +114,6 @@ def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Feature
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     nn.init.zeros_(layer.bias)
         return network
-    if settings.width != 1:
-        raise UserError(f"perceptual.width is {settings.width:g}, but ImageNet weights need 1")
     if not weights.is_file():
         raise UserError(f"the VGG-19 weights are not at {weights}; put torchvision's vgg19-dcbb9e9d.pth there")
     digest = sha256_file(weights)

@@ -14,6 +14,7 @@ from msgunet.config import PerceptualSettings, Strict, TrainingSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from msgunet.data.pairs import PairDataset
     from msgunet.losses import VGG19Features
 
 
@@ -140,8 +141,8 @@ class Method:
         """What of a generator's state is published; parts that only training needs are left out here."""
         return state
 
-    def fit(self, generator: "nn.Module", pairs: Any) -> None:
-        """For methods that are not trainable: set the generator's buffers from the training pairs."""
+    def fit(self, generator: "nn.Module", pairs: "PairDataset") -> None:
+        """For methods that are not trainable: set the generator's buffers from the training pairs (uint8)."""
 
     def prepare_inference(self, generator: "nn.Module") -> None:
         """Put a loaded generator into the state in which it is measured; by default plain evaluation mode."""

@@ -59,13 +59,13 @@ def device_name(device: Any) -> str:
     return cpu_name()
 
 
-def facts(device: Any = None, threads: int | None = None) -> dict[str, Any]:
-    """Versions, commit, time, and the device where one was used."""
-    found: dict[str, Any] = {
+def facts(device: Any, threads: int) -> dict[str, Any]:
+    """Versions, commit, time, and the torch device with the number of CPU threads."""
+    return {
         "commit": commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
+        "device": device_name(device),
+        "device_type": device.type,
+        "threads": threads,
     }
-    if device is not None:
-        found |= {"device": device_name(device), "device_type": device.type, "threads": threads}
-    return found

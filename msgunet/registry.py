@@ -4,6 +4,7 @@ A class registers itself by a decorator. Every module of `baselines` and of `msg
 a new method or data set is a new file there and nothing else.
 """
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -59,6 +60,7 @@ def register_dataset(name: str) -> Callable[[type], type]:
     return _register(_DATASETS, name)
 
 
+@functools.cache
 def _import_all(package: str) -> None:
     # Modules of networks import torch; methods load them when a network is built.
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):

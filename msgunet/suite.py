@@ -143,11 +143,12 @@ def load_plan(name: str = "paper") -> Plan:
                     continue
                 settings, problem = _run_settings(suite_name, suite, plan, key, entry, seed)
                 runs.append(RunPlan(settings, results / "runs" / plan.name / key / f"seed{seed}"))
-                problems += [problem] if problem and problem not in problems else []
+                problems += [problem] if problem else []
                 if key in suite.ablation.methods and _scales(settings) < 2:
                     problems.append(f"ablation.methods: '{key}' has one scale only on {plan.name}, it needs several")
     if problems:
-        raise UserError(*(f"{path}: {problem}" for problem in problems))
+        # Every seed has the same problems.
+        raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
     gradients = _gradient_runs(suite, results, runs)
     networks = NetworkList(**suite.cost.model_dump(), networks=_networks(runs))
     plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})

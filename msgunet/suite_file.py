@@ -102,8 +102,8 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
     """What is wrong with names and options, entry by entry; works on the raw file so that all is said at once."""
     problems: list[str] = []
 
-    def table(key: str, at: Any = raw) -> dict[str, Any]:
-        value = at.get(key) if isinstance(at, dict) else None
+    def table(key: str) -> dict[str, Any]:
+        value = raw.get(key)
         return value if isinstance(value, dict) else {}
 
     def names(value: Any) -> list[str]:

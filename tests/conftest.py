@@ -12,7 +12,9 @@ from PIL import Image
 
 from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
-from msgunet.registry import get_method
+from msgunet.files import sha256_file
+from msgunet.registry import get_method, methods
+from msgunet.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -64,6 +66,10 @@ NARROW = {
 }
 
 
+TRAINABLE = [name for name, method in methods().items() if method.trainable]
+LOCAL = {"generator": "local", "coarse_epochs": 1, "coarse_decay_epochs": 1, "freeze_epochs": 1}
+
+
 def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
     """The settings of a narrow run on a prepared folder."""
     cls = get_method(method)
@@ -92,6 +98,12 @@ def write_run(folder: Path, settings: RunSettings) -> Path:
     path = folder / "run.json"
     path.write_text(json.dumps(settings.model_dump(mode="json")))
     return path
+
+
+def train(folder: Path, settings, compute) -> str:
+    """Train in this process; the hash of the published generator."""
+    loop.train(write_run(folder, settings), folder, compute, Path("unused"))
+    return sha256_file(folder / "generator.safetensors")
 
 
 @pytest.fixture

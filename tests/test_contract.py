@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import NARROW, make_settings
+from conftest import NARROW, TRAINABLE, make_settings
 
 from msgunet.config import Network, TrainingSettings
 from msgunet.data.pairs import keyed_seed
@@ -16,7 +16,6 @@ from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
 
 METHODS = list(methods())
-TRAINABLE = [name for name, method in methods().items() if method.trainable]
 SIZES = [(64, 64), (128, 64), (64, 192)]
 
 

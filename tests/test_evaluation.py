@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import NARROW, make_picture, make_settings, write_run
+from conftest import NARROW, TRAINABLE, make_picture, make_settings, write_run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -191,7 +191,7 @@ KNOWN_SKIPPED = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n, m in methods().items() if m.trainable])
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_both_counters_agree_and_fvcore_skips_nothing_new(name):
     row = counts(describe(name, (256, 128), **NARROW.get(name, {})))
     assert row["gmac_fvcore"] == pytest.approx(row["gmac"], rel=1e-3)

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_settings
+from conftest import TRAINABLE, make_settings
 from PIL import Image
 
 from msgunet.data.pairs import pyramid, to_tensor
 from msgunet.files import write_csv
 from msgunet.inference import build_method
 from msgunet.losses import load_perceptual
-from msgunet.registry import methods
 from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
 
 FOLDER = Path(__file__).resolve().parent / "golden"
-TRAINABLE = [name for name, method in methods().items() if method.trainable]
 
 
 def picture(name: str) -> torch.Tensor:

@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from conftest import make_settings
+from conftest import TRAINABLE, make_settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
 from msgunet.inference import build_method
 from msgunet.losses import VGG19Features, load_perceptual
 from msgunet.networks import MSGUNet, PatchGAN
-from msgunet.registry import methods
 
-TRAINABLE = [name for name, method in methods().items() if method.trainable]
 WIDTHS = (64, 64, 128, 256, 512, 512, 512, 512, 512)
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from msgunet.config import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.base import decode
-from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image
+from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image, to_tensor
 from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
 from msgunet.files import atomic, read_settings, write_csv, write_json
@@ -34,8 +34,8 @@ def evaluate(
     pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
     rows = []
     for index, pair in enumerate(tqdm(pairs.pairs, desc=f"evaluate {run.entry}", unit="image", disable=None)):
-        native = pairs.images(index)[1]
-        sources = pyramid(normalise(pairs[index].source[None]), _scales(model), run.source_kind)
+        source, native = pairs.images(index)
+        sources = pyramid(normalise(to_tensor(source)[None]), _scales(model), run.source_kind)
         image = to_image(model(sources, pair.id)[0][0])
         path = out / "predictions" / f"{pair.id}.png"
         with atomic(path) as temporary:
@@ -43,10 +43,10 @@ def evaluate(
         output = decode(path, str(path))
         for protocol in settings.protocols:
             target, shown = native, output
-            if protocol == "full":
+            if protocol == "full" and (pair.width, pair.height) != run.size:
                 target = decode(folder / pair.target, str(folder / pair.target))
                 resample = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
-                shown = output if output.size == target.size else output.resize(target.size, resample)
+                shown = output.resize(target.size, resample)
             size = {"width": target.width, "height": target.height}
             rows.append({"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures)})
     write_csv(out / "metrics.csv", rows)

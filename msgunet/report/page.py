@@ -39,7 +39,11 @@ def write_page(settings_file: Path, results: Path) -> Path:
         figures=figures,
         paper=_paper_tables(),
         data=licences.values(),
-        rows=[collection.run_conditions(r) for d in collection.datasets for r in collection.runs_of(d).values()],
+        rows=[
+            (collection.run_conditions(runs), registry.get_method(runs[0].settings.method).reference)
+            for dataset in collection.datasets
+            for runs in collection.runs_of(dataset).values()
+        ],
     )
     path = results / "report" / "index.html"
     write_text(path, html)

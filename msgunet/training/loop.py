@@ -66,26 +66,13 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
         else:
             start = time.monotonic()
             generator = method.build_generator()
-            method.fit(generator, _Normalised(pairs))
+            method.fit(generator, pairs)
             seconds = time.monotonic() - start
             row = {"step": 0, "epoch": 0, "learning_rate": 0, "seconds": round(seconds, 2)}
             _publish(method, generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
         if read_settings(run_file, RunSettings) != settings:
             (out / "generator.safetensors").unlink()
             raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
-
-
-class _Normalised:
-    """Training pairs in [-1, 1], for methods that only fit."""
-
-    def __init__(self, pairs: PairDataset) -> None:
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, index: int) -> PairTensors:
-        return PairTensors(*map(normalise, self._pairs[index]))
 
 
 def _train(

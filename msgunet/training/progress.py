@@ -45,11 +45,12 @@ class History:
             self._board.add_scalar(f"loss/{name}", value, step)
 
     def write(self) -> None:
-        """Write the CSV."""
+        """Write the CSV, and what TensorBoard still holds in memory."""
         write_csv(self.path, self._state["rows"])
+        self._board.flush()
 
     def close(self) -> None:
-        """Flush TensorBoard's file."""
+        """Close TensorBoard's file."""
         self._board.close()
 
 
