@@ -59,16 +59,6 @@ class UNet(nn.Module):
         return [self.up[0](x)]
 
 
-def keep_batch_statistics(network: nn.Module) -> None:
-    """Evaluation mode in which dropout stays on and batch norm takes the statistics of the batch, keeping none."""
-    network.eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.train()
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-
-
 def _norm_relu(channels: int) -> list[nn.Module]:
     return [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
 

@@ -31,7 +31,10 @@ class Pix2PixOptions(UNetOptions):
 class UNetMethod(Method):
     """What methods on the U-Net of Pix2Pix share."""
 
-    recipe = {"epochs": 100, "decay_epochs": 100, "batch_size": 1, "learning_rate": 2e-4, "beta1": 0.5}
+    @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        # Published: enlarged from 256 to 286 pixels, cropped, mirrored.
+        return {"decay_from": "first", "flip": True, "jitter": round(min(size) * 30 / 256)}
 
     @classmethod
     def downsamplings(cls, options: Any, size: tuple[int, int]) -> int:
@@ -65,7 +68,9 @@ class Pix2Pix(UNetMethod):
     Options = Pix2PixOptions
 
     def conditions(self) -> str:
-        return "dropout and batch statistics (of one picture) at test time, as published"
+        # The U-Net has dropout in the blocks above the innermost that have its full width.
+        dropout = "dropout and " if self.options.dropout and self.downsamplings(self.options, self.size) > 5 else ""
+        return f"{dropout}batch statistics (of one picture) at test time, as published"
 
     def build_generator(self):
         return self.build_unet(self.options.dropout)
@@ -89,4 +94,4 @@ class Pix2Pix(UNetMethod):
         }
 
     def prepare_inference(self, generator):
-        networks.keep_batch_statistics(generator)
+        shared.keep_batch_statistics(generator)

@@ -1,5 +1,6 @@
 """Pix2Pix-HD: global generator, optionally under a local enhancer (Wang et al. 2018)."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,8 +11,10 @@ from msgunet.registry import lazy_import, register_method
 networks = lazy_import("baselines.networks")
 shared = lazy_import("msgunet.networks")
 losses = lazy_import("msgunet.losses")
+data = lazy_import("msgunet.data.pairs")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+_COARSE, _FROZEN = "coarse", "with the global part frozen"
 _VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
 
@@ -26,9 +29,21 @@ class Pix2PixHDOptions(MethodOptions):
     downsamplings: int = Field(4, ge=1, description="of the global generator; 3 gives the paper's 3.32 TFLOP")
     blocks: int = Field(9, ge=0, description="residual blocks of the global generator")
     discriminators: int | None = Field(None, ge=1, description="by default 2, and 3 from 2048 pixels width on")
-    coarse_epochs: int = Field(100, ge=0, description="of the global generator alone, at half the size (local only)")
-    coarse_decay_epochs: int = Field(100, ge=0, description="of these, with falling learning rate, in addition")
-    freeze_epochs: int = Field(10, ge=0, description="of the enhancer's training in which the global part is frozen")
+    coarse_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="of the global generator alone, at half the size (local only); by default twice 'epochs'",
+    )
+    coarse_decay_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="by default twice 'decay_epochs'; no coarse phase where both are 0",
+    )
+    freeze_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="the first of 'epochs', global part frozen; by default a tenth of the phase",
+    )
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
     normalise_vgg: bool = Field(False, description="give VGG-19 pictures as it was trained on; published: no")
@@ -56,6 +71,12 @@ class Pix2PixHD(Method):
         return options.generator == "local" or (options.generator == "auto" and size[0] >= 2048)
 
     @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        # The published script for the enhancer trains 100 epochs on top of the global generator's 200.
+        shorter = {"epochs": 50, "decay_epochs": 50} if cls.local(options, size) else {}
+        return {"flip": True, **shorter}
+
+    @classmethod
     def stride(cls, options: Any, size: tuple[int, int]) -> int:
         return 2 ** (options.downsamplings + cls.local(options, size))
 
@@ -80,23 +101,32 @@ class Pix2PixHD(Method):
         return f"{part}; instance norm, the same at test time"
 
     def phases(self, training):
-        fine = Phase("fine", training.epochs, training.decay_epochs)
-        if not self.local(self.options, self.size):
-            return [fine]
-        return [Phase("coarse", self.options.coarse_epochs, self.options.coarse_decay_epochs), fine]
+        options = self.options
+        if not self.local(options, self.size):
+            return super().phases(training)
+        given = (options.coarse_epochs, options.coarse_decay_epochs)
+        usual = (2 * training.epochs, 2 * training.decay_epochs)
+        coarse = Phase(_COARSE, *(b if a is None else a for a, b in zip(given, usual, strict=True)))
+        frozen = options.freeze_epochs
+        if frozen is None:
+            frozen = round((training.epochs + training.decay_epochs) / 10)
+        frozen = min(frozen, training.epochs) if coarse.length else 0
+        fine = Phase("fine", training.epochs - frozen, training.decay_epochs)
+        if not frozen:
+            return [coarse, fine]
+        # As published, only the generator's optimiser starts afresh when the global part is trained again.
+        return [coarse, Phase(_FROZEN, frozen, 0), replace(fine, fresh=("generator",))]
 
-    def begin_epoch(self, phase, epoch, generator, discriminator):
+    def begin_phase(self, phase, generator, discriminator):
         if not self.local(self.options, self.size):
             return
-        coarse = phase.name == "coarse"
-        generator.coarse_only = coarse
-        discriminator.first = int(coarse)
-        trained = self.options.coarse_epochs + self.options.coarse_decay_epochs > 0
-        frozen = not coarse and trained and epoch < self.options.freeze_epochs
-        generator.coarse.requires_grad_(not frozen)
+        generator.coarse_only = phase.name == _COARSE
+        discriminator.first = int(phase.name == _COARSE)
+        generator.coarse.requires_grad_(phase.name != _FROZEN)
 
-    def view(self, phase, images):
-        return [networks.pooled_half(images[0])] if phase.name == "coarse" else list(images)
+    def view(self, phase, images, kind):
+        # As if the pictures had been loaded at that size.
+        return [data.halve(images[0], kind)] if phase.name == _COARSE else list(images)
 
     def published_state(self, state):
         return {key: value for key, value in state.items() if not key.startswith("coarse_head.")}

@@ -1,6 +1,7 @@
 """The `msgunet` command: one verb per stage; the workflow's rules only call these."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("\n".join(f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Who reads the output has seen enough (`msgunet show | head`); Python must not complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -103,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     path(gradients, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(gradients)
 
-    cost = verb("cost", _cost, "Count and time every network of a suite.")
+    cost = verb("cost", _cost, "Count and time every network of a suite, and print the table.")
     given = cost.add_mutually_exclusive_group(required=True)
     given.add_argument("--suite", help="name in config/, or path of a .yaml")
     given.add_argument("--settings", type=Path, metavar="PATH", help="settings/cost.json of a suite")
@@ -172,17 +177,23 @@ def _ablate(options: Any) -> None:
 
 
 def _cost(options: Any) -> None:
+    import pandas as pd
+
     from msgunet.evaluation.cost import cost
+    from msgunet.report.costs import cost_table
     from msgunet.suite import load_plan
 
-    machine = _machine(options)
+    machine, titles, given = _machine(options), {}, f"--settings {options.settings}"
     if options.settings is not None:
         networks = read_settings(options.settings, NetworkList)
     else:
         plan = load_plan(options.suite)
-        networks = plan.networks
+        networks, titles, given = plan.networks, plan.titles, f"--suite {options.suite}"
         machine = machine if options.compute else plan.machine
     cost(networks, options.out, machine, options.counts_only)
+    command = f"msgunet cost {given}{' --counts-only' if options.counts_only else ''} --out {options.out}"
+    if networks.networks:
+        print(cost_table(pd.read_csv(options.out), titles, command).markdown())
 
 
 def _tables(options: Any) -> None:

@@ -22,12 +22,16 @@ class TrainingSettings(Strict):
 
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
+    decay_from: Literal["first", "second"] = Field(
+        "second",
+        description="of these, the one that is the first below the full rate: Pix2Pix first, Pix2Pix-HD second",
+    )
     batch_size: int = Field(1, ge=1, description="pairs per step")
     learning_rate: float = Field(2e-4, gt=0, description="of Adam, for the generator and the discriminators")
     beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
     beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
     flip: bool = Field(False, description="mirror half of the pairs, left to right")
-    jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (30 in Pix2Pix at 256)")
+    jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (Pix2Pix: 30 at 256)")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
 
 

@@ -15,15 +15,9 @@ from msgunet.data.pairs import keyed_seed
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
-from msgunet.registry import get_method
+from msgunet.registry import build_method
 
 _METADATA = "msgunet-generator-1"
-
-
-def build_method(settings: RunSettings) -> Method:
-    """The method of a run, with its options validated."""
-    cls = get_method(settings.method)
-    return cls(cls.Options.model_validate(settings.options), settings.size)
 
 
 def pick_device(compute: ComputeSettings) -> torch.device:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training with a learning rate schedule of its own; optimisers start afresh with it."""
+    """A part of a training with a learning rate schedule of its own; the `fresh` optimisers start afresh with it."""
 
     name: str
     epochs: int
     decay_epochs: int
+    fresh: tuple[str, ...] = ("generator", "discriminator")
 
     @property
     def length(self) -> int:
@@ -45,9 +46,9 @@ class Method:
         reference: the publication.
         version: goes up whenever the method's results would change; its runs then train again.
         Options: model of the method's own settings.
-        recipe: published training settings, where they differ from the defaults of `TrainingSettings`.
         trainable: False for methods that only fit something to the training pictures (`fit`).
-        generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order).
+        generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order); may be
+            a property.
     """
 
     name: ClassVar[str]
@@ -55,7 +56,6 @@ class Method:
     reference: ClassVar[str] = ""
     version: ClassVar[int] = 1
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    recipe: ClassVar[dict[str, Any]] = {}
     trainable: ClassVar[bool] = True
     generator_first: ClassVar[bool] = False
 
@@ -83,6 +83,11 @@ class Method:
     def scales(cls, options: Any, size: tuple[int, int]) -> int:
         """How many resolutions of the source the generator takes."""
         return 1
+
+    @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        """Published training settings, where they differ from the defaults of `TrainingSettings`."""
+        return {}
 
     @classmethod
     def uses_perceptual(cls, options: Any) -> bool:
@@ -130,11 +135,11 @@ class Method:
         """The parts of a training in their order; by default one, with the suite's epochs."""
         return [Phase("", training.epochs, training.decay_epochs)]
 
-    def begin_epoch(self, phase: Phase, epoch: int, generator: "nn.Module", discriminator: "nn.Module") -> None:
-        """Called before an epoch (counted from 0 in its phase), also after a resume: freeze, unfreeze, switch parts."""
+    def begin_phase(self, phase: Phase, generator: "nn.Module", discriminator: "nn.Module") -> None:
+        """Called before a phase and after a resume within it: freeze, unfreeze, switch parts."""
 
-    def view(self, phase: Phase, images: Sequence["Tensor"]) -> list["Tensor"]:
-        """What of a pyramid, of sources or targets, a phase works on; by default all of it."""
+    def view(self, phase: Phase, images: Sequence["Tensor"], kind: str) -> list["Tensor"]:
+        """What of a pyramid, of sources or targets (`photo` or `labels`), a phase works on; by default all of it."""
         return list(images)
 
     def published_state(self, state: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -147,6 +152,11 @@ class Method:
     def prepare_inference(self, generator: "nn.Module") -> None:
         """Put a loaded generator into the state in which it is measured; by default plain evaluation mode."""
         generator.eval()
+
+
+def schedule_label(phases: Sequence[Phase]) -> str:
+    """The epochs of a training, as conditions name them: constant + falling learning rate, phase by phase."""
+    return ", ".join(f"{phase.epochs} + {phase.decay_epochs} epochs {phase.name}".strip() for phase in phases)
 
 
 def perceptual_label(settings: PerceptualSettings | None) -> str:

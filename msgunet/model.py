@@ -26,6 +26,14 @@ class MSGUNetOptions(MethodOptions):
     )
     odd_pixel: Literal["end", "start"] = Field("end", description="where 4x4 convolutions pad one pixel more")
     sums: Literal["sum", "mean"] = Field("sum", description="over layers and scales in equation (1); sum: as written")
+    adversarial: Literal["least_squares", "cross_entropy"] = Field("least_squares", description="adversarial loss")
+    vgg_layers: tuple[Annotated[int, Field(ge=0, lt=16)], ...] = Field(
+        tuple(range(16)), min_length=1, description="convolutions of VGG-19 that the perceptual term reads, from 0"
+    )
+    discriminator_weight: float = Field(0.5, gt=0, description="of the discriminators' loss")
+    generator_first: bool = Field(True, description="update the generator before the discriminators")
+    init_std: float = Field(0.02, gt=0, description="of the normal distribution of the first weights")
+    test_statistics: Literal["running", "batch"] = Field("running", description="of batch norm at test time")
     scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
     intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")
     alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
@@ -39,7 +47,10 @@ class MSGUNetMethod(Method):
     title = "MSG U-Net"
     reference = "Laxman et al., Efficient High-Resolution Image-to-Image Translation using Multi-Scale Gradient U-Net"
     Options = MSGUNetOptions
-    generator_first = True
+
+    @property
+    def generator_first(self) -> bool:
+        return self.options.generator_first
 
     @classmethod
     def levels(cls, options: Any, size: tuple[int, int]) -> int:
@@ -72,11 +83,17 @@ class MSGUNetMethod(Method):
         return super().problem(options, size)
 
     @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        # Not published: that of Pix2Pix-HD, like everything else about the training.
+        return {"flip": True}
+
+    @classmethod
     def uses_perceptual(cls, options: Any) -> bool:
         return options.beta > 0
 
     def conditions(self) -> str:
-        return "batch norm's running statistics at test time"
+        kind = {"running": "running statistics", "batch": "statistics of one picture"}[self.options.test_statistics]
+        return f"batch norm's {kind} at test time"
 
     def widths(self) -> list[int]:
         """Channels per level from full resolution down; from nine levels on, 64 stands twice."""
@@ -90,27 +107,37 @@ class MSGUNetMethod(Method):
         scales = self.scales(self.options, self.size)
         options = {"intermediate_outputs": self.options.intermediate_outputs, "odd_pixel": self.options.odd_pixel}
         generator = networks.MSGUNet(self.widths(), scales, **options)
-        networks.init_normal(generator)
+        networks.init_normal(generator, self.options.init_std)
         return generator
+
+    def prepare_inference(self, generator):
+        super().prepare_inference(generator)
+        if self.options.test_statistics == "batch":
+            networks.keep_batch_statistics(generator)
 
     def build_discriminator(self):
         count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
         filters = networks.scaled(64, self.options.discriminator_width)
         discriminator = networks.ScaleDiscriminators([networks.PatchGAN(6, filters) for _ in range(count)])
-        networks.init_normal(discriminator)
+        networks.init_normal(discriminator, self.options.init_std)
         return discriminator
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
         terms = {
-            "gan": self._over_scales([losses.least_squares(scale[-1], True) for scale in fake]),
+            "gan": self._adversarial(fake, True),
             "features": self.options.alpha * self._distance(fake, real),
         }
         if perceptual is not None:
-            of_outputs, of_targets = ([perceptual(image) for image in images] for images in (outputs, targets))
+            layers = self.options.vgg_layers
+            of_outputs, of_targets = ([perceptual(i, layers) for i in images] for images in (outputs, targets))
             terms["perceptual"] = self.options.beta * self._distance(of_outputs, of_targets)
         return terms
+
+    def _adversarial(self, scales, real):
+        loss = getattr(losses, self.options.adversarial)
+        return self._over_scales([loss(scale[-1], real) for scale in scales])
 
     def _distance(self, found, wanted):
         """The double sum over scales and layers in equation (1)."""
@@ -125,6 +152,6 @@ class MSGUNetMethod(Method):
         fake = discriminator(sources, outputs)
         real = discriminator(sources, targets)
         return {
-            "d_fake": 0.5 * self._over_scales([losses.least_squares(scale[-1], False) for scale in fake]),
-            "d_real": 0.5 * self._over_scales([losses.least_squares(scale[-1], True) for scale in real]),
+            "d_fake": self.options.discriminator_weight * self._adversarial(fake, False),
+            "d_real": self.options.discriminator_weight * self._adversarial(real, True),
         }

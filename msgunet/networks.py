@@ -18,20 +18,30 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def init_normal(module: nn.Module, biases: bool = True) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for batch norm, biases zero (Isola et al. 2017, section 6.2).
+def init_normal(module: nn.Module, std: float = 0.02, biases: bool = True) -> None:
+    """N(0, std²) for convolutions, N(1, std²) for batch norm, biases zero (Isola et al. 2017, section 6.2: 0.02).
 
     `biases`: False leaves the convolutions' biases at torch's default, as the published code of Pix2Pix-HD does.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
+            nn.init.normal_(layer.weight, 0.0, std)
         elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.normal_(layer.weight, 1.0, std)
         else:
             continue
         if layer.bias is not None and (biases or isinstance(layer, nn.BatchNorm2d)):
             nn.init.zeros_(layer.bias)
+
+
+def keep_batch_statistics(network: nn.Module) -> None:
+    """Evaluation mode in which dropout stays on and batch norm takes the statistics of the batch, keeping none."""
+    network.eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.train()
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
 class SameConv4(nn.Conv2d):

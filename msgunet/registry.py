@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgunet.errors import UserError
 
 if TYPE_CHECKING:
+    from msgunet.config import Network, RunSettings
     from msgunet.data.base import DataSet
     from msgunet.method import Method
 
@@ -93,3 +94,9 @@ def get_method(name: str) -> type["Method"]:
     if name not in known:
         raise UserError(f"unknown method '{name}': {nearest(name, list(known))}")
     return known[name]
+
+
+def build_method(settings: "RunSettings | Network") -> "Method":
+    """The method of a run or of a row of the cost table, with its options validated."""
+    cls = get_method(settings.method)
+    return cls(cls.Options.model_validate(settings.options), settings.size)

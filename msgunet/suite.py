@@ -65,6 +65,12 @@ class Plan:
         """What is said about this machine."""
         return MachineSettings(**{**self.suite.compute.model_dump(), **self.suite.data.model_dump()})
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """How tables and figures call each entry."""
+        entries = self.suite.methods.items()
+        return {key: entry.title or registry.methods()[entry.method or key].title for key, entry in entries}
+
     def write(self) -> None:
         """Write the settings files; those that say the same already keep their time, so nothing runs again."""
         for path, text in self.files.items():
@@ -107,7 +113,7 @@ def _run_settings(
         size=size,
         seed=seed,
         options=options.model_dump(mode="json"),
-        training=merged_training(method.recipe, suite.training, entry.training),
+        training=merged_training(method.recipe(options, size), suite.training, entry.training),
         perceptual=suite.perceptual if method.uses_perceptual(options) else None,
     )
     problem = method.problem(options, size)
@@ -182,7 +188,6 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
 def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
     """One small file per stage that holds just what that stage depends on (see docs/design.md)."""
     suite = plan.suite
-    titles = {key: entry.title or registry.methods()[entry.method or key].title for key, entry in suite.methods.items()}
     sections: dict[str, Any] = {
         "evaluation": suite.evaluation.model_dump(mode="json"),
         "cost": plan.networks.model_dump(mode="json"),
@@ -192,7 +197,7 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             "suite": plan.name,
             "command": f"snakemake --cores all --config suite={given_name}",
             "description": suite.description,
-            "titles": titles,
+            "titles": plan.titles,
             "measures": list(suite.evaluation.measures),
             "protocols": list(suite.evaluation.protocols),
             "datasets": {

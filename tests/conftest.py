@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.files import sha256_file
+from msgunet.method import Method, Phase
 from msgunet.registry import get_method, methods
 from msgunet.training import loop
+from msgunet.training.state import TrainingState
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -60,19 +63,22 @@ def make_data(folder: Path, width: int = 64, height: int = 64, train: int = 6, t
 
 NARROW = {
     "msgunet": {"width": 0.0625, "discriminator_width": 0.0625, "scales": 2},
-    "pix2pix": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4},
-    "pan": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4},
+    # Deep enough to have dropout.
+    "pix2pix": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 6},
+    # A margin that the distance stays below, so that the discriminator's term acts.
+    "pan": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4, "margin": 50},
     "pix2pixhd": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 2, "blocks": 1},
 }
+NARROW["pix2pixhd_local"] = NARROW["pix2pixhd"] | {"generator": "local", "coarse_epochs": 1, "freeze_epochs": 1}
 
-
-TRAINABLE = [name for name, method in methods().items() if method.trainable]
-LOCAL = {"generator": "local", "coarse_epochs": 1, "coarse_decay_epochs": 1, "freeze_epochs": 1}
+# A method by its name, and the other networks that a method has.
+METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd"}
+TRAINABLE = [name for name, method in METHOD_OF.items() if get_method(method).trainable]
 
 
 def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
-    """The settings of a narrow run on a prepared folder."""
-    cls = get_method(method)
+    """The settings of a narrow run, of a name in `METHOD_OF`, on a prepared folder."""
+    cls = get_method(METHOD_OF[method])
     options = cls.Options.model_validate(NARROW.get(method, {}) | changes.pop("options", {}))
     values = {
         "suite": "test",
@@ -81,7 +87,7 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
         "source_kind": "photo",
         "target_kind": "photo",
         "entry": method,
-        "method": method,
+        "method": METHOD_OF[method],
         "version": cls.version,
         "size": size,
         "seed": 0,
@@ -90,6 +96,17 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
         "perceptual": {"weights": "untrained", "width": 0.0625} if cls.uses_perceptual(options) else None,
     }
     return RunSettings.model_validate({**values, **changes})
+
+
+def through_phases(method: Method, state: TrainingState, training: TrainingSettings, count: int) -> Iterator[Phase]:
+    """The phase of each of `count` steps, evenly shared out; each begins before its first."""
+    phases, now = method.phases(training), None
+    for step in range(count):
+        phase = phases[step * len(phases) // count]
+        if phase is not now:
+            state.begin_phase(method, phase, resumed=False)
+        now = phase
+        yield phase
 
 
 def write_run(folder: Path, settings: RunSettings) -> Path:

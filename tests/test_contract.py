@@ -4,18 +4,18 @@ import copy
 
 import pytest
 import torch
-from conftest import NARROW, TRAINABLE, make_settings
+from conftest import METHOD_OF, NARROW, TRAINABLE, make_settings, through_phases
 
 from msgunet.config import Network, TrainingSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.evaluation.cost import counts
-from msgunet.inference import build_method, load_generator, save_generator
+from msgunet.inference import load_generator, save_generator
 from msgunet.losses import load_perceptual
-from msgunet.registry import methods
+from msgunet.registry import build_method, get_method
 from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
 
-METHODS = list(methods())
+METHODS = list(METHOD_OF)
 SIZES = [(64, 64), (128, 64), (64, 192)]
 
 
@@ -36,11 +36,12 @@ def state_of(name, size=(64, 64), **changes):
 
 
 def steps(name, count, **changes):
-    """Losses of some steps on one batch, and the state after them."""
-    _, method, state, perceptual = state_of(name, **changes)
-    sources, targets = batch(method, (64, 64))
+    """Losses of as many steps in each phase, on one batch, and the state after them."""
+    settings, method, state, perceptual = state_of(name, **changes)
+    pyramids = batch(method, (64, 64))
     losses = []
-    for _ in range(count):
+    for phase in through_phases(method, state, settings.training, count * len(method.phases(settings.training))):
+        sources, targets = (method.view(phase, images, "photo") for images in pyramids)
         found = _step(method, state, sources, targets, perceptual, 1e-3, None)
         losses.append({k: v.item() for k, v in found.items()})
         state.step += 1
@@ -61,7 +62,7 @@ def test_outputs_have_the_right_shapes_and_range(name, size):
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_a_size_that_does_not_fit_is_a_problem_with_a_size_that_does(name):
-    method = methods()[name]
+    method = get_method(METHOD_OF[name])
     options = method.Options.model_validate(NARROW.get(name, {}))
     stride = method.stride(options, (64, 64))
     if stride == 1:
@@ -73,13 +74,19 @@ def test_a_size_that_does_not_fit_is_a_problem_with_a_size_that_does(name):
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_a_step_changes_every_trainable_parameter(name):
-    _, _, state, _ = state_of(name)
-    before = [copy.deepcopy(n.state_dict()) for n in (state.generator, state.discriminator)]
-    _, after = steps(name, 1)
-    for old, network in zip(before, (after.generator, after.discriminator), strict=True):
-        same = [key for key, parameter in network.named_parameters() if torch.equal(old[key], parameter)]
-        assert same == []
+def test_a_step_of_each_phase_changes_every_trainable_parameter(name):
+    settings, method, state, perceptual = state_of(name)
+    networks = (state.generator, state.discriminator)
+    moved = [set(), set()]
+    for phase in through_phases(method, state, settings.training, len(method.phases(settings.training))):
+        before = [copy.deepcopy(network.state_dict()) for network in networks]
+        sources, targets = (method.view(phase, images, "photo") for images in batch(method, (64, 64)))
+        _step(method, state, sources, targets, perceptual, 1e-3, None)
+        for old, network, found in zip(before, networks, moved, strict=True):
+            now = {key for key, parameter in network.named_parameters() if not torch.equal(old[key], parameter)}
+            assert now, f"{phase.name} trains nothing"
+            found |= now
+    assert moved == [{key for key, _ in network.named_parameters()} for network in networks]
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -88,22 +95,17 @@ def test_the_generators_step_leaves_no_gradient_in_the_discriminator(name):
     sources, targets = batch(method, (64, 64))
     seen = []
 
-    def look(*_):
-        seen.append([p.grad is None for p in state.discriminator.parameters()])
+    def gradients():
+        return [None if p.grad is None else p.grad.clone() for p in state.discriminator.parameters()]
 
-    state.optimizers["generator"].register_step_pre_hook(look)
-    if not method.generator_first:
-        # The discriminator's own step comes before, and leaves its gradients: they must not change.
-        before = {}
-        state.optimizers["discriminator"].register_step_post_hook(
-            lambda *_: before.update({i: p.grad.clone() for i, p in enumerate(state.discriminator.parameters())})
-        )
+    state.optimizers["generator"].register_step_pre_hook(lambda *_: seen.append(gradients()))
+    # The discriminator's own step may come before, and leaves its gradients: they must not change.
+    before = [None] * len(list(state.discriminator.parameters()))
+    state.optimizers["discriminator"].register_step_post_hook(lambda *_: before.__setitem__(slice(None), gradients()))
     _step(method, state, sources, targets, perceptual, 1e-3, None)
     assert len(seen) == 1
-    if method.generator_first:
-        assert all(seen[0])
-    else:
-        assert all(torch.equal(before[i], p.grad) for i, p in enumerate(state.discriminator.parameters()))
+    expected = [None] * len(before) if method.generator_first else before
+    assert all(a is b or torch.equal(a, b) for a, b in zip(seen[0], expected, strict=True))
     assert all(p.requires_grad for p in state.discriminator.parameters())
 
 
@@ -153,7 +155,8 @@ def test_a_published_generator_comes_back_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_its_cost_can_be_counted(name):
     settings = make_settings("unused", name)
-    network = Network(entry=name, part="generator", method=name, size=(64, 64), options=settings.options, used=True)
-    row = counts(network)
-    assert row["parameters"] > 0
-    assert row["gmac_fvcore"] == pytest.approx(row["gmac"], rel=1e-3)
+    what = {"method": settings.method, "size": (64, 64), "options": settings.options, "used": True}
+    parts = ("generator", "discriminator")
+    generator, discriminator = (counts(Network(entry=name, part=part, **what)) for part in parts)
+    assert generator["gmac_fvcore"] == pytest.approx(generator["gmac"], rel=1e-3)
+    assert min(row[key] for row in (generator, discriminator) for key in ("parameters", "gmac")) > 0

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import NARROW, TRAINABLE, make_picture, make_settings, write_run
+from conftest import METHOD_OF, NARROW, ROOT, TRAINABLE, make_picture, make_settings, write_run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -16,7 +19,8 @@ from msgunet.data.manifest import read_manifest
 from msgunet.evaluation.cost import cost, counts
 from msgunet.evaluation.evaluate import ablate, evaluate, reduced_pyramid
 from msgunet.evaluation.metrics import measure
-from msgunet.registry import methods
+from msgunet.registry import get_method
+from msgunet.report.costs import on_the_papers_figures
 from msgunet.suite import load_plan
 from msgunet.training.loop import train
 
@@ -170,24 +174,23 @@ def test_a_reduced_source_holds_nothing_finer_than_its_scale():
 
 
 def describe(name, size, **options):
-    cls = methods()[name]
+    cls = get_method(METHOD_OF[name])
     values = cls.Options.model_validate(options).model_dump(mode="json")
-    return Network(entry=name, part="generator", method=name, size=size, options=values, used=True)
+    return Network(entry=name, part="generator", method=METHOD_OF[name], size=size, options=values, used=True)
 
 
 KNOWN_SKIPPED = {
-    *(
-        "add",
-        "add_",
-        "leaky_relu",
-        "leaky_relu_",
-        "tanh",
-        "pad",
-        "reflection_pad2d",
-        "instance_norm",
-        "ones",
-        "dropout",
-    ),
+    "add",
+    "add_",
+    "avg_pool2d",
+    "leaky_relu",
+    "leaky_relu_",
+    "tanh",
+    "pad",
+    "reflection_pad2d",
+    "instance_norm",
+    "ones",
+    "dropout",
 }
 
 
@@ -226,6 +229,38 @@ def test_the_papers_operations_come_out():
     assert ours["tflop"] == pytest.approx(1.28, abs=0.005)
     theirs = counts(describe("pix2pixhd", (2048, 1024), downsamplings=3, generator="global"))
     assert theirs["tflop"] == pytest.approx(3.33, abs=0.005)
+
+
+def test_the_paper_suites_counts_take_less_than_a_minute_and_say_what_the_figures_are(tmp_path):
+    out = tmp_path / "cost.csv"
+    code = (
+        "import sys; from msgunet.cli import main; from msgunet.evaluation.cost import _memory_mib; "
+        "status = main(sys.argv[1:]); print('MiB', _memory_mib('VmHWM')); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, "cost", "--suite", "paper", "--counts-only", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout.split()[-1]) < 4096, "a laptop's memory"
+    paper = {r["entry"]: float(r["paper_tflop"]) for r in read(out) if r["paper_tflop"]}
+    assert paper == {"msgunet": 1.28, "pix2pixhd_global": 3.32}
+    assert "its 1.28 TFLOP for MSG U-Net are our 1.28" in done.stdout
+    assert "global generator with three downsamplings, our 3.33" in done.stdout
+    assert "Pix2Pix-HD needs 1.17 TFLOP" in done.stdout
+    assert "measured at 2048×1024" in done.stdout
+    assert "latency_ms" not in read(out)[0]
+
+
+def test_a_suite_of_trivial_rows_has_no_cost(tmp_path, compute):
+    cost(NetworkList(networks=[]), tmp_path / "cost.csv", compute, counts_only=True)
+    assert read(tmp_path / "cost.csv") == []
+
+
+def test_other_networks_do_not_get_the_papers_figures(tmp_path, compute, monkeypatch):
+    monkeypatch.setattr("msgunet.evaluation.cost._fvcore_gmac", lambda _: (0.0, ""))
+    networks = [describe("msgunet", (2048, 1024), width=0.5), describe("pix2pixhd", (2048, 1024), generator="global")]
+    cost(NetworkList(networks=networks), tmp_path / "cost.csv", compute, counts_only=True)
+    frame = pd.read_csv(tmp_path / "cost.csv")
+    assert frame["paper_tflop"].isna().all()
+    assert on_the_papers_figures(frame) == []
 
 
 def test_cost_times_and_weighs(tmp_path, compute):

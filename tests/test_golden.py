@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRAINABLE, make_settings
+from conftest import TRAINABLE, make_settings, through_phases
 from PIL import Image
 
 from msgunet.data.pairs import pyramid, to_tensor
 from msgunet.files import write_csv
-from msgunet.inference import build_method
 from msgunet.losses import load_perceptual
+from msgunet.registry import build_method
 from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
 
@@ -29,7 +29,7 @@ def picture(name: str) -> torch.Tensor:
 
 
 def curve(name: str) -> list[dict[str, float]]:
-    """The losses of ten steps at batch 1, over the two pairs in turn."""
+    """The losses of ten steps at batch 1, over the two pairs in turn and all phases of the training."""
     settings = make_settings("unused", name)
     method = build_method(settings)
     state = TrainingState(method, settings, torch.device("cpu"))
@@ -38,9 +38,10 @@ def curve(name: str) -> list[dict[str, float]]:
     perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
     scales = method.scales(method.options, settings.size)
     rows = []
-    for step in range(10):
+    for step, phase in enumerate(through_phases(method, state, settings.training, 10)):
         torch.manual_seed(step)
-        sources, targets = (pyramid(picture(f"{step % 2}.{role}"), scales, "photo") for role in ("source", "target"))
+        pictures = (picture(f"{step % 2}.{role}") for role in ("source", "target"))
+        sources, targets = (method.view(phase, pyramid(image, scales, "photo"), "photo") for image in pictures)
         losses = _step(method, state, sources, targets, perceptual, 2e-4, None)
         state.step += 1
         rows.append({"step": step + 1, **{key: value.item() for key, value in losses.items()}})

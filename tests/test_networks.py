@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+import torchvision
 from conftest import TRAINABLE, make_settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
-from msgunet.inference import build_method
+from msgunet.config import PerceptualSettings
+from msgunet.errors import UserError
+from msgunet.files import sha256_file
 from msgunet.losses import VGG19Features, load_perceptual
 from msgunet.networks import MSGUNet, PatchGAN
+from msgunet.registry import build_method
 
 WIDTHS = (64, 64, 128, 256, 512, 512, 512, 512, 512)
 
@@ -112,7 +116,6 @@ def test_losses_reach_all_of_their_own_network_and_nothing_else(name):
     # A bias in front of a norm that takes the mean away has no gradient but rounding errors, but it has one.
     assert all(p.grad is not None for p in generator.parameters())
     assert sum(p.grad.abs().sum() for p in generator.parameters()) > 0
-    assert all(p.grad is None for p in discriminator.parameters())
     generator.zero_grad(set_to_none=True)
     discriminator.requires_grad_(True)
     detached = [o.detach() for o in outputs]
@@ -180,7 +183,7 @@ def test_pans_margin_term_alone_moves_the_discriminator_and_ends_at_the_margin()
 
 
 def test_patchgan_sees_70_pixels():
-    """Measured by changing pixels: one score changes with every pixel of a 70x70 square, and with none beyond it."""
+    """Measured by changing the pixels of one row and one column: 70 in a line move a score, none beyond them."""
     torch.manual_seed(0)
     network = PatchGAN(1, 4).double().eval()
     image = torch.rand(1, 1, 192, 192, dtype=torch.float64)
@@ -228,6 +231,87 @@ def test_what_the_paper_leaves_open_are_settings():
     other = build(odd_pixel="start").build_generator()
     other.load_state_dict(one.state_dict())
     assert not torch.allclose(one(x)[0], other(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "moves"),
+    [
+        ("adversarial", "cross_entropy", {"gan", "d_fake", "d_real"}),
+        ("vgg_layers", [0, 2], {"perceptual"}),
+        ("discriminator_weight", 1.0, {"d_fake", "d_real"}),
+    ],
+)
+def test_each_open_choice_moves_its_own_losses(option, value, moves):
+    _, generator, discriminator, sources, targets, perceptual = step_losses("msgunet")
+    outputs = [o.detach() for o in generator(sources)]
+
+    def terms(**options):
+        method = build_method(make_settings("unused", options=options))
+        arguments = (discriminator, sources, targets, outputs)
+        return method.generator_losses(*arguments, perceptual) | method.discriminator_losses(*arguments)
+
+    usual, other = terms(), terms(**{option: value})
+    assert {name for name in usual if usual[name] != other[name]} == moves
+
+
+def test_open_choices_of_initialisation_order_and_statistics():
+    method = build_method(
+        make_settings("unused", options={"init_std": 0.2, "generator_first": False, "test_statistics": "batch"})
+    )
+    assert not method.generator_first
+    generator = method.build_generator()
+    weights = torch.cat([p.flatten() for p in generator.parameters() if p.ndim == 4])
+    assert weights.std().item() == pytest.approx(0.2, rel=0.05)
+    method.prepare_inference(generator)
+    sources = [torch.rand(1, 3, 64 >> k, 64 >> k) for k in range(2)]
+    before = generator(sources)[0]
+    for layer in generator.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.running_mean is None
+    assert torch.isfinite(before).all()
+    assert "statistics of one picture" in method.conditions()
+
+
+@pytest.mark.parametrize("name", ["msgunet", "pix2pixhd"])
+def test_vgg_sees_each_target_once_a_step_and_without_gradient(name):
+    method, generator, discriminator, sources, targets, perceptual = step_losses(name)
+    seen = []
+    perceptual.features[1].register_forward_hook(lambda _, __, found: seen.append(found.requires_grad))
+    method.generator_losses(discriminator, sources, targets, generator(sources), perceptual)
+    scales = len(targets)
+    assert sorted(seen) == [False] * scales + [True] * scales
+
+
+def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
+    theirs = torchvision.models.vgg19(weights=None)
+    path = tmp_path / "vgg19.pth"
+    torch.save(theirs.state_dict(), path)
+    settings = PerceptualSettings()
+    with pytest.raises(UserError, match="expected one that begins dcbb9e9d"):
+        load_perceptual(settings, path)
+    with pytest.raises(UserError, match="are not at"):
+        load_perceptual(settings, tmp_path / "missing.pth")
+    monkeypatch.setattr("msgunet.losses.VGG19_SHA256_START", sha256_file(path)[:8])
+    ours = load_perceptual(settings, path)
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    normalised = torchvision.transforms.functional.normalize(
+        image * 0.5 + 0.5, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+    with torch.inference_mode():
+        assert torch.allclose(ours(image)[-1], theirs.features[:36](normalised), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "std"), [("msgunet", 0.02), ("pix2pix", 0.02), ("pan", 0.02), ("pix2pixhd", 0.02)])
+def test_initialisation_is_the_published_one(name, std):
+    method = build_method(make_settings("unused", name))
+    for network in (method.build_generator(), method.build_discriminator()):
+        layers = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+        weights = torch.cat([layer.weight.flatten() for layer in layers])
+        assert weights.std().item() == pytest.approx(std, rel=0.1)
+        assert weights.mean().item() == pytest.approx(0, abs=std / 10)
+        biases = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        # Pix2Pix-HD's published code leaves torch's own biases.
+        assert biases.any() == (name == "pix2pixhd")
 
 
 def test_sums_or_means_over_layers_and_scales():

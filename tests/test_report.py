@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from msgunet.report.collect import published
+from msgunet.published import published
 from msgunet.report.figures import _rebin
 from msgunet.report.render import Table
 from msgunet.report.tables import bootstrap

@@ -32,7 +32,7 @@ def problems_of(folder: Path, suite: dict | str) -> list[str]:
     return list(caught.value.problems)
 
 
-@pytest.mark.parametrize("name", ["paper", "demo", "tiny"])
+@pytest.mark.parametrize("name", [path.stem for path in CONFIG.glob("*.yaml")])
 def test_shipped_suites_load(name):
     load_plan.cache_clear()
     assert load_plan(name).runs

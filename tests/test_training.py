@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import LOCAL, TRAINABLE, make_settings, train, write_run
+from conftest import TRAINABLE, make_settings, train, write_run
 from PIL import Image
 
 from msgunet.cli import main
@@ -10,14 +10,15 @@ from msgunet.config import TrainingSettings
 from msgunet.data.pairs import PairDataset
 from msgunet.errors import UserError
 from msgunet.inference import load_generator
-from msgunet.method import Phase
+from msgunet.method import Phase, schedule_label
+from msgunet.registry import build_method
 from msgunet.training import loop
 from msgunet.training.loop import Schedule
 
 
 def test_a_training_writes_what_it_says(tmp_path, data, compute):
     folder = tmp_path / "run"
-    train(folder, make_settings(data, training=TrainingSettings(epochs=2, decay_epochs=1, batch_size=2)), compute)
+    train(folder, make_settings(data, training=TrainingSettings(epochs=1, decay_epochs=2, batch_size=2)), compute)
     rows = (folder / "history.csv").read_text().splitlines()
     assert rows[0].startswith("step,epoch,learning_rate,seconds,")
     assert {"gan", "features", "perceptual", "d_fake", "d_real"} <= set(rows[0].split(","))
@@ -121,19 +122,81 @@ def test_training_on_a_gpu(tmp_path, data, compute, name):
     assert load_generator(tmp_path / "run" / "generator.safetensors", torch.device("cuda"))
 
 
-def test_the_schedule_is_constant_then_linear_in_each_phase():
-    schedule = Schedule([Phase("a", 2, 1), Phase("b", 0, 3)], 1.0)
+@pytest.mark.parametrize(
+    ("decay_from", "rates"),
+    [
+        # Pix2Pix, counted from 0: 1 - max(0, epoch + 1 - constant) / (decay + 1).
+        ("first", [1, 1, 1 / 2, 3 / 4, 2 / 4, 1 / 4]),
+        # Pix2Pix-HD takes 1 / decay off after each epoch beyond the constant ones.
+        ("second", [1, 1, 1, 1, 2 / 3, 1 / 3]),
+    ],
+)
+def test_the_schedule_is_constant_then_linear_in_each_phase(decay_from, rates):
+    training = TrainingSettings(learning_rate=1, decay_from=decay_from)
+    schedule = Schedule([Phase("a", 2, 1), Phase("b", 0, 3)], training)
     found = [schedule.at(epoch) for epoch in range(schedule.length)]
     assert [(phase.name, epoch) for phase, epoch, _ in found] == [("a", i) for i in range(3)] + [
         ("b", i) for i in range(3)
     ]
-    assert [rate for *_, rate in found] == pytest.approx([1, 1, 0.5, 0.75, 0.5, 0.25])
+    assert [rate for *_, rate in found] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "options"),
+    [
+        ("pix2pix", "discriminator", {}),
+        ("pan", "discriminator", {}),
+        ("pix2pixhd", "generator", {}),
+        ("msgunet", "generator", {}),
+        ("msgunet", "discriminator", {"generator_first": False}),
+    ],
+)
+def test_the_order_of_updates(tmp_path, data, compute, monkeypatch, name, first, options):
+    order, update = [], loop._update
+
+    def watch(optimizer, losses, *rest):
+        order.append("discriminator" if "d_real" in losses else "generator")
+        update(optimizer, losses, *rest)
+
+    monkeypatch.setattr(loop, "_update", watch)
+    train(tmp_path / "run", make_settings(data, name, options=options), compute)
+    assert order[0] == first
+    assert order[:-2] == order[2:]
+
+
+def test_pix2pix_keeps_dropout_and_batch_statistics_at_test_time():
+    method = build_method(make_settings("unused", "pix2pix"))
+    generator = method.build_generator()
+    method.prepare_inference(generator)
+    layers = [m for m in generator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert layers
+    assert all(layer.running_mean is None and layer.running_var is None for layer in layers)
+    source = torch.rand(1, 3, 64, 64)
+    one, same, other = (torch.manual_seed(seed) and generator([source])[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert method.conditions().startswith("dropout and batch statistics")
+    shallow = build_method(make_settings("unused", "pix2pix", options={"downsamplings": 4}))
+    assert shallow.conditions().startswith("batch statistics")
+
+
+def test_published_schedules():
+    def phases(method, **options):
+        settings = make_settings("unused", method, training=TrainingSettings(), options=options)
+        method = build_method(settings)
+        recipe = TrainingSettings(**method.recipe(method.options, method.size))
+        return schedule_label(method.phases(recipe)), recipe.decay_from, recipe.flip, recipe.jitter
+
+    assert phases("pix2pix") == ("100 + 100 epochs", "first", True, 8)
+    assert phases("pix2pixhd") == ("100 + 100 epochs", "second", True, 0)
+    local = phases("pix2pixhd", generator="local")
+    assert local[0] == "100 + 100 epochs coarse, 10 + 0 epochs with the global part frozen, 40 + 50 epochs fine"
 
 
 def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
     """First the global part alone at half the size, then the enhancer alone, then both; the head is not published."""
-    settings = make_settings(data, "pix2pixhd", options=LOCAL, training=TrainingSettings(epochs=2, decay_epochs=0))
-    seen, original = [], loop._step
+    settings = make_settings(data, "pix2pixhd_local", training=TrainingSettings(epochs=2, decay_epochs=1))
+    seen, optimizers, original = [], {"generator": [], "discriminator": []}, loop._step
 
     def watch(method, state, sources, targets, *rest):
         def parts():
@@ -141,6 +204,9 @@ def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
             names = ("coarse.1.weight", "coarse_head.1.weight", "entry.1.weight")
             return [weights[name].detach().clone() for name in names]
 
+        for network, found in optimizers.items():
+            if state.optimizers[network] not in found:
+                found.append(state.optimizers[network])
         before = parts()
         losses = original(method, state, sources, targets, *rest)
         moved = [not torch.equal(a, b) for a, b in zip(before, parts(), strict=True)]
@@ -150,6 +216,7 @@ def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
     monkeypatch.setattr(loop, "_step", watch)
     train(tmp_path / "run", settings, compute)
     coarse, frozen, fine = (32, 1, True, True, False), (64, 2, False, False, True), (64, 2, True, False, True)
-    assert seen == [coarse] * 12 + [frozen] * 6 + [fine] * 6
+    assert seen == [coarse] * 18 + [frozen] * 6 + [fine] * 12
+    assert {name: len(found) for name, found in optimizers.items()} == {"generator": 3, "discriminator": 2}
     model = load_generator(tmp_path / "run" / "generator.safetensors", torch.device("cpu"))
     assert not [name for name in model.network.state_dict() if "head" in name]

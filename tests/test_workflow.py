@@ -31,7 +31,8 @@ def copy_checkout(folder: Path) -> Path:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
     (folder / "results").mkdir()
-    shutil.copytree(ROOT / "results" / "published", folder / "results" / "published")
+    for name in ("published", "measured"):
+        shutil.copytree(ROOT / "results" / name, folder / "results" / name)
     return folder
 
 

@@ -18,22 +18,24 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
 from msgunet.errors import UserError
-from msgunet.files import write_csv
+from msgunet.files import atomic
 from msgunet.inference import pick_device
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
 from msgunet.provenance import facts
-from msgunet.registry import get_method
+from msgunet.published import with_paper_cost
+from msgunet.registry import build_method
 
 
 def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only: bool = False) -> None:
-    """Write one row per network and size; timed are the generators."""
+    """Write one row per network and size, with the paper's figures where it has them; timed are the generators."""
     device = pick_device(compute)
     rows = []
     for network in networks.networks:
@@ -46,13 +48,15 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
         print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
     environment = facts(device, compute.threads)
     environment["versions"] = " ".join(f"{k}={v}" for k, v in environment["versions"].items())
-    write_csv(out, [{**row, **environment} for row in rows])
+    # A suite of trivial rows only has no networks.
+    frame = with_paper_cost(pd.DataFrame(rows).assign(**environment)) if rows else pd.DataFrame()
+    with atomic(out) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def build(network: Network) -> tuple[Method, nn.Module]:
     """The method and its generator in evaluation mode, as `network` describes them."""
-    cls = get_method(network.method)
-    method = cls(cls.Options.model_validate(network.options), network.size)
+    method = build_method(network)
     return method, method.build_generator().eval()
 
 
@@ -106,7 +110,7 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
     fits = (f for f in range(1, common + 1) if common % f == 0 and min(full) // f >= 2 * stride)
     factor = max(fits, default=1)
     small = (full[0] // factor, full[1] // factor)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(generator, (_pyramid(scales, small),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

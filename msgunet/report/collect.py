@@ -1,4 +1,4 @@
-"""Read what has been measured: runs, ablations, cost, gradients; and the paper's own numbers."""
+"""Read what has been measured: runs, ablations, cost, gradients."""
 
 import json
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from msgunet.config import RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.errors import UserError
 from msgunet.files import read_settings
-from msgunet.method import perceptual_label
-
-PUBLISHED = Path(__file__).resolve().parent.parent.parent / "results" / "published"
+from msgunet.method import perceptual_label, schedule_label
 
 
 @dataclass(frozen=True)
@@ -96,17 +94,26 @@ class Collection:
     def run_conditions(self, runs: list[Run]) -> str:
         """One sentence about a row's training."""
         settings = runs[0].settings
-        method = registry.get_method(settings.method)
-        own = method(method.Options.model_validate(settings.options), settings.size).conditions()
+        method = registry.build_method(settings)
         if not method.trainable:
             return f"{runs[0].title}: nothing to train"
         training = settings.training
         parts = [
-            f"{training.epochs} + {training.decay_epochs} epochs",
+            schedule_label(method.phases(training)),
             f"batch {training.batch_size}",
             f"learning rate {training.learning_rate:g}",
-            f"width {settings.options.get('width', 1):g}",
         ]
+        if training.decay_epochs:
+            parts.append(f"falling from the {training.decay_from} decay epoch on")
+        adam = (training.beta1, training.beta2)
+        if adam != (0.5, 0.999):
+            parts.append("Adam's betas {:g} and {:g}".format(*adam))
+        usual = method.Options().model_dump(mode="json")
+        parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != usual.get(key)]
+        if training.flip:
+            parts.append("mirrored at random")
+        if training.jitter:
+            parts.append(f"moved at random ({training.jitter} pixels)")
         if training.ema:
             parts.append(f"average of the generator's weights (decay {training.ema:g})")
         if settings.perceptual is not None:
@@ -114,7 +121,7 @@ class Collection:
         facts = runs[0].facts()
         if facts:
             parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
-        return f"{runs[0].title}: " + ", ".join([*parts, own] if own else parts)
+        return f"{runs[0].title}: " + ", ".join(filter(None, [*parts, method.conditions()]))
 
     def environment(self) -> str:
         """One sentence about software and device, of all runs that are done."""
@@ -129,6 +136,5 @@ class Collection:
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in found.items() if values)
 
 
-def published(name: str) -> pd.DataFrame:
-    """A table of the paper's own numbers: `table1`, `table2`, `table3` or `complexity`."""
-    return pd.read_csv(PUBLISHED / f"{name}.csv")
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

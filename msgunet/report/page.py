@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from msgunet import registry
 from msgunet.files import write_text
-from msgunet.report.collect import Collection, published
+from msgunet.published import published
+from msgunet.report.collect import Collection
 from msgunet.report.render import Table
 from msgunet.report.tables import build_tables
 
@@ -59,7 +60,7 @@ def _paper_tables() -> list[Table]:
         ("table3", "The paper's Table 3 (SSIM)"),
         ("complexity", "The paper's complexity figures"),
     ):
-        frame = published(name).drop(columns=["table", "method", "entry", "place"], errors="ignore")
+        frame = published(name).drop(columns=["table", "method", "parameters", "place"], errors="ignore")
         rows = [["–" if pd.isna(value) else str(value) for value in row] for row in frame.itertuples(index=False)]
         columns = [column.replace("_", " ") for column in frame.columns]
         tables.append(Table(name, title, columns, rows, [], f"results/published/{name}.csv"))

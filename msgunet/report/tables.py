@@ -1,4 +1,4 @@
-"""Table 1, the ablation tables (2 and 3) and the cost table, with the paper's numbers beside ours."""
+"""Table 1 and the ablation tables (2 and 3), with the paper's numbers beside ours, and all tables as files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 
 from msgunet.files import atomic, write_text
-from msgunet.registry import get_method
-from msgunet.report.collect import Collection, Run, published
+from msgunet.method import schedule_label
+from msgunet.published import published
+from msgunet.registry import build_method, get_method
+from msgunet.report.collect import Collection, Run
+from msgunet.report.costs import cost_table
 from msgunet.report.render import Table
 
 NOT_YET = "not yet"
@@ -46,10 +49,12 @@ def build_tables(collection: Collection) -> Tables:
     results = [_table1_part(collection, *map(str, key), part.reset_index(drop=True)) for key, part in parts]
     ablation_frame, ablation = ablation_tables(collection)
     frames = {"table1": summary, "ablation": ablation_frame}
-    cost = collection.cost()
+    cost, of_cost = collection.cost(), []
     if cost is not None:
-        frames["cost"] = _with_paper_cost(cost, collection.suite)
-    return Tables(results, ablation, [] if cost is None else [cost_table(collection, frames["cost"])], frames)
+        frames["cost"] = cost.assign(suite=collection.suite)
+        command = collection.command("tables/cost.csv")
+        of_cost.append(cost_table(frames["cost"], collection.titles, command))
+    return Tables(results, ablation, of_cost, frames)
 
 
 def write_tables(settings_file: Path, results: Path) -> None:
@@ -126,10 +131,10 @@ def _measured(runs: list[Run], protocol: str, measures: list[str], resamples: in
 
 def _columns(collection: Collection, runs: list[Run]) -> dict:
     settings, facts = runs[0].settings, runs[0].facts()
+    method = build_method(settings)
     return {
         "suite": collection.suite,
-        "epochs": settings.training.epochs,
-        "decay_epochs": settings.training.decay_epochs,
+        "epochs": schedule_label(method.phases(settings.training)) if method.trainable else "",
         "perceptual": settings.perceptual.weights if settings.perceptual else "",
         "device": facts.get("device", ""),
         "torch": facts.get("versions", {}).get("torch", ""),
@@ -156,7 +161,14 @@ def _table1_part(collection: Collection, dataset: str, protocol: str, part: pd.D
                 cells.append("–" if pd.isna(value) else f"{value:.2f}")
         rows.append(cells)
     notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _FLAT]
-    if not with_paper:
+    if with_paper:
+        notes.append("the paper's numbers stand beside every row of their method and size, whatever its settings")
+        if (part["width"] == 2048).any():
+            notes.append(
+                "the paper does not say which generator its Pix2Pix-HD is; its 3.32 TFLOP are the global generator's "
+                "with three downsamplings, without the local enhancer"
+            )
+    else:
         notes.append(f"the paper has no numbers for {dataset} at these sizes in this protocol")
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
@@ -228,71 +240,3 @@ def _ablation_grid(collection: Collection, dataset: str, runs: list[Run], mean: 
     title = f"Tables 2 and 3, {runs[0].title} on {dataset}: input against output resolution (SSIM)"
     command = collection.command("tables/ablation.csv")
     return Table(f"ablation_{dataset}_{settings.entry}", title, columns, rows, notes, command)
-
-
-def _with_paper_cost(frame: pd.DataFrame, suite: str) -> pd.DataFrame:
-    """Add the paper's figures, which are for whole generators at 2048×1024."""
-    paper = published("complexity")[["entry", "width", "height", "tflop", "memory_gb"]]
-    paper = paper.rename(columns={"tflop": "paper_tflop", "memory_gb": "paper_memory_gb"}).assign(part="generator")
-    frame = frame.merge(paper, "left", ["entry", "part", "width", "height"])
-    frame.insert(0, "suite", suite)
-    return frame
-
-
-def cost_table(collection: Collection, frame: pd.DataFrame) -> Table:
-    """The cost of every network, with the paper's figures beside ours, and what to think of them."""
-    titles = {**collection.titles, "vgg19": "VGG-19"}
-    timed = "latency_ms" in frame
-    with_paper = frame["paper_tflop"].notna().any()
-    columns = ["Network", "Part", "Size", "Parameters", "GMAC", "TFLOP"]
-    columns += ["paper"] if with_paper else []
-    columns += ["Time (ms)", "quartiles", "Memory (MiB)"] if timed else []
-    rows = []
-    for _, row in frame.iterrows():
-        size = f"{row['width']}×{row['height']}"
-        cells = [
-            titles.get(row["entry"], row["entry"]),
-            row["part"],
-            size if row["used"] else f"({size})",
-            f"{row['parameters']:,}",
-        ]
-        cells += [f"{row['gmac']:.3f}", f"{row['tflop']:.3g}"]
-        if with_paper:
-            cells.append("–" if pd.isna(row["paper_tflop"]) else f"{row['paper_tflop']:.2f}")
-        if timed and row["part"] == "generator":
-            cells += [f"{row['latency_ms']:.1f}", f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"]
-            cells.append(f"{row['peak_memory_mib']:.0f}")
-        rows.append(cells + ["–"] * (len(columns) - len(cells)))
-    notes = [*_on_the_papers_figures(frame)]
-    notes += [
-        "every generator at every size of the suite that it can be built for; in brackets: not used by the suite",
-        "one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
-        "fvcore too (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
-        f"device {frame['device'].iloc[0]}, CPU threads: {frame['threads'].iloc[0]}, fp32; {frame['versions'].iloc[0]}",
-        f"commit {frame['commit'].iloc[0]}",
-    ]
-    if timed:
-        how = f"median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
-        notes.insert(-2, f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}")
-    title = "Cost of the networks at the suite's sizes"
-    return Table("cost", title, columns, rows, notes, collection.command("tables/cost.csv"))
-
-
-def _on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
-    """In words what the counts say about the paper's 1.28 and 3.32 TFLOP, where the suite has both networks."""
-    generators = frame[(frame["part"] == "generator") & (frame["width"] == 2048) & (frame["height"] == 1024)]
-    tflop = generators.set_index("entry")["tflop"].to_dict()
-    if not {"msgunet", "pix2pixhd", "pix2pixhd_global"} <= tflop.keys():
-        return []
-    ours, whole, part = tflop["msgunet"], tflop["pix2pixhd"], tflop["pix2pixhd_global"]
-    return [
-        "the paper's complexity figures are FLOP, two for each MAC: its 1.28 TFLOP for MSG U-Net are our "
-        f"{ours:.2f}; its 3.32 for Pix2Pix-HD are the global generator with three downsamplings, our {part:.2f}",
-        f"with the local enhancer that its authors publish for 2048×1024, Pix2Pix-HD needs {whole:.2f} TFLOP, "
-        f"{whole / ours:.2f} times MSG U-Net's: the paper's '2.5 times cheaper' ({part / ours:.1f} by our counts) "
-        "holds against the global generator only; it also gives 4 GB against 8 GB of memory and 2.5 times the time",
-    ]
-
-
-def _skipped(frame: pd.DataFrame) -> str:
-    return ", ".join(sorted({op for text in frame["fvcore_skipped"].dropna() for op in str(text).split()}))

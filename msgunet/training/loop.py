@@ -5,7 +5,7 @@ import copy
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from msgunet.config import ComputeSettings, RunSettings
+from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
 from msgunet.data.pairs import (
     PairDataset,
     PairTensors,
@@ -27,10 +27,11 @@ from msgunet.data.pairs import (
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import read_settings, write_csv, write_json
-from msgunet.inference import build_method, pick_device, save_generator
+from msgunet.inference import pick_device, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
 from msgunet.provenance import facts
+from msgunet.registry import build_method
 from msgunet.training.checkpoint import load_checkpoint
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
@@ -94,7 +95,7 @@ def _train(
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
-    schedule = Schedule(method.phases(training), training.learning_rate)
+    schedule = Schedule(method.phases(training), training)
     epochs = schedule.length
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
     total = epochs * per_epoch
@@ -117,12 +118,10 @@ def _train(
         for batch in loader:
             epoch, position = divmod(state.step, per_epoch)
             phase, phase_epoch, rate = schedule.at(epoch)
-            if position == 0 or state.step == first_step:
-                for network in filter(None, (state.generator, state.average)):
-                    method.begin_epoch(phase, phase_epoch, network, state.discriminator)
-                if position == 0 and phase_epoch == 0 and epoch > 0:
-                    state.new_optimizers()
-            sources, targets = (method.view(phase, images) for images in _pyramids(batch, method, settings, device))
+            starts = position == 0 and phase_epoch == 0
+            if starts or state.step == first_step:
+                state.begin_phase(method, phase, resumed=not starts)
+            sources, targets = _pyramids(batch, method, phase, settings, device)
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
@@ -171,30 +170,37 @@ def _publish(
 
 
 def _pyramids(
-    batch: PairTensors, method: Method, settings: RunSettings, device: torch.device
+    batch: PairTensors, method: Method, phase: Phase, settings: RunSettings, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
+    """Sources and targets as a phase of the method works on them."""
     scales = method.scales(method.options, settings.size)
-    kinds = (settings.source_kind, settings.target_kind)
-    source, target = (
-        normalise(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        for images in batch
-    )
-    return pyramid(source, scales, kinds[0]), pyramid(target, scales, kinds[1])
+
+    def prepared(images: Tensor, kind: str) -> list[Tensor]:
+        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        return method.view(phase, pyramid(images, scales, kind), kind)
+
+    return prepared(batch.source, settings.source_kind), prepared(batch.target, settings.target_kind)
 
 
 class Schedule:
-    """The phases of a training one after another: constant learning rate, then linear towards zero, epoch by epoch."""
+    """The phases of a training one after another: constant learning rate, then linear towards zero, epoch by epoch.
 
-    def __init__(self, phases: Sequence[Phase], rate: float) -> None:
-        self._phases, self._rate = phases, rate
+    In epoch k of d decay epochs, counted from 0, the rate is 1 - (k + 1) / (d + 1) of the full one for Pix2Pix and
+    1 - k / d for Pix2Pix-HD, as in their published code (`TrainingSettings.decay_from`).
+    """
+
+    def __init__(self, phases: Sequence[Phase], training: TrainingSettings) -> None:
+        self._phases, self._training = phases, training
         self.length = sum(phase.length for phase in phases)
 
     def at(self, epoch: int) -> tuple[Phase, int, float]:
         """The phase of an epoch, the epoch within it, and the learning rate."""
         for phase in self._phases:
             if epoch < phase.length:
-                falling = max(0, epoch - phase.epochs + 1)
-                return phase, epoch, self._rate * (1 - falling / (phase.decay_epochs + 1))
+                lead = 1 if self._training.decay_from == "first" else 0
+                falling = max(0, epoch - phase.epochs + lead)
+                factor = 1 - falling / (phase.decay_epochs + lead) if falling else 1
+                return phase, epoch, self._training.learning_rate * factor
             epoch -= phase.length
         raise IndexError("the training has ended")
 
@@ -220,16 +226,26 @@ def _step(
         return losses
 
     def update_generator() -> dict[str, Tensor]:
-        state.discriminator.requires_grad_(False)
-        losses = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
-        _update(state.optimizers["generator"], losses, rate, state.step, recorder and recorder.hook(state))
-        state.discriminator.requires_grad_(True)
+        with _frozen(state.discriminator):
+            losses = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
+            _update(state.optimizers["generator"], losses, rate, state.step, recorder and recorder.hook(state))
         return losses
 
     if method.generator_first:
         return {**update_generator(), **update_discriminator()}
     of_discriminator = update_discriminator()
     return {**update_generator(), **of_discriminator}
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Without gradients for the parameters that have them now."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in parameters:
+        parameter.requires_grad_(True)
 
 
 def _update(
@@ -261,8 +277,7 @@ class _Sample:
         network = copy.deepcopy(generator)
         method.prepare_inference(network)
         with torch.random.fork_rng():
-            both = _pyramids(PairTensors(*self._batch), method, self._settings, device)
-            sources, targets = (method.view(phase, images) for images in both)
+            sources, targets = _pyramids(PairTensors(*self._batch), method, phase, self._settings, device)
             outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
         save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from msgunet.config import RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash
-from msgunet.method import Method
+from msgunet.method import Method, Phase
 from msgunet.training.checkpoint import KEEP, save_checkpoint
 
 
@@ -29,20 +30,27 @@ class TrainingState:
         self.generator = method.build_training_generator().to(device, memory_format=torch.channels_last)
         self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
         self._training = settings.training
-        self.new_optimizers()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.renew_optimizers(("generator", "discriminator"))
         self.average = copy.deepcopy(self.generator) if settings.training.ema else None
         self.step = 0
         self.seconds = 0.0
         self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
         self.gradients: list[dict[str, Any]] = []
 
-    def new_optimizers(self) -> None:
-        """Adam for both networks, without memory of steps before."""
+    def renew_optimizers(self, names: Sequence[str]) -> None:
+        """Adam for these networks, without memory of steps before."""
         betas = (self._training.beta1, self._training.beta2)
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), self._training.learning_rate, betas, fused=True)
-            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
-        }
+        for name in names:
+            parameters = getattr(self, name).parameters()
+            self.optimizers[name] = torch.optim.Adam(parameters, self._training.learning_rate, betas, fused=True)
+
+    def begin_phase(self, method: Method, phase: Phase, resumed: bool) -> None:
+        """Set the networks to a phase of the training; unless it is only gone on with, also renew its optimisers."""
+        for network in filter(None, (self.generator, self.average)):
+            method.begin_phase(phase, network, self.discriminator)
+        if not resumed:
+            self.renew_optimizers(phase.fresh)
 
     def published(self) -> nn.Module:
         """The generator that is kept: the average of the weights where the suite asks for one."""

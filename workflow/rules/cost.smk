@@ -15,4 +15,4 @@ rule cost:
         compute=compute,
     shell:
         "exec python -m msgunet cost --settings {input.settings:q} --compute {params.compute:q} --out {output:q}"
-        " 2> {log:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,23 @@
+"""The paper's own numbers, in `results/published`."""
+
+from pathlib import Path
+
+import pandas as pd
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
+
+
+def published(name: str) -> pd.DataFrame:
+    """A table of the paper's own numbers: `table1`, `table2`, `table3` or `complexity`."""
+    return pd.read_csv(PUBLISHED / f"{name}.csv")
+
+
+def with_paper_cost(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the paper's complexity figures to the generators that have them.
+
+    A network is known by its method, size and number of parameters, not by its name in a suite: a variant does not get
+    the figures of another network.
+    """
+    paper = published("complexity").drop(columns=["place", "title"]).assign(part="generator")
+    figures = {"tflop": "paper_tflop", "memory_gb": "paper_memory_gb", "relative_time": "paper_relative_time"}
+    return frame.merge(paper.rename(columns=figures), "left", ["method", "part", "width", "height", "parameters"])
