@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgunet
-from msgunet.config import EvaluationSettings, MachineSettings, NetworkList
+from msgunet.config import ARCHIVES, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.files import read_settings
 
@@ -70,14 +70,24 @@ def parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
     check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
 
-    prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
-    path(prepare, "--settings", "dataset.json of a plan")
-    path(prepare, "--out", "folder for pictures and manifest.csv")
-    prepare.add_argument("--mirror", type=Path, metavar="PATH", help="folder that holds the archives")
-    compute(prepare)
+    data = verb("data", _data, "Show every data set: where it is, its state and licence, and what is missing.")
+    data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared pictures")
+    data.add_argument("name", nargs="?", help="the data set to check")
+    compute(data)
 
-    vgg19 = verb("vgg19", _vgg19, "Download VGG-19's ImageNet weights (548 MB) and check them.")
-    path(vgg19, "--out", "file to write")
+    fetch = verb("fetch", _fetch, "Download published files and check them; what is there already stays.")
+    fetch.add_argument("name", nargs="+", help="data sets, files by their name, or vgg19 (ImageNet weights, 548 MB)")
+    path(fetch, "--out", f"folder (default: {ARCHIVES})", False)
+    compute(fetch)
+
+    prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
+    prepare.add_argument("name", nargs="?", help="a data set, with its usual settings; for others: --settings")
+    path(prepare, "--settings", "dataset.json of a plan", False)
+    path(prepare, "--out", "folder for pictures and manifest.csv")
+    path(prepare, "--mirror", f"folder that holds the archives (default: {ARCHIVES})", False)
+    prepare.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="default: the paper's")
+    prepare.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="default: all cores")
+    compute(prepare)
 
     train = verb("train", _train, "Train one run, going on from its newest checkpoint.")
     path(train, "--run", "run.json: the run's resolved settings")
@@ -143,15 +153,38 @@ def _check(options: Any) -> None:
 
 
 def _prepare(options: Any) -> None:
+    from msgunet import registry
     from msgunet.data.prepare import prepare
 
-    prepare(options.settings, options.out, options.mirror or Path(_machine(options).mirror))
+    if (options.name is None) == (options.settings is None):
+        raise UserError("say either the name of a data set or --settings dataset.json")
+    if options.settings is not None:
+        settings = read_settings(options.settings, DataSetSettings)
+    else:
+        cls = registry.get_dataset(options.name)
+        usual = cls.Options().model_dump(mode="json")
+        size = options.size or cls.usual_size
+        settings = DataSetSettings(kind=options.name, version=cls.version, size=size, options=usual)
+    archives = options.mirror or _machine(options).archives(settings.kind)[0]
+    prepare(settings, options.out, archives, options.threads)
 
 
-def _vgg19(options: Any) -> None:
-    from msgunet.losses import download_vgg19
+def _fetch(options: Any) -> None:
+    from msgunet.data.fetch import fetch, published
 
-    download_vgg19(options.out)
+    # All names are looked up before the first is downloaded.
+    for remote in [remote for name in options.name for remote in published(name, _machine(options))]:
+        fetch(remote, options.out or ARCHIVES)
+
+
+def _data(options: Any) -> None:
+    from msgunet.data.overview import check_data, overview
+
+    if options.action and not options.name:
+        raise UserError("say which data set to check: msgunet data check NAME")
+    machine = _machine(options)
+    for line in check_data(options.name, machine) if options.action else overview(machine):
+        print(line)
 
 
 def _train(options: Any) -> None:

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msgunet.config import PerceptualSettings
+from msgunet.data.fetch import VGG19, check_file
 from msgunet.errors import UserError
-from msgunet.files import sha256_file
 from msgunet.networks import scaled
 
-VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-VGG19_SHA256_START = "dcbb9e9d"
 _VGG19_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)  # 0: pool
 VGG19_CONVOLUTIONS = 16
 
@@ -81,20 +79,6 @@ class VGG19Features(nn.Module):
         return found
 
 
-def download_vgg19(path: Path) -> None:
-    """Download torchvision's ImageNet weights of VGG-19; the file appears only when its hash is right.
-
-    Raises:
-        UserError: the server cannot be reached, or sends something else.
-
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(VGG19_URL, str(path), hash_prefix=VGG19_SHA256_START)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{VGG19_URL}: {error}; download it by hand and set data.vgg19 to the file") from error
-
-
 def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Features:
     """VGG-19 as the suite asks for it.
 
@@ -116,9 +100,8 @@ def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Feature
         return network
     if not weights.is_file():
         raise UserError(f"the VGG-19 weights are not at {weights}; put torchvision's vgg19-dcbb9e9d.pth there")
-    digest = sha256_file(weights)
-    if not digest.startswith(VGG19_SHA256_START):
-        raise UserError(f"{weights} has the SHA-256 {digest}, expected one that begins {VGG19_SHA256_START}")
+    if problem := check_file(weights, VGG19):
+        raise UserError(f"{weights}: {problem}")
     state = torch.load(weights, map_location="cpu", weights_only=True)
     network = VGG19Features()
     network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")})

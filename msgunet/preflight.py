@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from msgunet import registry
 from msgunet.config import MachineSettings
 from msgunet.errors import UserError
 from msgunet.suite import Plan
@@ -19,9 +18,8 @@ def check(plan: Plan) -> None:
     missing = []
     unprepared = [data for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for data in unprepared:
-        cls = registry.datasets()[data.kind]
-        options = cls.Options.model_validate(data.entry.options)
-        missing += cls(options, data.entry.size, Path(plan.machine.mirror)).missing()
+        dataset, downloads = plan.dataset(data)
+        missing += dataset.missing(downloads)
     # What is done already needs neither GPU nor disk: tables can be made again anywhere.
     if any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
         missing += _gpu(plan)

@@ -96,6 +96,14 @@ def get_method(name: str) -> type["Method"]:
     return known[name]
 
 
+def get_dataset(name: str) -> type["DataSet"]:
+    """The data set called `name`, or a UserError with the nearest right name."""
+    known = datasets()
+    if name not in known:
+        raise UserError(f"unknown data set '{name}': {nearest(name, list(known))}")
+    return known[name]
+
+
 def build_method(settings: "RunSettings | Network") -> "Method":
     """The method of a run or of a row of the cost table, with its options validated."""
     cls = get_method(settings.method)

@@ -18,6 +18,7 @@ from msgunet.config import (
     Suite,
     TrainingSettings,
 )
+from msgunet.data.base import DataSet
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash, write_if_changed
 from msgunet.suite_file import load_suite, suite_path
@@ -71,6 +72,18 @@ class Plan:
         entries = self.suite.methods.items()
         return {key: entry.title or registry.methods()[entry.method or key].title for key, entry in entries}
 
+    def dataset(self, data: DataPlan) -> tuple[DataSet, bool]:
+        """A data set, on the folder with its published files, and whether what is missing there is downloaded."""
+        cls = registry.datasets()[data.kind]
+        folder, downloads = self.machine.archives(data.kind)
+        return cls(cls.Options.model_validate(data.entry.options), data.entry.size, folder), downloads
+
+    def inputs(self, prepared: str) -> list[Path]:
+        """The files that the prepared folder of this name is made from, with those that are still to be downloaded."""
+        dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
+        remotes = dataset.remotes(dataset.options) if downloads else ()
+        return list(dict.fromkeys([*dataset.inputs(), *(dataset.archives / r.name for r in remotes if r.urls)]))
+
     def write(self) -> None:
         """Write the settings files; those that say the same already keep their time, so nothing runs again."""
         for path, text in self.files.items():
@@ -86,8 +99,14 @@ def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: Trai
 def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     kind = entry.kind or name
     options = registry.datasets()[kind].Options.model_validate(entry.options)
-    version = registry.datasets()[kind].version
-    settings = DataSetSettings(kind=kind, version=version, size=entry.size, options=options.model_dump(mode="json"))
+    cls = registry.datasets()[kind]
+    settings = DataSetSettings(
+        kind=kind,
+        version=cls.version,
+        size=entry.size,
+        options=options.model_dump(mode="json"),
+        listing=cls.listing(options),
+    )
     text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
     return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)

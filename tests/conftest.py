@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
+from msgunet.config import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.files import sha256_file
 from msgunet.method import Method, Phase
@@ -59,6 +59,11 @@ def make_data(folder: Path, width: int = 64, height: int = 64, train: int = 6, t
         pairs.append(Pair(f"p{i:02d}", split, *paths, width, height, width, height, *hashes))
     write_manifest(folder / "manifest.csv", pairs)
     return folder
+
+
+def dataset_settings(kind: str, size: tuple[int, int], **options) -> DataSetSettings:
+    """The settings of a prepared data set, as a plan writes them."""
+    return DataSetSettings(kind=kind, version=1, size=size, options=options)
 
 
 NARROW = {

@@ -2,33 +2,23 @@
 
 import hashlib
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_data, make_picture
+from conftest import dataset_settings, make_data, make_picture
 from PIL import Image
 
 from msgunet import registry
 from msgunet.config import TrainingSettings
-from msgunet.data.base import DataSet, RawPair, decode, resize
+from msgunet.data.base import DataSet, RawPair, decode, decode_ids, resize
 from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_image, training_order
 from msgunet.data.prepare import prepare
 from msgunet.data.sets.bluemarble import BlueMarble, BlueMarbleOptions
 from msgunet.data.sets.nyu import palette
 from msgunet.errors import UserError
-
-
-def write_dataset(folder: Path, kind: str, size, **options) -> Path:
-    """A dataset.json as a plan writes it."""
-    path = folder / "dataset.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"format": 1, "kind": kind, "version": 1, "size": list(size), "options": options}))
-    return path
 
 
 def bluemarble(size, **options) -> BlueMarble:
@@ -56,8 +46,8 @@ def test_bluemarble_is_registered_and_repeatable(tmp_path):
     options = {"globe_width": 1024, "overlap": 0, "min_land": 0.5}
     manifests = []
     for name in "ab":
-        settings = write_dataset(tmp_path / name, "bluemarble", (64, 64), **options)
-        manifests.append(prepare(settings, tmp_path / name, Path("unused")).read_text())
+        settings = dataset_settings("bluemarble", (64, 64), **options)
+        manifests.append(prepare(settings, tmp_path / name, Path("unused"), threads=2).read_text())
     assert manifests[0] == manifests[1]
     pairs = read_manifest(tmp_path / "a" / "manifest.csv")
     assert {pair.split for pair in pairs} == {"train", "test"}
@@ -78,12 +68,12 @@ def test_all_directions_of_bluemarble_use_the_same_tiles():
     for direction in ("elevation_to_satellite", "satellite_to_elevation"):
         dataset = bluemarble((64, 64), globe_width=512, min_land=0.3, direction=direction)
         pair = dataset.pairs(Path("unused"))[0]
-        assert pair.source().size == pair.target().size == (64, 64)
+        assert {role: image.size for role, image in pair.load().items()} == {"source": (64, 64), "target": (64, 64)}
         assert dataset.tiles() == bluemarble((64, 64), globe_width=512, min_land=0.3).tiles()
 
 
 def test_tiles_larger_than_the_globe_are_refused(tmp_path):
-    settings = write_dataset(tmp_path, "bluemarble", (512, 512), globe_width=512)
+    settings = dataset_settings("bluemarble", (512, 512), globe_width=512)
     with pytest.raises(UserError, match="512x512 do not fit a globe of 512x256"):
         prepare(settings, tmp_path, Path("unused"))
 
@@ -102,11 +92,11 @@ def prepare_fake(folder, monkeypatch, pairs):
     monkeypatch.setitem(registry._DATASETS, "fake", _Fake)
     monkeypatch.setattr(_Fake, "name", "fake", raising=False)
     monkeypatch.setattr(_Fake, "given", pairs)
-    return prepare(write_dataset(folder, "fake", (16, 16)), folder, folder)
+    return prepare(dataset_settings("fake", (16, 16)), folder, folder)
 
 
 def raw(name, split, source, target=None):
-    return RawPair(name, split, lambda: source, lambda: target or source, name=f"{name}.png")
+    return RawPair(name, split, lambda: {"source": source, "target": target or source}, name=f"{name}.png")
 
 
 def test_a_truncated_picture_is_named_and_leaves_no_manifest(tmp_path, monkeypatch):
@@ -115,7 +105,7 @@ def test_a_truncated_picture_is_named_and_leaves_no_manifest(tmp_path, monkeypat
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(whole.read_bytes()[:-200])
     pairs = [raw("a", "train", make_picture(1, 16, 16)), raw("b", "test", make_picture(2, 16, 16))]
-    broken = RawPair("c", "train", lambda: decode(cut, str(cut)), lambda: decode(cut, str(cut)), name="c")
+    broken = RawPair("c", "train", lambda: {"source": decode(cut, str(cut))}, name="c")
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"cut.jpg: not a whole picture"):
         prepare_fake(out, monkeypatch, [*pairs, broken])
@@ -139,6 +129,57 @@ def test_other_mistakes_in_pairs(tmp_path, monkeypatch):
         prepare_fake(tmp_path, monkeypatch, [a, odd])
 
 
+def test_everything_wrong_is_said_at_once(tmp_path, monkeypatch):
+    good = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    odd = [raw(f"c{i}", "test", make_picture(i, 16, 16), make_picture(i, 16, 8)) for i in range(3)]
+    with pytest.raises(UserError) as caught:
+        prepare_fake(tmp_path, monkeypatch, [*good, *odd])
+    assert len(caught.value.problems) == 3
+    many = [raw(f"d{i:02d}", "test", make_picture(i, 16, 16), make_picture(i, 16, 8)) for i in range(40)]
+    with pytest.raises(UserError) as caught:
+        prepare_fake(tmp_path, monkeypatch, [*good, *many])
+    assert len(caught.value.problems) == 11
+    assert "there may be more" in caught.value.problems[-1]
+
+
+def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
+    """Stopped in the middle, it decodes only what is not there whole; the result is that of one go."""
+    decoded = []
+
+    def counted(pair):
+        return RawPair(pair.id, pair.split, lambda: decoded.append(pair.id) or pair.load(), pair.name)
+
+    pairs = [raw(f"p{i}", "test" if i == 5 else "train", make_picture(i, 16, 16)) for i in range(6)]
+    whole = prepare_fake(tmp_path / "whole", monkeypatch, pairs).read_text()
+    broken = RawPair("p3", "train", lambda: 1 / 0, "p3")
+    with pytest.raises(ZeroDivisionError):
+        prepare_fake(tmp_path / "cut", monkeypatch, [*map(counted, pairs[:3]), broken, *pairs[4:]])
+    done = [json.loads(line)["pair"]["id"] for line in (tmp_path / "cut" / ".journal").read_text().splitlines()[1:]]
+    assert done
+    (tmp_path / "cut" / "train" / f"{done[0]}.source.png").write_bytes(b"half")
+    with (tmp_path / "cut" / ".journal").open("a") as journal:
+        journal.write('{"pair": {"id": "p')
+    decoded.clear()
+    assert prepare_fake(tmp_path / "cut", monkeypatch, list(map(counted, pairs))).read_text() == whole
+    assert sorted(decoded) == sorted({p.id for p in pairs} - set(done[1:]))
+    assert not (tmp_path / "cut" / ".journal").exists()
+
+
+def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
+    (tmp_path / ".journal").write_text("something else\n")
+    prepare_fake(
+        tmp_path, monkeypatch, [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 8, 8))]
+    )
+    assert len(read_manifest(tmp_path / "manifest.csv")) == 2
+
+
+def test_a_disk_that_is_too_small_is_said_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("msgunet.data.prepare.shutil.disk_usage", lambda _: type("", (), {"free": 100})())
+    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    with pytest.raises(UserError, match=r"2 pairs of 16x16 need about 0\.0 GB"):
+        prepare_fake(tmp_path, monkeypatch, pairs)
+
+
 def test_left_over_pictures_are_removed(tmp_path, monkeypatch):
     pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
     prepare_fake(tmp_path, monkeypatch, pairs)
@@ -153,6 +194,25 @@ def test_kinds_of_pictures_become_rgb(tmp_path, mode):
     expected = np.asarray(picture.convert(mode).convert("RGB"))
     picture.convert(mode).save(tmp_path / "x.png")
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), expected)
+
+
+def test_pictures_are_turned_as_exif_says(tmp_path):
+    picture = make_picture(4, 40, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    picture.save(tmp_path / "x.png", exif=exif)
+    turned = picture.transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), np.asarray(turned))
+
+
+def test_ids_keep_their_values(tmp_path):
+    deep = Image.fromarray(np.array([[7, 26001], [33000, 0]], np.uint16))
+    deep.save(tmp_path / "x.png")
+    assert np.asarray(decode_ids(tmp_path / "x.png", "x")).tolist() == [[7, 26001], [33000, 0]]
+    assert np.asarray(resize(deep, (4, 4), "labels")).max() == 33000
+    make_picture(0, 8, 8).save(tmp_path / "rgb.png")
+    with pytest.raises(UserError, match="a picture of ids has one channel"):
+        decode_ids(tmp_path / "rgb.png", "rgb.png")
 
 
 def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
@@ -203,93 +263,3 @@ def test_augmentation_is_keyed_by_epoch_and_index(tmp_path):
     assert len(seen) == 6
     source, target = one[(0, 1)]
     assert (source.int() + target.int() - 255).abs().max() <= 2, "source and target are moved together"
-
-
-def test_maps_from_the_real_archive(shared, tmp_path):
-    manifest = prepare(write_dataset(tmp_path, "maps", (64, 64)), tmp_path, shared / "mirror")
-    splits = [pair.split for pair in read_manifest(manifest)]
-    assert (splits.count("train"), splits.count("test")) == (274, 69)
-    pair = read_manifest(manifest)[0]
-    assert (pair.source_width, pair.source_height) == (600, 600)
-
-
-def test_cityscapes_from_the_real_archives(shared, tmp_path):
-    manifest = prepare(write_dataset(tmp_path, "cityscapes", (256, 128)), tmp_path, shared / "mirror")
-    pairs = read_manifest(manifest)
-    assert ([p.split for p in pairs].count("train"), [p.split for p in pairs].count("test")) == (6, 2)
-    assert (pairs[0].source_width, pairs[0].source_height) == (2048, 1024)
-    colours = {tuple(c) for c in np.asarray(Image.open(tmp_path / pairs[0].source)).reshape(-1, 3)}
-    assert (128, 64, 128) in colours, "the road's colour"
-    assert len(colours) < 35
-
-
-def test_nyu_in_matlabs_axes(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    scipy_io = pytest.importorskip("scipy.io")
-    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 48), np.uint8)
-    labels = np.zeros((3, 64, 48), np.uint16)
-    labels[:, 5, 7] = 21
-    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
-        file["images"], file["labels"] = images, labels
-    scipy_io.savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[2]])})
-    out = tmp_path / "out"
-    pairs = read_manifest(prepare(write_dataset(out, "nyu", (64, 48)), out, tmp_path))
-    assert [(p.id, p.split) for p in pairs] == [("0001", "train"), ("0003", "train"), ("0002", "test")]
-    photo, label = (np.asarray(Image.open(out / p)) for p in (pairs[0].target, pairs[0].source))
-    assert photo[7, 5].tolist() == images[0, :, 5, 7].tolist()
-    assert label[7, 5].tolist() == palette(895)[21].tolist()
-    assert label[0, 0].tolist() == [0, 0, 0]
-    assert len({tuple(c) for c in palette(895)}) == 895, "every id has a colour of its own"
-
-
-def test_missing_archives_are_all_named(tmp_path):
-    with pytest.raises(UserError) as caught:
-        prepare(write_dataset(tmp_path, "cityscapes", (64, 64)), tmp_path, tmp_path / "none")
-    assert len(caught.value.problems) == 2
-    assert "gtFine_trainvaltest.zip" in caught.value.problems[0]
-    assert "cityscapes-dataset.com" in caught.value.problems[0]
-
-
-def test_damaged_archives_are_named(tmp_path):
-    (tmp_path / "maps.tar.gz").write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive"):
-        prepare(write_dataset(tmp_path / "o", "maps", (64, 64)), tmp_path / "o", tmp_path)
-    for name in ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip"):
-        (tmp_path / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="not a whole archive"):
-        prepare(write_dataset(tmp_path / "o", "cityscapes", (64, 64)), tmp_path / "o", tmp_path)
-
-
-def test_an_archive_damaged_in_the_middle_is_no_smaller_data_set(shared, tmp_path):
-    raw = bytearray((shared / "mirror" / "maps.tar.gz").read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    (tmp_path / "maps.tar.gz").write_bytes(raw)
-    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole picture"):
-        prepare(write_dataset(tmp_path / "o", "maps", (16, 16)), tmp_path / "o", tmp_path)
-    assert not (tmp_path / "o" / "manifest.csv").exists()
-
-
-def test_nothing_is_unpacked_outside_the_folder(tmp_path):
-    picture = tmp_path / "x.jpg"
-    make_picture(0, 32, 16).save(picture)
-    with tarfile.open(tmp_path / "maps.tar.gz", "w:gz") as archive:
-        for name in ("../maps/train/1.jpg", "/maps/train/2.jpg", "maps/train/../../3.jpg"):
-            member = archive.gettarinfo(picture)
-            member.name = name
-            with picture.open("rb") as file:
-                archive.addfile(member, file)
-        link = tarfile.TarInfo("maps/train/4.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    with pytest.raises(UserError, match="no pairs"):
-        prepare(write_dataset(tmp_path / "o", "maps", (16, 16)), tmp_path / "o", tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["maps.tar.gz", "o", "x.jpg"]
-
-
-def test_labels_without_a_photograph_are_named(tmp_path):
-    with zipfile.ZipFile(tmp_path / "gtFine_trainvaltest.zip", "w") as archive:
-        archive.writestr("gtFine/train/ulm/ulm_000000_000019_gtFine_color.png", b"")
-    with zipfile.ZipFile(tmp_path / "leftImg8bit_trainvaltest.zip", "w") as archive:
-        archive.writestr("leftImg8bit/README", b"")
-    with pytest.raises(UserError, match="1 label pictures have no photograph"):
-        prepare(write_dataset(tmp_path / "o", "cityscapes", (64, 64)), tmp_path / "o", tmp_path)

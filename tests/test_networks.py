@@ -1,5 +1,7 @@
 """Networks and losses: the published sizes, and what gradients reach."""
 
+import dataclasses
+
 import pytest
 import torch
 import torchvision
@@ -8,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
 from msgunet.config import PerceptualSettings
+from msgunet.data.fetch import VGG19
 from msgunet.errors import UserError
 from msgunet.files import sha256_file
 from msgunet.losses import VGG19Features, load_perceptual
@@ -287,11 +290,12 @@ def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "vgg19.pth"
     torch.save(theirs.state_dict(), path)
     settings = PerceptualSettings()
-    with pytest.raises(UserError, match="expected one that begins dcbb9e9d"):
+    with pytest.raises(UserError, match="expected dcbb9e9d"):
         load_perceptual(settings, path)
     with pytest.raises(UserError, match="are not at"):
         load_perceptual(settings, tmp_path / "missing.pth")
-    monkeypatch.setattr("msgunet.losses.VGG19_SHA256_START", sha256_file(path)[:8])
+    theirs_here = dataclasses.replace(VGG19, checksum=f"sha256:{sha256_file(path)[:8]}")
+    monkeypatch.setattr("msgunet.losses.VGG19", theirs_here)
     ours = load_perceptual(settings, path)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     normalised = torchvision.transforms.functional.normalize(

@@ -5,15 +5,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from msgunet.config import Strict
+from msgunet.data.login import HOW, credentials
 from msgunet.errors import UserError
 
 Kind = Literal["photo", "labels"]
+Split = Literal["train", "test"]
 
 # The largest pictures here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
 Image.MAX_IMAGE_PIXELS = 120_000_000
+
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file.
+
+    name: under which it is kept. urls: its mirrors, in the order in which they are tried; none where it is not
+    downloaded. about: what it is and where it comes from, in words. size: in bytes. checksum: `md5:` or `sha256:` with
+    all or the first of the hexadecimal digits; None where nobody publishes one. login: the site asks for an account.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    about: str
+    size: int | None = None
+    checksum: str | None = None
+    login: bool = False
 
 
 class DataSetOptions(Strict):
@@ -22,15 +43,15 @@ class DataSetOptions(Strict):
 
 @dataclass(frozen=True)
 class RawPair:
-    """One pair as it lies in the archive; the two functions decode it when called.
+    """One pair as it lies in the archive.
 
+    load: decodes it into `source`, `target` and what else a method may want under names of its own, all of one size.
     name: what an error calls it (a file, or a place in one).
     """
 
     id: str
-    split: Literal["train", "test"]
-    source: Callable[[], Image.Image]
-    target: Callable[[], Image.Image]
+    split: Split
+    load: Callable[[], dict[str, Image.Image]]
     name: str
 
 
@@ -41,6 +62,7 @@ class DataSet:
         name: set by `register_dataset`.
         title, licence, source_url: for reports.
         shareable: whether reports with its pictures may be passed on.
+        usual_size: width and height in pixels that the paper uses, or that it is best known at.
         version: goes up whenever the prepared pictures would change.
         Options: model of the data set's own settings.
     """
@@ -50,23 +72,57 @@ class DataSet:
     licence: ClassVar[str]
     source_url: ClassVar[str]
     shareable: ClassVar[bool] = False
+    usual_size: ClassVar[tuple[int, int]] = (512, 512)
     version: ClassVar[int] = 1
     Options: ClassVar[type[DataSetOptions]] = DataSetOptions
 
-    def __init__(self, options: DataSetOptions, size: tuple[int, int], mirror: Path) -> None:
-        """`size`: width and height of the prepared pictures; `mirror`: folder that holds the archives."""
+    def __init__(self, options: DataSetOptions, size: tuple[int, int], archives: Path) -> None:
+        """`size`: width and height of the prepared pictures; `archives`: folder that holds the published files."""
         self.options: Any = options
         self.size = size
-        self.mirror = mirror
+        self.archives = archives
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         """Whether source and target are photos (resized by Lanczos) or labels (nearest neighbour)."""
         return "photo", "photo"
 
-    def missing(self) -> list[str]:
-        """What must be there before anything starts and is not: one sentence each, with how to get it."""
-        return []
+    @classmethod
+    def remotes(cls, options: Any) -> tuple[Remote, ...]:
+        """The published files that it is made from."""
+        return ()
+
+    @classmethod
+    def listing(cls, options: Any) -> str:
+        """What of its files, beside the settings, makes it another data set: for folders that people change."""
+        return ""
+
+    def inputs(self) -> list[Path]:
+        """The files that it is made from, as far as they are there."""
+        paths = [self.archives / remote.name for remote in self.remotes(self.options)]
+        return [path for path in paths if path.is_file()]
+
+    def missing(self, downloads: bool = False) -> list[str]:
+        """What must be there before anything starts and is not: one sentence each, with how to get it.
+
+        `downloads`: what can be downloaded without further ado is not missing.
+        """
+        absent = [remote for remote in self.remotes(self.options) if not (self.archives / remote.name).is_file()]
+        if not downloads:
+            advice = "put it there, or leave data.mirror out to download it"
+            return [
+                f"{self.name}: {remote.name} is not in {self.archives} ({remote.about}); "
+                + (advice if remote.urls else "put it there")
+                for remote in absent
+            ]
+        problems = [f"{self.name}: {r.name} must be put into {self.archives}: {r.about}" for r in absent if not r.urls]
+        if any(remote.login for remote in absent):
+            try:
+                if credentials() is None:
+                    problems.append(f"{self.name}: {' and '.join(r.name for r in absent if r.login)} need {HOW}")
+            except UserError as error:
+                problems += error.problems
+        return problems
 
     def pairs(self, work: Path) -> Sequence[RawPair]:
         """All pairs; `work` is an empty folder to unpack into, removed afterwards."""
@@ -74,7 +130,7 @@ class DataSet:
 
 
 def decode(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode a whole picture to 8-bit RGB: alpha dropped, palettes looked up, grey repeated.
+    """Decode a whole picture to 8-bit RGB: palettes looked up, grey repeated, alpha dropped, turned as EXIF says.
 
     Raises:
         UserError: naming the picture, if it is damaged, or 16-bit or CMYK (which would lose their values silently).
@@ -84,11 +140,30 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
         with Image.open(file) as image:
             image.load()
             if image.mode in ("RGB", "RGBA", "P", "PA", "L", "LA", "1"):
-                return image.convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
+                upright = ImageOps.exif_transpose(image)
+                return upright.convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
             mode = image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
     raise UserError(f"{name}: pictures of mode {mode} are not supported; save it as 8-bit RGB")
+
+
+def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
+    """Decode a picture of ids, 8 or 16 bits in one channel, as it is.
+
+    Raises:
+        UserError: naming the picture, if it is damaged or of another kind.
+
+    """
+    try:
+        with Image.open(file) as image:
+            image.load()
+            if image.mode in ("L", "I;16", "I"):
+                return image.convert("I;16") if image.mode == "I" else image.copy()
+            mode = image.mode
+    except _DAMAGED as error:
+        raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
+    raise UserError(f"{name}: a picture of ids has one channel, this one is of mode {mode}")
 
 
 def resize(image: Image.Image, size: tuple[int, int], kind: Kind) -> Image.Image:
@@ -96,12 +171,3 @@ def resize(image: Image.Image, size: tuple[int, int], kind: Kind) -> Image.Image
     if image.size == tuple(size):
         return image
     return image.resize(size, Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.LANCZOS)
-
-
-def missing_archives(mirror: Path, wanted: dict[str, str], name: str) -> list[str]:
-    """One sentence for each file of `wanted` (file name: size and origin) that is not in the folder `mirror`."""
-    return [
-        f"{name}: {file} ({where}); download it into {mirror}, or set data.mirror to the folder that holds it"
-        for file, where in wanted.items()
-        if not (mirror / file).is_file()
-    ]

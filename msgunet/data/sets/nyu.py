@@ -3,54 +3,78 @@
 import colorsys
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from msgunet.data.base import DataSet, Kind, RawPair, missing_archives
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote
 from msgunet.errors import UserError
 from msgunet.registry import register_dataset
 
-_PAIRS, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
+_PAIRS, _SPLITS, _CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
+_RAW_IDS = 894
+_SITE = "http://horatio.cs.nyu.edu/mit/silberman/"
+
+
+class NYUOptions(DataSetOptions):
+    """Which labels are coloured; the paper does not say which it used."""
+
+    classes: Literal["raw", "40"] = Field(
+        "raw", description=f"all {_RAW_IDS} label ids, or the 40 classes of Gupta et al. 2013 ({_CLASSES})"
+    )
 
 
 @register_dataset("nyu")
 class NYU(DataSet):
-    """Raw label ids in well-separated colours, unlabelled pixels black."""
+    """Label ids in well-separated colours, unlabelled pixels black."""
 
     title = "NYU Indoor RGBD"
     licence = "NYU Depth V2, for research"
-    source_url = "http://horatio.cs.nyu.edu/mit/silberman/"
+    source_url = _SITE
+    Options = NYUOptions
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         return "labels", "photo"
 
-    def missing(self) -> list[str]:
-        wanted = {
-            _PAIRS: f"2.97 GB, from {self.source_url}nyu_depth_v2/{_PAIRS}",
-            _SPLITS: f"from {self.source_url}indoor_seg_sup/{_SPLITS}",
-        }
-        return missing_archives(self.mirror, wanted, "nyu")
+    @classmethod
+    def remotes(cls, options: Any) -> tuple[Remote, ...]:
+        pairs, splits = f"{_SITE}nyu_depth_v2/{_PAIRS}", f"{_SITE}indoor_seg_sup/{_SPLITS}"
+        md5 = ("md5:520609c519fba3ba5ac58c8fefcc3530", "md5:08e3c3aea27130ac7c01ffd739a4535f")
+        found = [
+            Remote(_PAIRS, (pairs,), f"2.97 GB, from {pairs}", size=2_972_037_809, checksum=md5[0]),
+            Remote(_SPLITS, (splits,), f"from {splits}", checksum=md5[1]),
+        ]
+        if options.classes == "40":
+            found.append(Remote(_CLASSES, (), "the mapClass table of Gupta et al. 2013, from its authors"))
+        return tuple(found)
 
     def pairs(self, work: Path) -> list[RawPair]:
         import h5py
         from scipy.io import loadmat
 
         try:
-            file = h5py.File(self.mirror / _PAIRS, "r")
-            splits = loadmat(str(self.mirror / _SPLITS))
+            file = h5py.File(self.archives / _PAIRS, "r")
+            splits = loadmat(str(self.archives / _SPLITS))
             numbers = {"train": splits["trainNdxs"].ravel() - 1, "test": splits["testNdxs"].ravel() - 1}
             count = len(file["images"])
+            table = np.arange(_RAW_IDS + 1)
+            if self.options.classes == "40":
+                table[1:] = loadmat(str(self.archives / _CLASSES))["mapClass"].ravel()
         except (OSError, KeyError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{self.mirror}: {_PAIRS} or {_SPLITS} is damaged ({error}); download again") from error
-        found = []
-        for split, indices in numbers.items():
-            for index in sorted(int(i) for i in indices if i < count):
-                decoders = functools.partial(_labels, file, index), functools.partial(_photo, file, index)
-                found.append(RawPair(f"{index + 1:04d}", split, *decoders, name=f"{_PAIRS}, picture {index + 1}"))
-        return found
+            files = ", ".join(remote.name for remote in self.remotes(self.options))
+            raise UserError(f"{self.archives}: one of {files} is damaged ({error}); fetch them again") from error
+        beyond = [int(i) + 1 for indices in numbers.values() for i in indices if not 0 <= i < count]
+        if beyond:
+            raise UserError(f"{_SPLITS} names {len(beyond)} pictures beyond the {count} of {_PAIRS}: {beyond[:10]}")
+        colours = palette(_RAW_IDS + 1)[table]
+        return [
+            RawPair(f"{index + 1:04d}", split, functools.partial(_load, file, index, colours), f"{_PAIRS}, {index + 1}")
+            for split, indices in numbers.items()
+            for index in sorted(map(int, indices))
+        ]
 
 
 def palette(count: int) -> np.ndarray:
@@ -62,11 +86,10 @@ def palette(count: int) -> np.ndarray:
     return colours
 
 
-def _photo(file: Any, index: int) -> Image.Image:
-    # MATLAB's axes arrive reversed: (3, width, height).
-    return Image.fromarray(np.ascontiguousarray(file["images"][index].transpose(2, 1, 0)))
-
-
-def _labels(file: Any, index: int) -> Image.Image:
+def _load(file: Any, index: int, colours: np.ndarray) -> dict[str, Image.Image]:
+    # MATLAB's axes arrive reversed: (3, width, height) and (width, height).
     ids = file["labels"][index].T
-    return Image.fromarray(palette(max(895, int(ids.max()) + 1))[ids])
+    if ids.max() >= len(colours):
+        raise UserError(f"{_PAIRS}, picture {index + 1}: label id {ids.max()}, there are {len(colours) - 1}")
+    photo = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0))
+    return {"source": Image.fromarray(colours[ids]), "target": Image.fromarray(photo)}

@@ -1,0 +1,135 @@
+"""A user's own pairs: two folders with the same file names, or one with pictures that hold both, side by side."""
+
+import functools
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from PIL import Image
+from pydantic import Field, model_validator
+
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split, decode
+from msgunet.data.sets.maps import load_side_by_side
+from msgunet.errors import UserError
+from msgunet.files import canonical_json
+from msgunet.registry import register_dataset
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+_SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
+
+
+class FolderOptions(DataSetOptions):
+    """Where the pictures are, and how they are split."""
+
+    source: str | None = Field(None, description="folder of the sources; 'target' has the same names")
+    target: str | None = Field(None, description="folder of the targets")
+    pairs: str | None = Field(None, description="instead of both: folder of pictures that hold a pair side by side")
+    source_side: Literal["left", "right"] = Field("left", description="of the source in such a picture")
+    source_kind: Kind = Field("photo", description="labels: resized by nearest neighbour, so that colours never mix")
+    target_kind: Kind = Field("photo", description="the same for the target")
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="of the pairs for testing, unless there are folders train and test (or val)"
+    )
+    split_seed: int = Field(0, ge=0, description="of that choice")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.pairs is None) == (self.source is None) or (self.source is None) != (self.target is None):
+            raise ValueError("give either 'source' and 'target', or 'pairs'")
+        return self
+
+
+@register_dataset("folder")
+class Folder(DataSet):
+    """Pairs by file name without its ending, below the folder; subfolders train and test (or val) are the split."""
+
+    title = "Own pictures"
+    licence = "one's own"
+    source_url = "a folder"
+    shareable = True
+    Options = FolderOptions
+
+    @classmethod
+    def kinds(cls, options: Any) -> tuple[Kind, Kind]:
+        return options.source_kind, options.target_kind
+
+    @classmethod
+    def listing(cls, options: Any) -> str:
+        # A picture that is only replaced is noticed by its time.
+        files = [(str(path), path.stat().st_size) for path in _all_pictures(options)]
+        return hashlib.sha256(canonical_json(files).encode()).hexdigest()
+
+    def inputs(self) -> list[Path]:
+        return _all_pictures(self.options)
+
+    def missing(self, downloads: bool = False) -> list[str]:
+        return [f"{self.name}: there is no folder {folder}" for folder in _folders(self.options) if not folder.is_dir()]
+
+    def pairs(self, work: Path) -> list[RawPair]:
+        folders = [_by_name(folder) for folder in _folders(self.options)]
+        everything = sorted({name for found in folders for name in found})
+        for folder, found in zip(_folders(self.options), folders, strict=True):
+            lonely = [name for name in everything if name not in found]
+            if lonely:
+                raise UserError(f"{len(lonely)} pictures have no partner in {folder}: {', '.join(lonely[:10])}")
+        splits = self._splits(everything)
+        pairs = []
+        for name in everything:
+            paths = [found[name] for found in folders]
+            if len(paths) == 1:
+                load = functools.partial(load_side_by_side, paths[0], str(paths[0]), self.options.source_side == "left")
+            else:
+                load = functools.partial(_load, *paths)
+            key = re.sub(r"[^\w.-]+", "_", name)
+            pairs.append(RawPair(key, splits[name], load, name=" and ".join(map(str, paths))))
+        return pairs
+
+    def _splits(self, names: list[str]) -> dict[str, Split]:
+        tops = {name: name.split("/")[0] for name in names}
+        if set(tops.values()) <= _SPLITS.keys():
+            return {name: _SPLITS[top] for name, top in tops.items()}
+        # Keyed by the names, so that a picture keeps its split, nearly always, when others come or go.
+        seed = self.options.split_seed
+        order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+        tests = set(order[: max(1, round(self.options.test_share * len(order)))])
+        return {name: "test" if name in tests else "train" for name in names}
+
+
+def _folders(options: Any) -> list[Path]:
+    return [Path(options.pairs)] if options.pairs else [Path(options.source), Path(options.target)]
+
+
+def _all_pictures(options: Any) -> list[Path]:
+    return [path for folder in _folders(options) if folder.is_dir() for path in pictures(folder)]
+
+
+def pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder, in order; hidden files are passed over."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by path and name without ending, in Unicode's composed form.
+
+    Raises:
+        UserError: two have the same name, also but for case or Unicode form.
+
+    """
+    found: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
+    twice = []
+    for path in pictures(folder):
+        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if name.casefold() in seen:
+            twice.append(f"{path} and {seen[name.casefold()]}")
+        found[name] = seen[name.casefold()] = path
+    if twice:
+        raise UserError(f"{len(twice)} names stand twice in {folder}:", *twice[:10])
+    return found
+
+
+def _load(source: Path, target: Path) -> dict[str, Image.Image]:
+    return {"source": decode(source, str(source)), "target": decode(target, str(target))}

@@ -1,0 +1,54 @@
+"""Running the workflow for real, in a copy of the checkout."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import ROOT
+
+from msgunet.training.checkpoint import checkpoints
+
+
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run Snakemake in a folder and give back its output."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **options)
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The files that make the workflow, without data, results and environment."""
+    folder.mkdir(parents=True)
+    for name in ("msgunet", "baselines", "config", "workflow", "profiles", "Snakefile", "environment.yml"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+    (folder / "results").mkdir()
+    for name in ("published", "measured"):
+        shutil.copytree(ROOT / "results" / name, folder / "results" / name)
+    return folder
+
+
+def jobs(output: str) -> dict[str, int]:
+    """The table of jobs that a dry run prints, without `all`."""
+    table = re.search(r"Job stats:\n.*?\n-+.*?\n(.*?)\n\n", output, re.S)
+    if table is None:
+        assert "Nothing to be done" in output, output
+        return {}
+    counts = (line.split() for line in table[1].splitlines())
+    return {name: int(count) for name, count in counts if name not in ("all", "total")}
+
+
+def edit_suite(folder: Path, change, name: str = "tiny") -> None:
+    path = folder / "config" / f"{name}.yaml"
+    suite = yaml.safe_load(path.read_text())
+    change(suite)
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+
+
+def newest(run_folder: Path) -> int:
+    """The step of a run's newest checkpoint; 0 where there is none."""
+    steps = [step for folder in run_folder.glob("checkpoints/*") for _, step in checkpoints(folder)]
+    return max(steps, default=0)

@@ -1,0 +1,380 @@
+"""The published data sets from their archives, whole, damaged and hostile; and a user's own folders."""
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, dataset_settings, make_picture
+from PIL import Image
+from pydantic import ValidationError
+
+from msgunet.cli import main
+from msgunet.config import DataSettings
+from msgunet.data import unpack
+from msgunet.data.manifest import read_manifest
+from msgunet.data.overview import overview
+from msgunet.data.prepare import check_prepared, prepare
+from msgunet.data.sets.folder import FolderOptions
+from msgunet.data.sets.nyu import palette
+from msgunet.errors import UserError
+
+
+def counts(manifest: Path) -> tuple[int, int]:
+    splits = [pair.split for pair in read_manifest(manifest)]
+    return splits.count("train"), splits.count("test")
+
+
+def test_maps_from_the_real_archive(shared, tmp_path):
+    manifest = prepare(dataset_settings("maps", (64, 64)), tmp_path, shared / "mirror", threads=2)
+    assert counts(manifest) == (274, 69)
+    pair = read_manifest(manifest)[0]
+    assert (pair.source_width, pair.source_height) == (600, 600)
+    assert check_prepared(tmp_path) == []
+    # Aerial photographs are darker and busier than maps.
+    for one in read_manifest(manifest)[:5]:
+        source, target = (np.asarray(Image.open(tmp_path / path), float) for path in (one.source, one.target))
+        assert source.mean() < target.mean()
+
+
+def test_cityscapes_from_the_real_archives(shared, tmp_path):
+    manifest = prepare(dataset_settings("cityscapes", (256, 128)), tmp_path, shared / "mirror")
+    assert counts(manifest) == (6, 2)
+    pairs = read_manifest(manifest)
+    assert (pairs[0].source_width, pairs[0].source_height) == (2048, 1024)
+    colours = np.asarray(Image.open(tmp_path / pairs[0].source))
+    assert (128, 64, 128) in {tuple(c) for c in colours.reshape(-1, 3)}, "the road's colour"
+    assert len({tuple(c) for c in colours.reshape(-1, 3)}) < 35
+    assert pairs[0].extras == "instance_ids label_ids"
+    files = (f"train/{pairs[0].id}.{role}.png" for role in ("label_ids", "instance_ids"))
+    labels, instances = (np.asarray(Image.open(tmp_path / file)) for file in files)
+    road = (colours == (128, 64, 128)).all(-1)
+    assert set(labels[road]) == {7}, "the road's id"
+    assert instances.dtype == np.uint16
+    many = instances >= 1000
+    assert (instances[many] // 1000 == labels[many]).all(), "an instance's id begins with its label's"
+
+
+def test_without_ids_there_are_none(shared, tmp_path):
+    manifest = prepare(dataset_settings("cityscapes", (64, 32), ids=False), tmp_path, shared / "mirror")
+    assert {pair.extras for pair in read_manifest(manifest)} == {""}
+    assert len(list((tmp_path / "train").iterdir())) == 12
+
+
+def write_nyu(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    h5py, scipy_io = pytest.importorskip("h5py"), pytest.importorskip("scipy.io")
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 48), np.uint8)
+    labels = np.zeros((3, 64, 48), np.uint16)
+    labels[:, 5, 7] = 21
+    labels[:, 9, 11] = 894
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"], file["labels"] = images, labels
+    scipy_io.savemat(folder / "splits.mat", {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[2]])})
+    mapping = np.full((1, 894), 40)
+    mapping[0, 20] = 1
+    scipy_io.savemat(folder / "classMapping40.mat", {"mapClass": mapping})
+    return images, labels
+
+
+def test_nyu_in_matlabs_axes(tmp_path):
+    images, _ = write_nyu(tmp_path)
+    pairs = read_manifest(prepare(dataset_settings("nyu", (64, 48)), tmp_path / "out", tmp_path))
+    assert [(p.id, p.split) for p in pairs] == [("0001", "train"), ("0003", "train"), ("0002", "test")]
+    photo, label = (np.asarray(Image.open(tmp_path / "out" / p)) for p in (pairs[0].target, pairs[0].source))
+    assert photo[7, 5].tolist() == images[0, :, 5, 7].tolist()
+    assert label[7, 5].tolist() == palette(895)[21].tolist()
+    assert label[0, 0].tolist() == [0, 0, 0]
+    assert len({tuple(c) for c in palette(895)}) == 895, "every id has a colour of its own"
+
+
+def test_nyu_in_forty_classes(tmp_path):
+    write_nyu(tmp_path)
+    pairs = read_manifest(prepare(dataset_settings("nyu", (64, 48), classes="40"), tmp_path / "out", tmp_path))
+    label = np.asarray(Image.open(tmp_path / "out" / pairs[0].source))
+    assert label[7, 5].tolist() == palette(895)[1].tolist()
+    assert label[11, 9].tolist() == palette(895)[40].tolist()
+    assert label[0, 0].tolist() == [0, 0, 0]
+    (tmp_path / "classMapping40.mat").unlink()
+    with pytest.raises(UserError, match=r"classMapping40\.mat is not in"):
+        prepare(dataset_settings("nyu", (64, 48), classes="40"), tmp_path / "again", tmp_path)
+
+
+def test_nyu_splits_beyond_the_pictures_are_an_error(tmp_path):
+    scipy_io = pytest.importorskip("scipy.io")
+    write_nyu(tmp_path)
+    scipy_io.savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[1], [9]]), "testNdxs": np.array([[2]])})
+    with pytest.raises(UserError, match="names 1 pictures beyond the 3"):
+        prepare(dataset_settings("nyu", (64, 48)), tmp_path / "out", tmp_path)
+
+
+def test_missing_archives_are_all_named(tmp_path):
+    with pytest.raises(UserError) as caught:
+        prepare(dataset_settings("cityscapes", (64, 64)), tmp_path, tmp_path / "none")
+    assert len(caught.value.problems) == 2
+    assert "gtFine_trainvaltest.zip" in caught.value.problems[0]
+    assert "cityscapes-dataset.com" in caught.value.problems[0]
+
+
+CITYSCAPES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
+
+
+def test_damaged_archives_are_named(tmp_path):
+    (tmp_path / "maps.tar.gz").write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive"):
+        prepare(dataset_settings("maps", (64, 64)), tmp_path / "o", tmp_path)
+    for name in CITYSCAPES:
+        (tmp_path / name).write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match="not a whole archive"):
+        prepare(dataset_settings("cityscapes", (64, 64)), tmp_path / "o", tmp_path)
+
+
+@pytest.mark.parametrize("where", [0.5, 0.999])
+def test_an_archive_damaged_in_the_middle_is_no_smaller_data_set(shared, tmp_path, where):
+    raw = bytearray((shared / "mirror" / "maps.tar.gz").read_bytes())
+    raw[int(len(raw) * where)] ^= 0xFF
+    (tmp_path / "maps.tar.gz").write_bytes(raw)
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole picture"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+    assert not (tmp_path / "o" / "manifest.csv").exists()
+
+
+def test_a_picture_damaged_in_a_zip_is_named(shared, tmp_path):
+    (tmp_path / CITYSCAPES[0]).symlink_to(shared / "mirror" / CITYSCAPES[0])
+    raw = bytearray((shared / "mirror" / CITYSCAPES[1]).read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    (tmp_path / CITYSCAPES[1]).write_bytes(raw)
+    with pytest.raises(UserError, match=r"leftImg8bit/.*\.png is damaged"):
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
+
+
+# Archives that someone made to do harm: each is refused, by name, and nothing is written outside.
+
+
+def jpeg() -> bytes:
+    out = io.BytesIO()
+    make_picture(0, 32, 16).save(out, "JPEG")
+    return out.getvalue()
+
+
+def tar_with(path: Path, *members: tarfile.TarInfo, data: bytes = b"") -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("maps/train/1.jpg", "maps/val/1.jpg"):
+            good = tarfile.TarInfo(name)
+            good.size = len(jpeg())
+            archive.addfile(good, io.BytesIO(jpeg()))
+        for member in members:
+            archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    return member
+
+
+ATTACKS = {
+    "parent": (tar_member("../outside.jpg"), "leads out of the folder"),
+    "parent inside": (tar_member("maps/train/../../../outside.jpg"), "leads out of the folder"),
+    "absolute": (tar_member("/tmp/outside.jpg"), "leads out of the folder"),
+    "symbolic link": (tar_member("maps/train/2.jpg", tarfile.SYMTYPE, "/etc/passwd"), "neither a file nor a folder"),
+    "hard link": (tar_member("maps/train/2.jpg", tarfile.LNKTYPE, "../../etc/passwd"), "neither a file nor a folder"),
+    "device": (tar_member("maps/train/2.jpg", tarfile.CHRTYPE), "neither a file nor a folder"),
+    "pipe": (tar_member("maps/train/2.jpg", tarfile.FIFOTYPE), "neither a file nor a folder"),
+    "twice": (tar_member("maps/train/1.jpg"), "stands twice"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_in_a_tar_are_refused(tmp_path, name):
+    member, why = ATTACKS[name]
+    tar_with(tmp_path / "maps.tar.gz", member)
+    with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{why}"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "inside" / "o", tmp_path)
+    left = [p.name for p in (tmp_path / "inside" / "o").rglob("*") if p.name != ".lock"]
+    assert left == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "maps.tar.gz"]
+
+
+def test_the_same_archive_without_an_attack_is_taken(tmp_path):
+    tar_with(tmp_path / "maps.tar.gz", tar_member("maps", tarfile.DIRTYPE))
+    with pytest.raises(UserError, match="are also training pictures"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "why"),
+    [
+        ("../outside.png", 0, "leads out of the folder"),
+        ("/tmp/outside.png", 0, "leads out of the folder"),
+        ("C:/outside.png", 0, "leads out of the folder"),
+        ("..\\outside.png", 0, "leads out of the folder"),
+        ("gtFine/link.png", stat.S_IFLNK | 0o777, "neither a file nor a folder"),
+        ("gtFine/device", stat.S_IFCHR | 0o666, "neither a file nor a folder"),
+    ],
+)
+def test_attacks_in_a_zip_are_refused(tmp_path, name, mode, why):
+    for archive in CITYSCAPES:
+        with zipfile.ZipFile(tmp_path / archive, "w") as file:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.external_attr = name, mode << 16
+            file.writestr(info, b"x")
+    with pytest.raises(UserError, match=why):
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*CITYSCAPES, "o"])
+
+
+def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
+    zeros = 200_000_000
+    tar_with(tmp_path / "maps.tar.gz", tar_member("maps/train/2.jpg", size=zeros), data=bytes(zeros))
+    assert (tmp_path / "maps.tar.gz").stat().st_size < 1_000_000
+    copied = []
+    monkeypatch.setattr(
+        unpack.shutil, "copyfileobj", lambda source, out, _: copied.append(out.write(source.read(100_000)))
+    )
+    with pytest.raises(UserError, match="would unpack to more than"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+    assert len(copied) == 2, "only the two pictures before it"
+    for archive in CITYSCAPES:
+        with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("gtFine/zeros", bytes(zeros))
+    with pytest.raises(UserError, match="would unpack to more than"):
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 3)
+    tar_with(tmp_path / "maps.tar.gz", *(tar_member(f"maps/{i}") for i in range(3)))
+    with pytest.raises(UserError, match="more than 3 members"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+
+
+# A user's own pictures
+
+
+def own(folder: Path, names: list[str], size=(32, 16)) -> Path:
+    for i, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_picture(zlib.crc32(f"{folder.name}{i}".encode()), *size).save(path)
+    return folder
+
+
+def prepare_folder(tmp_path, **options):
+    options = FolderOptions(**options).model_dump(mode="json")
+    return read_manifest(prepare(dataset_settings("folder", (32, 16), **options), tmp_path / "out", tmp_path))
+
+
+def test_two_folders_with_the_same_names(tmp_path):
+    names = [f"{i}.png" for i in range(10)]
+    source = own(tmp_path / "s", names)
+    target = own(tmp_path / "t", [name.replace(".png", ".jpg") for name in names])
+    pairs = prepare_folder(tmp_path, source=str(source), target=str(target))
+    assert [p.split for p in pairs].count("test") == 2
+    again = prepare_folder(tmp_path, source=str(source), target=str(target))
+    assert again == pairs
+    other = prepare_folder(tmp_path, source=str(source), target=str(target), split_seed=1)
+    assert [p.split for p in other] != [p.split for p in pairs]
+
+
+def test_side_by_side_and_their_own_split(tmp_path):
+    own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png"], size=(65, 16))
+    pairs = prepare_folder(tmp_path, pairs=str(tmp_path / "p"), source_side="right")
+    assert {p.id: p.split for p in pairs} == {"train_a": "train", "train_b": "train", "val_a": "test"}
+    whole = np.asarray(Image.open(tmp_path / "p" / "train" / "a.png"))
+    source, target = (np.asarray(Image.open(tmp_path / "out" / p)) for p in (pairs[0].source, pairs[0].target))
+    assert np.array_equal(source, whole[:, 33:])
+    assert np.array_equal(target, whole[:, :32])
+
+
+def test_pictures_without_a_partner_are_named(tmp_path):
+    own(tmp_path / "s", [f"{i:02d}.png" for i in range(14)])
+    own(tmp_path / "t", ["00.png", "01.png"])
+    with pytest.raises(UserError, match=r"12 pictures have no partner in .*/t: 02, 03, .*, 11$"):
+        prepare_folder(tmp_path, source=str(tmp_path / "s"), target=str(tmp_path / "t"))
+
+
+@pytest.mark.parametrize(("one", "other"), [("a.png", "a.jpg"), ("é.png", "e\u0301.png"), ("a.png", "A.png")])
+def test_names_that_some_file_systems_do_not_tell_apart(tmp_path, one, other):
+    own(tmp_path / "p", [one, other])
+    with pytest.raises(UserError, match="1 names stand twice"):
+        prepare_folder(tmp_path, pairs=str(tmp_path / "p"))
+
+
+def test_unicode_forms_are_the_same_name(tmp_path):
+    own(tmp_path / "s", ["é.png", "b.png"])
+    own(tmp_path / "t", ["e\u0301.png", "b.png"])
+    assert len(prepare_folder(tmp_path, source=str(tmp_path / "s"), target=str(tmp_path / "t"))) == 2
+
+
+def test_what_is_no_way_to_name_folders_is_said():
+    for options in ({}, {"source": "a"}, {"source": "a", "target": "b", "pairs": "c"}):
+        with pytest.raises(ValidationError, match="give either 'source' and 'target', or 'pairs'"):
+            FolderOptions(**options)
+
+
+# The commands
+
+
+def test_prepare_by_name(shared, tmp_path, capsys):
+    arguments = ["prepare", "cityscapes", "--mirror", str(shared / "mirror"), "--out", str(tmp_path / "c")]
+    assert main([*arguments, "--size", "128", "64"]) == 0
+    assert "6 train and 2 test pairs of 128x64" in capsys.readouterr().out
+    assert main(["prepare", "citiscapes", "--out", str(tmp_path / "c")]) == 2
+    assert "did you mean 'cityscapes'" in capsys.readouterr().err
+    assert main(["prepare", "--out", str(tmp_path / "c")]) == 2
+
+
+def test_data_shows_every_data_set(workplace, shared, capsys):
+    text = "\n".join(overview(DataSettings(mirror={"maps": str(shared / "mirror")})))
+    assert "not the published file of 250,242,400 bytes" in text
+    assert "data/archives/gtFine_trainvaltest.zip (241 MB" in text
+    assert "'msgunet fetch cityscapes' downloads it" in text
+    assert "keep reports with its pictures to yourself" in text
+    assert main(["data"]) == 0
+    assert "maps: Aerial Images to Maps" in capsys.readouterr().out
+
+
+def test_data_check_finds_a_changed_picture(workplace, capsys):
+    folder = workplace / "data" / "bluemarble-64x64-0"
+    settings = dataset_settings("bluemarble", (64, 64), globe_width=1024, overlap=0.0, min_land=0.5)
+    manifest = prepare(settings, folder, workplace)
+    (folder / "dataset.json").write_text(json.dumps(settings.model_dump(mode="json")))
+    assert main(["data", "check", "bluemarble"]) == 0
+    assert "all pictures as in the manifest" in capsys.readouterr().out
+    first, second = read_manifest(manifest)[:2]
+    make_picture(3, 64, 64).save(folder / first.target)
+    (folder / second.source).write_bytes(b"half")
+    assert main(["data", "check", "bluemarble"]) == 2
+    said = capsys.readouterr().err
+    assert f"{first.target}: its pixels are not those of the manifest" in said
+    assert second.source in said
+    assert main(["data", "check"]) == 2
+    assert main(["data", "check", "maps"]) == 2
+    assert "there is nothing of maps to check" in capsys.readouterr().err
+
+
+def test_a_killed_preparation_is_gone_on_with(shared, tmp_path):
+    settings = tmp_path / "dataset.json"
+    settings.write_text(dataset_settings("maps", (128, 128)).model_dump_json())
+    command = [sys.executable, "-m", "msgunet", "prepare", "--settings", str(settings), "--out", str(tmp_path / "o")]
+    command += ["--mirror", str(shared / "mirror"), "--threads", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ)
+    journal = tmp_path / "o" / ".journal"
+    while not (journal.is_file() and journal.read_text().count("\n") > 20):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "o" / "manifest.csv").exists()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    left = int(done.stderr.split(" pairs to prepare")[0].split()[-1])
+    assert left <= 343 - 20
+    assert counts(tmp_path / "o" / "manifest.csv") == (274, 69)
+    assert not list((tmp_path / "o").glob(".unpack-*"))

@@ -1,0 +1,295 @@
+"""Downloads against servers that cut, lie and stall, and the Cityscapes account."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT
+from servers import PASSWORD, USER, serving
+
+from msgunet.config import DataSettings
+from msgunet.data import fetch as fetching
+from msgunet.data import login
+from msgunet.data.base import Remote
+from msgunet.data.fetch import check_file, fetch, published
+from msgunet.data.login import LoginSession, credentials
+from msgunet.errors import UserError
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(fetching, "WAITS", (0.0, 0.01, 0.02, 0.03))
+    for name in (login.USER, login.PASSWORD, login.FILE, "CITYSCAPES_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(login.FILE, "/nonexistent/credentials")
+
+
+@pytest.fixture
+def server():
+    with serving({"x.bin": CONTENT}) as running:
+        yield running
+
+
+# What is left of a connection that is cut in the middle.
+HALF = f"bytes={len(CONTENT) // 2 // fetching._CHUNK * fetching._CHUNK}-"
+
+
+def remote(server, *how, **changes):
+    values = {"size": len(CONTENT), "checksum": MD5, **changes}
+    return Remote("x.bin", tuple(f"{server.url}/{h}/x.bin" for h in how), "a test", **values)
+
+
+def ranges(server):
+    return [headers.get("Range") for method, _, headers in server.asked if method == "GET"]
+
+
+def only_the_file(folder):
+    assert [p.name for p in folder.iterdir() if not p.name.endswith(".lock")] == ["x.bin"]
+    assert (folder / "x.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("how", ["good", "nolength", "busy", "cut", "norange", "badrange", "away"])
+def test_the_file_arrives_whole(tmp_path, server, how):
+    fetch(remote(server, how), tmp_path)
+    only_the_file(tmp_path)
+
+
+def test_a_cut_connection_is_gone_on_with(tmp_path, server):
+    fetch(remote(server, "cut"), tmp_path)
+    assert ranges(server) == [None, HALF]
+
+
+def test_a_server_that_ignores_the_range_begins_again(tmp_path, server):
+    fetch(remote(server, "norange"), tmp_path)
+    assert ranges(server)[1] is not None
+    only_the_file(tmp_path)
+
+
+def test_another_mirror_goes_on_where_the_first_was_cut(tmp_path, server):
+    fetch(remote(server, "cut", "good"), tmp_path)
+    assert [path for _, path, _ in server.asked] == ["/cut/x.bin", "/good/x.bin"]
+    assert ranges(server)[1] == HALF
+
+
+def test_without_a_checksum_only_the_servers_own_mark_allows_to_go_on(tmp_path, server):
+    fetch(remote(server, "cut", checksum=None), tmp_path)
+    assert server.asked[1][2]["If-Range"] == '"one"'
+    (tmp_path / "x.bin").unlink()
+    server.asked.clear()
+    server.counts.clear()
+    fetch(remote(server, "cut", "good", checksum=None), tmp_path)
+    assert ranges(server) == [None, None], "another mirror may have another version"
+
+
+def test_a_file_that_changes_on_the_server_is_fetched_from_its_beginning(tmp_path, server):
+    (tmp_path / ".x.bin.part").write_bytes(b"old" * 1000)
+    (tmp_path / ".x.bin.mark").write_text(f'{server.url}/good/x.bin\n"other"\n')
+    fetch(remote(server, "good", checksum=None), tmp_path)
+    assert ranges(server) == ["bytes=3000-"]
+    only_the_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("html", "a web page came instead of the file"),
+        ("wrong", "the md5 is .*, expected"),
+        ("missing", "HTTP 404"),
+    ],
+)
+def test_what_is_not_the_file_never_gets_its_name(tmp_path, server, how, said):
+    with pytest.raises(UserError, match=rf"x\.bin could not be downloaded[\s\S]*{said}[\s\S]*set data\.mirror"):
+        fetch(remote(server, how), tmp_path)
+    assert not (tmp_path / "x.bin").exists()
+    assert len(server.asked) == (1 if how == "missing" else 5)
+
+
+def test_a_wrong_mirror_is_followed_by_the_right_one(tmp_path, server):
+    fetch(remote(server, "missing", "html", "wrong", "good"), tmp_path)
+    only_the_file(tmp_path)
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_read(tmp_path, server, capsys):
+    with pytest.raises(UserError, match=r"has 3,000,000 bytes, 5 were expected"):
+        fetch(remote(server, "good", size=5), tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_nobody_answers(tmp_path):
+    with pytest.raises(UserError, match=r"5 tries failed"):
+        fetch(Remote("x.bin", ("http://127.0.0.1:9/x.bin",), "a test"), tmp_path)
+
+
+def test_a_slow_mirror_is_left_for_the_next(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "PATIENCE", 0.5)
+    fetch(remote(server, "slow", "good"), tmp_path)
+    only_the_file(tmp_path)
+    assert "trying another mirror" in capsys.readouterr().err
+
+
+def test_a_slow_server_without_others_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "PATIENCE", 0.3)
+    small = CONTENT[:9000]
+    with serving({"x.bin": small}) as server:
+        fetch(Remote("x.bin", (f"{server.url}/slow/x.bin",), "a test", size=9000), tmp_path)
+    assert (tmp_path / "x.bin").read_bytes() == small
+
+
+def test_what_is_there_is_not_asked_for(tmp_path, server):
+    (tmp_path / "x.bin").write_bytes(b"put there by hand")
+    fetch(remote(server, "good"), tmp_path)
+    assert server.asked == []
+
+
+def test_two_at_once_download_once(tmp_path, server):
+    threads = [threading.Thread(target=fetch, args=(remote(server, "good"), tmp_path)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.asked) == 1
+    only_the_file(tmp_path)
+
+
+def test_a_full_disk_is_said_first(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: type("", (), {"free": 1000})())
+    with pytest.raises(UserError, match=r"0\.0 GB are free; make room"):
+        fetch(remote(server, "good"), tmp_path)
+
+
+def test_no_redirect_leads_from_https_to_http():
+    response = requests.Response()
+    response.status_code, response.url = 302, "https://example.org/x"
+    response.headers["Location"] = "http://example.org/x"
+    with pytest.raises(requests.RequestException, match="from https to http"):
+        LoginSession().get_redirect_target(response)
+
+
+def test_the_suites_own_addresses_come_first():
+    settings = DataSettings(urls={"maps.tar.gz": ("https://example.org/maps.tar.gz",)})
+    (maps,) = published("maps", settings)
+    assert maps.urls[0] == "https://example.org/maps.tar.gz"
+    assert len(maps.urls) == 2
+    assert published("vgg19", settings) == published("vgg19-dcbb9e9d.pth", settings)
+    with pytest.raises(UserError, match="did you mean 'maps'"):
+        published("map", settings)
+
+
+# The Cityscapes account
+
+
+def package(server):
+    return Remote("x.bin", (f"{server.url}/file-handling/?packageID=1",), "a test", checksum=MD5, login=True)
+
+
+@pytest.fixture
+def site(monkeypatch):
+    with serving({"gtFine_trainvaltest.zip": CONTENT}) as running:
+        monkeypatch.setenv("CITYSCAPES_URL", running.url)
+        yield running
+
+
+def test_an_account_from_the_environment(tmp_path, site, monkeypatch):
+    monkeypatch.setenv(login.USER, USER)
+    monkeypatch.setenv(login.PASSWORD, PASSWORD)
+    fetch(package(site), tmp_path)
+    only_the_file(tmp_path)
+    assert site.counts["POST"] == 1
+
+
+def test_an_account_from_a_file(tmp_path, site, monkeypatch):
+    file = tmp_path / "account"
+    file.write_text(f"{USER}\n{PASSWORD}\n")
+    monkeypatch.setenv(login.FILE, str(file))
+    file.chmod(0o640)
+    with pytest.raises(UserError, match="can be read by others: chmod 600"):
+        fetch(package(site), tmp_path / "out")
+    assert site.posted == []
+    file.chmod(0o600)
+    fetch(package(site), tmp_path / "out")
+    file.write_text("only one line")
+    with pytest.raises(UserError, match="must hold two lines"):
+        credentials()
+
+
+def test_a_wrong_password_is_one_sentence_one_try_and_nothing_is_deleted(tmp_path, site, monkeypatch):
+    file = tmp_path / "account"
+    file.write_text(f"{USER}\nnot the password\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(login.FILE, str(file))
+    (tmp_path / ".x.bin.part").write_bytes(b"half")
+    with pytest.raises(UserError) as caught:
+        fetch(package(site), tmp_path)
+    assert len(caught.value.problems) == 1
+    assert "refuses user name and password" in caught.value.problems[0]
+    assert "not the password" not in str(caught.value)
+    assert site.counts["POST"] == 1, "a site may lock an account after some tries"
+    assert file.is_file()
+    assert (tmp_path / ".x.bin.part").read_bytes() == b"half"
+
+
+def test_no_account_says_how(tmp_path, site):
+    with pytest.raises(UserError, match=r"Cityscapes needs an account at https.*CITYSCAPES_PASSWORD.*chmod 600"):
+        fetch(package(site), tmp_path)
+
+
+def test_the_password_goes_to_the_sites_own_form_and_nowhere_else(tmp_path, site, monkeypatch):
+    monkeypatch.setenv(login.USER, USER)
+    monkeypatch.setenv(login.PASSWORD, PASSWORD)
+    site.tag = "redirects the form"
+    with pytest.raises(UserError):
+        fetch(package(site), tmp_path)
+    assert {path for method, path, _ in site.asked if method == "POST"} == {"/login"}
+    # An address that is not the site's gets neither form nor cookie, though the package needs a login.
+    site.tag = '"one"'
+    site.asked.clear()
+    with serving({"x.bin": CONTENT}) as other:
+        elsewhere = Remote("x.bin", (f"{other.url}/good/x.bin",), "a test", checksum=MD5, login=True)
+        fetch(elsewhere, tmp_path)
+        assert other.posted == []
+        assert all("Cookie" not in headers for *_, headers in other.asked)
+
+
+def test_passwords_are_only_sent_over_https(monkeypatch):
+    monkeypatch.setenv("CITYSCAPES_URL", "http://example.org")
+    with pytest.raises(UserError, match="only sent over https"):
+        login.site()
+
+
+def test_the_command_resumes_after_a_kill(tmp_path, server):
+    """A real process, killed while a slow server sends; the next one goes on from there."""
+    code = (
+        "import sys; from pathlib import Path; from msgunet.data.base import Remote; "
+        "from msgunet.data.fetch import fetch; "
+        f"fetch(Remote('x.bin', (sys.argv[1],), 'a test', size={len(CONTENT)}, checksum={MD5!r}), Path(sys.argv[2]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-c", code, f"{server.url}/slow/x.bin", str(tmp_path)]
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+    part = tmp_path / ".x.bin.part"
+    while not (part.is_file() and part.stat().st_size):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "x.bin").exists()
+    have = part.stat().st_size
+    fetch(remote(server, "good"), tmp_path)
+    assert ranges(server)[-1] == f"bytes={have}-"
+    only_the_file(tmp_path)
+
+
+def test_check_file(tmp_path):
+    path = Path(tmp_path / "x.bin")
+    path.write_bytes(CONTENT)
+    assert check_file(path, Remote("x.bin", (), "a test", checksum=MD5)) is None
+    path.write_bytes(CONTENT[:-1] + b"!")
+    assert "expected" in check_file(path, Remote("x.bin", (), "a test", checksum=MD5))
