@@ -1,4 +1,4 @@
-"""The workflow from archives to the page: maps from a mirror folder, Cityscapes through its login, a user's own folder."""
+"""The workflow from archives to page: maps from a mirror folder, Cityscapes through its login, a user's own folder."""
 
 import hashlib
 import os
@@ -110,9 +110,8 @@ def test_the_password_is_in_no_file(finished):
     """Not below the checkout: .snakemake with its metadata and logs, results, settings, logs, archives' folder."""
     files = [path for path in finished.rglob("*") if path.is_file()]
     assert any(".snakemake" in path.parts for path in files)
-    assert [
-        path for path in files for secret in (PASSWORD, "secret-cookie") if secret.encode() in path.read_bytes()
-    ] == []
+    for secret in (PASSWORD, "secret-cookie"):
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
 def test_archives_may_go_once_they_are_prepared(finished):
