@@ -144,6 +144,15 @@ def test_a_slow_server_without_others_is_waited_for(tmp_path, monkeypatch):
     assert (tmp_path / "x.bin").read_bytes() == small
 
 
+def test_two_slow_mirrors_are_better_than_none(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(fetching, "PATIENCE", 0.3)
+    with serving({"x.bin": CONTENT[:15_000]}) as one, serving({"x.bin": CONTENT[:15_000]}) as other:
+        urls = tuple(f"{running.url}/slow/x.bin" for running in (one, other))
+        fetch(Remote("x.bin", urls, "a test", size=15_000), tmp_path)
+        assert (len(one.asked), len(other.asked)) == (1, 1)
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT[:15_000]
+
+
 def test_what_is_there_is_not_asked_for(tmp_path, server):
     (tmp_path / "x.bin").write_bytes(b"put there by hand")
     fetch(remote(server, "good"), tmp_path)

@@ -57,6 +57,10 @@ class _TryError(Exception):
         self.final = final
 
 
+class _SlowError(_TryError):
+    """A mirror that sends, but hardly anything."""
+
+
 def fetch(remote: Remote, folder: Path) -> Path:
     """Download `remote` into `folder`, unless it is there; what an interrupted download left is gone on with.
 
@@ -79,12 +83,12 @@ def fetch(remote: Remote, folder: Path) -> Path:
 
 
 def _try_mirrors(remote: Remote, part: "_Part") -> None:
-    urls, said = list(remote.urls), []
+    urls, slow, said = list(remote.urls), set(), []
     with LoginSession() as session:
         for attempt in range(len(WAITS) + 1):
             url = urls[attempt % len(urls)]
             try:
-                _transfer(session, remote, url, part, others=len(urls) > 1)
+                _transfer(session, remote, url, part, others=bool({*urls} - slow - {url}))
                 problem = check_file(part.file, remote)
                 if problem is None:
                     return
@@ -95,6 +99,8 @@ def _try_mirrors(remote: Remote, part: "_Part") -> None:
                 print(f"try {attempt + 1} of {len(WAITS) + 1}: {said[-1]}", file=sys.stderr, flush=True)
                 if getattr(error, "final", False):
                     urls.remove(url)
+                if isinstance(error, _SlowError):
+                    slow.add(url)
             if not urls or attempt == len(WAITS):
                 break
             time.sleep(WAITS[attempt])
@@ -206,8 +212,8 @@ def _chunks(response: requests.Response, others: bool) -> Iterator[bytes]:
     while True:
         try:
             chunk = next(body, None)
-        except requests.exceptions.ChunkedEncodingError:
-            return  # cut; the caller sees by the length, or by the checksum
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise _TryError("the connection was cut") from error
         if chunk is None:
             return
         yield chunk
@@ -215,7 +221,7 @@ def _chunks(response: requests.Response, others: bool) -> Iterator[bytes]:
         now = time.monotonic()
         if now - start > PATIENCE:
             if others and count < MIN_RATE * (now - start):
-                raise _TryError(f"only {count / (now - start) / 1000:.1f} kB/s; trying another mirror")
+                raise _SlowError(f"only {count / (now - start) / 1000:.1f} kB/s; trying another mirror")
             start, count = now, 0
 
 
