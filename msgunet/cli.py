@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgunet
-from msgunet.config import ARCHIVES, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
+from msgunet.config import ARCHIVES, WEIGHTS, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.files import read_settings
 
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
     fetch = verb("fetch", _fetch, "Download published files and check them; what is there already stays.")
     fetch.add_argument("name", nargs="+", help="data sets, files by their name, or vgg19 (ImageNet weights, 548 MB)")
-    path(fetch, "--out", f"folder (default: {ARCHIVES})", False)
+    path(fetch, "--out", f"folder (default: where suites look, {ARCHIVES} and {WEIGHTS})", False)
     compute(fetch)
 
     prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     path(prepare, "--out", "folder for pictures and manifest.csv")
     path(prepare, "--mirror", f"folder that holds the archives (default: {ARCHIVES})", False)
     prepare.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="default: the paper's")
-    prepare.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="default: all cores")
+    prepare.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="default: all cores")
     compute(prepare)
 
     train = verb("train", _train, "Train one run, going on from its newest checkpoint.")
@@ -139,6 +139,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
 def _machine(options: Any) -> MachineSettings:
     return MachineSettings() if options.compute is None else read_settings(options.compute, MachineSettings)
 
@@ -159,22 +166,21 @@ def _prepare(options: Any) -> None:
     if (options.name is None) == (options.settings is None):
         raise UserError("say either the name of a data set or --settings dataset.json")
     if options.settings is not None:
+        if options.size:
+            raise UserError("--size goes with the name of a data set; --settings says the size itself")
         settings = read_settings(options.settings, DataSetSettings)
     else:
-        cls = registry.get_dataset(options.name)
-        usual = cls.Options().model_dump(mode="json")
-        size = options.size or cls.usual_size
-        settings = DataSetSettings(kind=options.name, version=cls.version, size=size, options=usual)
+        settings = registry.get_dataset(options.name).usual_settings(options.size)
     archives = options.mirror or _machine(options).archives(settings.kind)[0]
     prepare(settings, options.out, archives, options.threads)
 
 
 def _fetch(options: Any) -> None:
-    from msgunet.data.fetch import fetch, published
+    from msgunet.data.fetch import VGG19, fetch, published
 
     # All names are looked up before the first is downloaded.
     for remote in [remote for name in options.name for remote in published(name, _machine(options))]:
-        fetch(remote, options.out or ARCHIVES)
+        fetch(remote, options.out or (WEIGHTS if remote.name == VGG19.name else ARCHIVES))
 
 
 def _data(options: Any) -> None:

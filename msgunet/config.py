@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 ARCHIVES = Path("data/archives")
+WEIGHTS = Path("data/weights")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
@@ -158,18 +159,18 @@ class DataSettings(Strict):
 
     mirror: str | dict[Name, str] | None = Field(
         None,
-        description="folder that holds the published files, for all data sets or by data set; where none is named they "
-        "are downloaded into data/archives",
+        description="folder that holds the published files, for all data sets or by kind; where none is named they are "
+        "downloaded into data/archives",
     )
     urls: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by a file's name: more addresses of it, which are tried first"
     )
-    vgg19: str = Field("data/weights/vgg19-dcbb9e9d.pth", description="torchvision's ImageNet weights of VGG-19")
+    vgg19: str = Field(str(WEIGHTS / "vgg19-dcbb9e9d.pth"), description="torchvision's ImageNet weights of VGG-19")
 
     def archives(self, kind: str) -> tuple[Path, bool]:
         """The folder with a data set's published files, and whether what is missing there is downloaded."""
         given = self.mirror.get(kind) if isinstance(self.mirror, dict) else self.mirror
-        return (ARCHIVES, True) if given is None else (Path(given), False)
+        return (ARCHIVES, True) if given is None else (Path(given).expanduser(), False)
 
 
 class MachineSettings(ComputeSettings, DataSettings):

@@ -14,11 +14,15 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from msgunet.errors import UserError
 
 if TYPE_CHECKING:
-    from msgunet.config import Network, RunSettings
-    from msgunet.data.base import DataSet
+    from pathlib import Path
+
+    from msgunet.config import DataSetSettings, Network, RunSettings
+    from msgunet.data.base import DataSet, Remote
     from msgunet.method import Method
 
 _METHODS: dict[str, type["Method"]] = {}
@@ -102,6 +106,26 @@ def get_dataset(name: str) -> type["DataSet"]:
     if name not in known:
         raise UserError(f"unknown data set '{name}': {nearest(name, list(known))}")
     return known[name]
+
+
+def remote_files() -> dict[str, "Remote"]:
+    """The published files of all data sets, by their name."""
+    return {r.name: r for cls in datasets().values() for r in cls.remotes(cls.Options.model_construct())}
+
+
+def build_dataset(settings: "DataSetSettings", archives: "Path") -> "DataSet":
+    """The data set that `settings` describe, on the folder with its published files.
+
+    Raises:
+        UserError: there is no such data set, or its options are wrong.
+
+    """
+    cls = get_dataset(settings.kind)
+    try:
+        return cls(cls.Options.model_validate(settings.options), settings.size, archives)
+    except ValidationError as error:
+        problems = (f"{settings.kind}: {'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors())
+        raise UserError(*problems) from error
 
 
 def build_method(settings: "RunSettings | Network") -> "Method":

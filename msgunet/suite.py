@@ -74,15 +74,17 @@ class Plan:
 
     def dataset(self, data: DataPlan) -> tuple[DataSet, bool]:
         """A data set, on the folder with its published files, and whether what is missing there is downloaded."""
-        cls = registry.datasets()[data.kind]
         folder, downloads = self.machine.archives(data.kind)
-        return cls(cls.Options.model_validate(data.entry.options), data.entry.size, folder), downloads
+        return registry.build_dataset(DataSetSettings.model_validate_json(data.settings), folder), downloads
 
-    def inputs(self, prepared: str) -> list[Path]:
-        """The files that the prepared folder of this name is made from, with those that are still to be downloaded."""
+    def inputs(self, prepared: str) -> tuple[list[Path], list[Path]]:
+        """What the prepared folder of this name is made from: archives, to be downloaded or there, and own pictures."""
         dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
-        remotes = dataset.remotes(dataset.options) if downloads else ()
-        return list(dict.fromkeys([*dataset.inputs(), *(dataset.archives / r.name for r in remotes if r.urls)]))
+        remotes = dataset.remotes(dataset.options)
+        if not remotes:
+            return [], dataset.inputs()
+        absent = [dataset.archives / remote.name for remote in remotes if downloads and remote.urls]
+        return list(dict.fromkeys([*dataset.inputs(), *absent])), []
 
     def write(self) -> None:
         """Write the settings files; those that say the same already keep their time, so nothing runs again."""
@@ -98,8 +100,8 @@ def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: Trai
 
 def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     kind = entry.kind or name
-    options = registry.datasets()[kind].Options.model_validate(entry.options)
     cls = registry.datasets()[kind]
+    options = cls.Options.model_validate(entry.options)
     settings = DataSetSettings(
         kind=kind,
         version=cls.version,

@@ -1,6 +1,7 @@
 """Reading a suite's YAML file: found by name, parsed strictly, and everything wrong with it said at once."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                 continue
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
+    data = table("data")
+    if isinstance(data.get("mirror"), dict):
+        problems += _unknown(data["mirror"], registry.datasets(), "data.mirror", "kind of data set")
+    if isinstance(data.get("urls"), dict):
+        problems += _unknown(data["urls"], dict.fromkeys(registry.remote_files()), "data.urls", "published file")
     gradients = table("gradients")
     wanted = [gradients.get("method") or "msgunet"] if gradients else []
     problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
@@ -132,7 +138,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _unknown(wanted: list[str], known: dict[str, Any], place: str, what: str) -> list[str]:
+def _unknown(wanted: Iterable[str], known: dict[str, Any], place: str, what: str) -> list[str]:
     return [
         f"{place}: there is no {what} '{name}'; {registry.nearest(name, list(known))}"
         for name in wanted

@@ -76,6 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data)
                 self.close_connection = True
                 return None
+            case "gzip":
+                return self._send(200, data, {"Content-Encoding": "x-gzip"})
+            case "shortnolength" if first:
+                self.send_response(200)
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2])
+                self.close_connection = True
+                return None
             case "slow":
                 return self._slowly(data)
             case "away":
@@ -102,8 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(302, b"", {"Location": "/downloads/", "Set-Cookie": "PHPSESSID=secret-cookie; path=/"})
 
     def _package(self, query: dict[str, list[str]]) -> None:
-        if "PHPSESSID=secret-cookie" not in self.headers.get("Cookie", ""):
-            return self._send(302, b"", {"Location": "/login"})
+        ended = self.server.tag == "the session has ended" and self.server.counts["/file-handling/"] == 1
+        if ended or "PHPSESSID=secret-cookie" not in self.headers.get("Cookie", ""):
+            return self._send(200, b"<html>log in</html>", {"Content-Type": "text/html"})
         names = {"1": "gtFine_trainvaltest.zip", "3": "leftImg8bit_trainvaltest.zip"}
         return self._ranged(self.server.files[names[query["packageID"][0]]])
 

@@ -1,12 +1,16 @@
 """The published data sets from their archives, whole, damaged and hostile; and a user's own folders."""
 
+import gzip
 import io
 import json
 import os
+import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -34,7 +38,7 @@ def counts(manifest: Path) -> tuple[int, int]:
 
 
 def test_maps_from_the_real_archive(shared, tmp_path):
-    manifest = prepare(dataset_settings("maps", (64, 64)), tmp_path, shared / "mirror", threads=2)
+    manifest = prepare(dataset_settings("maps", (512, 512)), tmp_path, shared / "mirror", threads=2)
     assert counts(manifest) == (274, 69)
     pair = read_manifest(manifest)[0]
     assert (pair.source_width, pair.source_height) == (600, 600)
@@ -46,14 +50,14 @@ def test_maps_from_the_real_archive(shared, tmp_path):
 
 
 def test_cityscapes_from_the_real_archives(shared, tmp_path):
-    manifest = prepare(dataset_settings("cityscapes", (256, 128)), tmp_path, shared / "mirror")
+    manifest = prepare(dataset_settings("cityscapes", (2048, 1024)), tmp_path, shared / "mirror", threads=2)
     assert counts(manifest) == (6, 2)
     pairs = read_manifest(manifest)
     assert (pairs[0].source_width, pairs[0].source_height) == (2048, 1024)
     colours = np.asarray(Image.open(tmp_path / pairs[0].source))
     assert (128, 64, 128) in {tuple(c) for c in colours.reshape(-1, 3)}, "the road's colour"
     assert len({tuple(c) for c in colours.reshape(-1, 3)}) < 35
-    assert pairs[0].extras == "instance_ids label_ids"
+    assert [extra.split("=")[0] for extra in pairs[0].extras.split()] == ["instance_ids", "label_ids"]
     files = (f"train/{pairs[0].id}.{role}.png" for role in ("label_ids", "instance_ids"))
     labels, instances = (np.asarray(Image.open(tmp_path / file)) for file in files)
     road = (colours == (128, 64, 128)).all(-1)
@@ -61,6 +65,9 @@ def test_cityscapes_from_the_real_archives(shared, tmp_path):
     assert instances.dtype == np.uint16
     many = instances >= 1000
     assert (instances[many] // 1000 == labels[many]).all(), "an instance's id begins with its label's"
+    assert check_prepared(tmp_path) == []
+    (tmp_path / f"train/{pairs[0].id}.label_ids.png").unlink()
+    assert len(check_prepared(tmp_path)) == 1
 
 
 def test_without_ids_there_are_none(shared, tmp_path):
@@ -92,7 +99,14 @@ def test_nyu_in_matlabs_axes(tmp_path):
     assert photo[7, 5].tolist() == images[0, :, 5, 7].tolist()
     assert label[7, 5].tolist() == palette(895)[21].tolist()
     assert label[0, 0].tolist() == [0, 0, 0]
-    assert len({tuple(c) for c in palette(895)}) == 895, "every id has a colour of its own"
+
+
+def test_nyus_colours_are_well_separated():
+    colours = palette(895).astype(int)
+    assert colours[0].tolist() == [0, 0, 0]
+    apart = np.abs(colours[:, None] - colours[None]).max(-1) + 255 * np.eye(895, dtype=int)
+    assert apart.min() >= 28
+    assert apart[np.arange(894), np.arange(1, 895)].min() >= 100, "neighbouring ids lie far apart"
 
 
 def test_nyu_in_forty_classes(tmp_path):
@@ -133,7 +147,7 @@ def test_damaged_archives_are_named(tmp_path):
     for name in CITYSCAPES:
         (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(UserError, match="not a whole archive"):
-        prepare(dataset_settings("cityscapes", (64, 64)), tmp_path / "o", tmp_path)
+        prepare(dataset_settings("cityscapes", (64, 64)), tmp_path / "o2", tmp_path)
 
 
 @pytest.mark.parametrize("where", [0.5, 0.999])
@@ -198,8 +212,7 @@ def test_attacks_in_a_tar_are_refused(tmp_path, name):
     tar_with(tmp_path / "maps.tar.gz", member)
     with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{why}"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "inside" / "o", tmp_path)
-    left = [p.name for p in (tmp_path / "inside" / "o").rglob("*") if p.name != ".lock"]
-    assert left == []
+    assert {p.name for p in (tmp_path / "inside" / "o").rglob("*")} == {".lock", "dataset.json"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "maps.tar.gz"]
 
 
@@ -246,7 +259,37 @@ def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
         with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("gtFine/zeros", bytes(zeros))
     with pytest.raises(UserError, match="would unpack to more than"):
-        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o2", tmp_path)
+
+
+def test_a_zip_that_lies_about_sizes_unpacks_no_more_than_it_says(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("gtFine/zeros", bytes(100_000_000))
+    raw = path.read_bytes().replace(struct.pack("<I", 100_000_000), struct.pack("<I", 100))
+    path.write_bytes(raw)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="zeros is damaged"):
+        unpack.read_member(unpack.open_zip(path), "gtFine/zeros")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_header_that_claims_much_is_not_read(tmp_path):
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 50_000_000
+    with gzip.open(tmp_path / "maps.tar.gz", "wb", 1) as file:
+        file.write(long.tobuf(tarfile.GNU_FORMAT) + b"a" * long.size)
+    with pytest.raises(UserError, match=r"a header claims 50,000,\d+ bytes"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+
+
+def test_other_compressions_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("gtFine/a.png", b"x")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        unpack.open_zip(tmp_path / "x.zip")
 
 
 def test_too_many_members_are_refused(tmp_path, monkeypatch):
@@ -280,6 +323,7 @@ def test_two_folders_with_the_same_names(tmp_path):
     assert [p.split for p in pairs].count("test") == 2
     again = prepare_folder(tmp_path, source=str(source), target=str(target))
     assert again == pairs
+    shutil.rmtree(tmp_path / "out")
     other = prepare_folder(tmp_path, source=str(source), target=str(target), split_seed=1)
     assert [p.split for p in other] != [p.split for p in pairs]
 
@@ -292,6 +336,12 @@ def test_side_by_side_and_their_own_split(tmp_path):
     source, target = (np.asarray(Image.open(tmp_path / "out" / p)) for p in (pairs[0].source, pairs[0].target))
     assert np.array_equal(source, whole[:, 33:])
     assert np.array_equal(target, whole[:, :32])
+
+
+def test_pictures_beside_the_split_are_an_error(tmp_path):
+    own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png", "preview.png"])
+    with pytest.raises(UserError, match=r"1 pictures are beside the folders train and test \(or val\).*: preview"):
+        prepare_folder(tmp_path, pairs=str(tmp_path / "p"))
 
 
 def test_pictures_without_a_partner_are_named(tmp_path):
@@ -329,7 +379,9 @@ def test_prepare_by_name(shared, tmp_path, capsys):
     assert "6 train and 2 test pairs of 128x64" in capsys.readouterr().out
     assert main(["prepare", "citiscapes", "--out", str(tmp_path / "c")]) == 2
     assert "did you mean 'cityscapes'" in capsys.readouterr().err
-    assert main(["prepare", "--out", str(tmp_path / "c")]) == 2
+    for wrong in ([], ["folder"], ["maps", "--size", "4", "4"]):
+        assert main(["prepare", *wrong, "--out", str(tmp_path / "new")]) == 2
+        assert "error: " in capsys.readouterr().err
 
 
 def test_data_shows_every_data_set(workplace, shared, capsys):

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import dataset_settings, make_data, make_picture
 from PIL import Image
@@ -120,7 +123,7 @@ def test_the_same_picture_in_both_splits_is_an_error(tmp_path, monkeypatch):
 
 def test_other_mistakes_in_pairs(tmp_path, monkeypatch):
     a, b = raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))
-    with pytest.raises(UserError, match="have the id of another pair: a"):
+    with pytest.raises(UserError, match="have the id of another pair, rename them: a"):
         prepare_fake(tmp_path, monkeypatch, [a, a, b])
     with pytest.raises(UserError, match="no test pairs"):
         prepare_fake(tmp_path, monkeypatch, [a])
@@ -166,11 +169,32 @@ def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
 
 
 def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
+    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    prepare_fake(tmp_path, monkeypatch, pairs)
     (tmp_path / ".journal").write_text("something else\n")
-    prepare_fake(
-        tmp_path, monkeypatch, [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 8, 8))]
-    )
+    prepare_fake(tmp_path, monkeypatch, pairs)
     assert len(read_manifest(tmp_path / "manifest.csv")) == 2
+
+
+def test_only_a_folder_of_its_own_is_written_to(tmp_path, monkeypatch):
+    """Not one with somebody's files, nor one with other settings."""
+    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "photo.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="is not empty and holds no prepared data set"):
+        prepare_fake(tmp_path / "mine", monkeypatch, pairs)
+    assert [p.name for p in (tmp_path / "mine").rglob("*")] == ["train", "photo.png"]
+    prepare_fake(tmp_path / "other", monkeypatch, pairs)
+    with pytest.raises(UserError, match="holds a data set with other settings"):
+        prepare(dataset_settings("fake", (8, 8)), tmp_path / "other", tmp_path)
+
+
+def test_a_preparation_that_fails_leaves_no_manifest_of_before(tmp_path, monkeypatch):
+    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    manifest = prepare_fake(tmp_path, monkeypatch, pairs)
+    with pytest.raises(UserError):
+        prepare_fake(tmp_path, monkeypatch, [*pairs, raw("c", "test", make_picture(1, 16, 16), make_picture(1, 8, 8))])
+    assert not manifest.exists()
 
 
 def test_a_disk_that_is_too_small_is_said_first(tmp_path, monkeypatch):
@@ -217,8 +241,15 @@ def test_ids_keep_their_values(tmp_path):
 
 def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    # Pillow writes no 16-bit colours: a PNG by hand, and a TIFF.
+    deep = np.full((8, 8, 3), 40_000, np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    (tmp_path / "colours.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    tifffile.imwrite(tmp_path / "colours.tif", deep)
     make_picture(0, 8, 8).convert("CMYK").save(tmp_path / "print.jpg")
-    for name in ("deep.png", "print.jpg"):
+    for name in ("deep.png", "print.jpg", "colours.png", "colours.tif"):
         with pytest.raises(UserError, match=rf"{name}: pictures of mode .* are not supported"):
             decode(tmp_path / name, name)
 

@@ -145,6 +145,13 @@ def test_unknown_config_key_is_no_silent_paper_run():
         only_suite({"siute": "demo"})
 
 
+def test_names_in_data_are_checked(tmp_path):
+    wrong = {**GOOD, "data": {"mirror": {"map": "x"}, "urls": {"maps.tgz": ["https://example.org"]}}}
+    said = "\n".join(problems_of(tmp_path, wrong))
+    assert "data.mirror: there is no kind of data set 'map'; did you mean 'maps'?" in said
+    assert "data.urls: there is no published file 'maps.tgz'; did you mean 'maps.tar.gz'?" in said
+
+
 def test_recipes_are_overridden_key_by_key(tmp_path):
     suite = {**GOOD, "training": {"epochs": 7}}
     suite["methods"] = {"msgunet": {"training": {"learning_rate": 1e-3}}, "pix2pix": {"size": [32, 32]}}

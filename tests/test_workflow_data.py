@@ -66,7 +66,7 @@ def finished(tmp_path_factory, shared) -> Path:
     cityscapes.write_text(text)
     for i in range(10):
         for role in ("source", "target"):
-            path = folder / "own" / role / f"{i}.png"
+            path = folder / "own" / role / f"a {{name}} {i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             make_picture(i, 80, 40).save(path)
     suite = {
@@ -114,7 +114,7 @@ def test_the_password_is_in_no_file(finished):
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
-def test_archives_may_go_once_they_are_prepared(finished):
+def test_archives_may_go_and_come_back_once_they_are_prepared(finished):
     for name in ZIPS:
         (finished / "data" / "archives" / name).rename(finished / name)
     try:
@@ -122,6 +122,8 @@ def test_archives_may_go_once_they_are_prepared(finished):
     finally:
         for name in ZIPS:
             (finished / name).rename(finished / "data" / "archives" / name)
+            (finished / "data" / "archives" / name).touch()
+    assert jobs(snakemake(finished, "-n", *RUN).stdout) == {}
 
 
 def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_path):

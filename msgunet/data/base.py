@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 from PIL import Image, ImageOps
+from pydantic import ValidationError
 
-from msgunet.config import Strict
+from msgunet.config import DataSetSettings, Strict
 from msgunet.data.login import HOW, credentials
 from msgunet.errors import UserError
 
@@ -83,6 +84,25 @@ class DataSet:
         self.archives = archives
 
     @classmethod
+    def usual_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
+        """The settings with all options as they are by default, at `size` or the usual one.
+
+        Raises:
+            UserError: the options have no defaults, or the size is out of range.
+
+        """
+        try:
+            options = cls.Options().model_dump(mode="json")
+            return DataSetSettings(
+                kind=cls.name, version=cls.version, size=tuple(size or cls.usual_size), options=options
+            )
+        except ValidationError as error:
+            problems = (f"{cls.name}: {'.'.join(map(str, e['loc']))} {e['msg']}" for e in error.errors())
+            raise UserError(
+                *problems, f"write a suite for {cls.name}, or give its dataset.json by --settings"
+            ) from error
+
+    @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         """Whether source and target are photos (resized by Lanczos) or labels (nearest neighbour)."""
         return "photo", "photo"
@@ -109,7 +129,7 @@ class DataSet:
         """
         absent = [remote for remote in self.remotes(self.options) if not (self.archives / remote.name).is_file()]
         if not downloads:
-            advice = "put it there, or leave data.mirror out to download it"
+            advice = f"put it there, or say 'msgunet fetch {self.name}' and leave data.mirror out"
             return [
                 f"{self.name}: {remote.name} is not in {self.archives} ({remote.about}); "
                 + (advice if remote.urls else "put it there")
@@ -138,11 +158,13 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
+            # Pillow reads 16-bit colours as 8-bit ones; only the raw mode tells.
+            deep = any(";16" in str(tile.args) for tile in image.tile)
             image.load()
-            if image.mode in ("RGB", "RGBA", "P", "PA", "L", "LA", "1"):
+            if image.mode in ("RGB", "RGBA", "P", "PA", "L", "LA", "1") and not deep:
                 upright = ImageOps.exif_transpose(image)
                 return upright.convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
-            mode = image.mode
+            mode = f"{image.mode}{' (16 bits)' if deep else ''}"
     except _DAMAGED as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
     raise UserError(f"{name}: pictures of mode {mode} are not supported; save it as 8-bit RGB")

@@ -1,6 +1,7 @@
 """Fetching published files: mirrors in turn, resume, and a file gets its name only when size and checksum are right."""
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from filelock import FileLock
 from tqdm import tqdm
 
@@ -31,7 +33,7 @@ VGG19 = Remote(
 WAITS = (2.0, 5.0, 15.0, 45.0)  # seconds between two tries: five in all
 PATIENCE = 30.0  # seconds without a byte, or below MIN_RATE where there is another mirror
 MIN_RATE = 20_000  # bytes per second
-_CHUNK = 1 << 16  # bytes; what is lost of a connection that is cut
+_CHUNK = 1 << 18
 
 
 def published(name: str, settings: DataSettings) -> list[Remote]:
@@ -41,9 +43,10 @@ def published(name: str, settings: DataSettings) -> list[Remote]:
         UserError: there is no such data set or file.
 
     """
+    files = {**registry.remote_files(), VGG19.name: VGG19}
     of_sets = {key: cls.remotes(cls.Options.model_construct()) for key, cls in registry.datasets().items()}
-    files = {remote.name: (remote,) for remotes in (*of_sets.values(), (VGG19,)) for remote in remotes}
-    known = {"vgg19": (VGG19,), **{key: remotes for key, remotes in of_sets.items() if remotes}, **files}
+    known = {key: remotes for key, remotes in of_sets.items() if remotes} | {"vgg19": (VGG19,)}
+    known |= {key: (remote,) for key, remote in files.items()}
     if name not in known:
         raise UserError(f"nothing called '{name}' can be downloaded; {registry.nearest(name, list(known))}")
     return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
@@ -75,6 +78,8 @@ def fetch(remote: Remote, folder: Path) -> Path:
             return path
         part = _Part(path)
         _try_mirrors(remote, part)
+        with part.file.open("rb") as file:
+            os.fsync(file.fileno())
         part.file.replace(path)
         part.remove()
         sync_folder(folder)
@@ -86,19 +91,20 @@ def _try_mirrors(remote: Remote, part: "_Part") -> None:
     urls, slow, said = list(remote.urls), set(), []
     with LoginSession() as session:
         for attempt in range(len(WAITS) + 1):
-            url = urls[attempt % len(urls)]
+            url = urls.pop(0)
             try:
-                _transfer(session, remote, url, part, others=bool({*urls} - slow - {url}))
+                start = _transfer(session, remote, url, part, others=not slow.issuperset(urls))
                 problem = check_file(part.file, remote)
                 if problem is None:
                     return
                 part.remove()
-                raise _TryError(problem)
-            except (_TryError, requests.RequestException) as error:
+                # What came from one mirror in one go would come again.
+                raise _TryError(problem, final=start == 0)
+            except (_TryError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 said.append(f"{_short(url)}: {error}")
                 print(f"try {attempt + 1} of {len(WAITS) + 1}: {said[-1]}", file=sys.stderr, flush=True)
-                if getattr(error, "final", False):
-                    urls.remove(url)
+                if not getattr(error, "final", False):
+                    urls.append(url)
                 if isinstance(error, _SlowError):
                     slow.add(url)
             if not urls or attempt == len(WAITS):
@@ -138,8 +144,8 @@ class _Part:
         self._mark.unlink(missing_ok=True)
 
 
-def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, others: bool) -> None:
-    """One try from one mirror: the rest of the file, or all of it where the server cannot go on."""
+def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, others: bool) -> int:
+    """One try from one mirror: the rest of the file, or all of it where the server cannot go on; returns from where."""
     if remote.login:
         session.log_in(url)
     have = len(part)
@@ -153,13 +159,14 @@ def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, othe
     with session.get(url, headers=headers, stream=True, timeout=(10, PATIENCE)) as response:
         if response.status_code == 416:
             if have == remote.size or (remote.size is None and remote.checksum):
-                return  # all of it is there already; the checksum decides
+                return have  # all of it is there already; the checksum decides
             part.remove()
             raise _TryError("the server has less than what has arrived; starting again")
         if response.status_code >= 400:
             gone = response.status_code in (401, 403, 404, 410)
             raise _TryError(f"HTTP {response.status_code} {response.reason}", final=gone)
         if "html" in response.headers.get("Content-Type", ""):
+            session.forget_login()
             raise _TryError("a web page came instead of the file")
         if response.status_code == 206 and _range_start(response) != have:
             part.remove()
@@ -169,8 +176,11 @@ def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, othe
         if remote.size is not None and whole is not None and whole != remote.size:
             raise _TryError(f"the server's file has {whole:,} bytes, {remote.size:,} were expected", final=True)
         if start == 0:
-            part.begin(url, response)
+            # First away with what belongs to another version, then the mark of the new one.
+            part.remove()
         _check_disk(part.file.parent, (whole or remote.size or 0) - start)
+        if start == 0:
+            part.begin(url, response)
         progress = tqdm(
             total=whole or remote.size,
             initial=start,
@@ -180,14 +190,19 @@ def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, othe
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         with part.file.open("ab" if start else "wb") as file, progress:
-            for chunk in _chunks(response, others):
-                try:
+            cut = False
+            try:
+                for chunk in _chunks(response, others):
                     file.write(chunk)
-                except OSError as error:
-                    raise UserError(f"{part.file}: {error.strerror}; make room and start again") from error
-                progress.update(len(chunk))
-        if whole is not None and len(part) < whole:
-            raise _TryError(f"the connection was cut after {len(part):,} of {whole:,} bytes")
+                    progress.update(len(chunk))
+            except urllib3.exceptions.ProtocolError:
+                cut = True
+            except OSError as error:
+                raise UserError(f"{part.file}: {error.strerror or error}; make room and start again") from error
+        expected = whole or remote.size or 0
+        if cut or len(part) < expected:
+            raise _TryError(f"the connection was cut after {len(part):,} of {expected or 'unknown':,} bytes")
+    return start
 
 
 def _range_start(response: requests.Response) -> int | None:
@@ -202,20 +217,15 @@ def _whole_length(response: requests.Response) -> int | None:
         total = response.headers["Content-Range"].rpartition("/")[2]
         return None if total == "*" else int(total)
     length = response.headers.get("Content-Length")
-    return int(length) if length else None
+    return int(length) if length and length.isdecimal() else None
 
 
 def _chunks(response: requests.Response, others: bool) -> Iterator[bytes]:
     """The body, piece by piece; where there are other mirrors, a slow one is left."""
     start, count = time.monotonic(), 0
-    body = response.iter_content(_CHUNK)
-    while True:
-        try:
-            chunk = next(body, None)
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise _TryError("the connection was cut") from error
-        if chunk is None:
-            return
+    # As it comes: neither waiting for a whole chunk nor undoing a Content-Encoding, which for some servers is the
+    # archive's own compression.
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
         yield chunk
         count += len(chunk)
         now = time.monotonic()

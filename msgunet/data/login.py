@@ -3,7 +3,6 @@
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 import requests
@@ -52,9 +51,9 @@ def credentials() -> tuple[str, str] | None:
         return None
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UserError(f"{path} can be read by others: chmod 600 {path}")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if len(lines) != 2 or not all(lines):
-        raise UserError(f"{path} must hold two lines, the user name and the password")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if len(lines) != 2 or not all(lines) or "\ufffd" in "".join(lines):
+        raise UserError(f"{path} must hold two lines in UTF-8, the user name and the password")
     return lines[0], lines[1]
 
 
@@ -71,7 +70,7 @@ class LoginSession(requests.Session):
 
         """
         target = super().get_redirect_target(response)
-        if target and response.url.startswith("https:") and target.startswith("http:"):
+        if target and response.url.startswith("https:") and urlsplit(target).scheme.lower() == "http":
             raise requests.RequestException(f"a redirect from https to http ({target.split('?')[0]}) was refused")
         return target
 
@@ -90,14 +89,17 @@ class LoginSession(requests.Session):
             raise UserError(f"Cityscapes needs {HOW}")
         form = {"username": account[0], "password": account[1], "submit": "Login"}
         answer = self.post(f"{site()}/login", data=form, allow_redirects=False, timeout=(10, 30))
-        if answer.status_code >= 400:
+        back_to_the_form = urlsplit(answer.headers.get("Location", "")).path.rstrip("/").endswith("/login")
+        if answer.status_code not in (200, 302, 303):
             raise requests.RequestException(f"the login page says HTTP {answer.status_code}")
-        if answer.status_code not in (302, 303):
+        if answer.status_code == 200 or back_to_the_form:
             raise UserError(
                 f"the Cityscapes site refuses user name and password (from "
                 f"{'the environment' if os.environ.get(PASSWORD) else credentials_file()}); nothing was deleted"
             )
         self._logged_in = True
 
-    def __exit__(self, *arguments: type[BaseException] | BaseException | TracebackType | None) -> None:
-        super().__exit__(*arguments)
+    def forget_login(self) -> None:
+        """Log in anew next time: a session may have ended in the middle of a long download."""
+        self._logged_in = False
+        self.cookies.clear()

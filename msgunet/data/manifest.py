@@ -12,7 +12,7 @@ from msgunet.files import write_csv
 class Pair:
     """One prepared pair; paths are relative to the manifest, sizes in pixels, hashes of the decoded pixels.
 
-    extras: what else there is of it, names parted by spaces; `label_ids` of the pair `x` is the file `x.label_ids.png`.
+    extras: what else there is of it, as `name=hash` parted by spaces; `label_ids` of the pair `x` is `x.label_ids.png`.
     """
 
     id: str
@@ -27,9 +27,11 @@ class Pair:
     target_sha256: str
     extras: str = ""
 
-    def paths(self) -> list[str]:
-        """All files of the pair."""
-        return [self.source, self.target, *(picture_path(self.split, self.id, role) for role in self.extras.split())]
+    def files(self) -> dict[str, str]:
+        """All files of the pair, with the hash of their pixels."""
+        extras = (extra.split("=") for extra in self.extras.split())
+        others = {picture_path(self.split, self.id, role): digest for role, digest in extras}
+        return {self.source: self.source_sha256, self.target: self.target_sha256, **others}
 
 
 def picture_path(split: str, name: str, role: str) -> str:

@@ -1,5 +1,6 @@
 """`msgunet data`: where each data set is, what state it is in, and what to do if something is missing."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +32,18 @@ def _archives(cls: type[DataSet], settings: DataSettings) -> Iterator[str]:
     for remote in remotes:
         path = folder / remote.name
         if not path.is_file():
-            advice = f"'msgunet fetch {cls.name}' downloads it" if downloads else "put it there"
-            yield f"missing   {path} ({remote.about}); {advice}"
+            advice = f"; 'msgunet fetch {cls.name}' downloads it" if downloads and remote.urls else ""
+            yield f"missing   {path} ({remote.about}){advice}"
             continue
         size = path.stat().st_size
         other = "" if remote.size in (None, size) else f", not the published file of {remote.size:,} bytes"
         yield f"archive   {path}, {size:,} bytes{other}"
     if not remotes:
         yield f"archive   none: {cls.source_url}"
+    # What no download brings: accounts, packages, files to be put somewhere.
+    with contextlib.suppress(UserError):
+        dataset = registry.build_dataset(cls.usual_settings(), folder)
+        yield from (f"needs     {problem}" for problem in dataset.missing(downloads=True))
 
 
 def _prepared(name: str) -> Iterator[str]:
@@ -90,6 +95,6 @@ def check_data(name: str, settings: DataSettings) -> Iterator[str]:
             if not found:
                 yield f"{prepared}: all pictures as in the manifest"
     if problems:
-        raise UserError(*problems, "delete what is damaged and run the suite again")
+        raise UserError(*problems, "delete the damaged archive, or the whole prepared folder, and run the suite again")
     if not checked:
         raise UserError(f"there is nothing of {name} to check, neither archives in {folder} nor prepared pictures")

@@ -1,7 +1,16 @@
+def files_of(wildcards):
+    """What a preparation reads; braces in a user's file names must not be taken for wildcards."""
+    archives, pictures = (
+        [str(path).replace("{", "{{").replace("}", "}}") for path in paths] for paths in plan.inputs(wildcards.prepared)
+    )
+    # Archives may be deleted, and come back later without anything to do; a user's own pictures may change.
+    return [*map(ancient, archives), *pictures]
+
+
 rule prepare:
     input:
         settings="data/{prepared}/dataset.json",
-        pictures=lambda w: [str(path) for path in plan.inputs(w.prepared)],
+        files=files_of,
     output:
         manifest="data/{prepared}/manifest.csv",
     log:
@@ -10,7 +19,8 @@ rule prepare:
         prepared="[a-z0-9_]+-[0-9]+x[0-9]+-[0-9a-f]{8}",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    # Not all cores, so that downloads and another preparation may go on beside it.
+    threads: max(1, (workflow.cores or 1) // 2)
     params:
         compute=compute,
     shell:

@@ -88,8 +88,14 @@ class Folder(DataSet):
 
     def _splits(self, names: list[str]) -> dict[str, Split]:
         tops = {name: name.split("/")[0] for name in names}
-        if set(tops.values()) <= _SPLITS.keys():
+        outside = [name for name, top in tops.items() if top not in _SPLITS or "/" not in name]
+        if not outside:
             return {name: _SPLITS[top] for name, top in tops.items()}
+        if len(outside) < len(names):
+            raise UserError(
+                f"{len(outside)} pictures are beside the folders train and test (or val), which are the split: "
+                f"{', '.join(outside[:10])}; move them into one of these or away"
+            )
         # Keyed by the names, so that a picture keeps its split, nearly always, when others come or go.
         seed = self.options.split_seed
         order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
@@ -98,7 +104,8 @@ class Folder(DataSet):
 
 
 def _folders(options: Any) -> list[Path]:
-    return [Path(options.pairs)] if options.pairs else [Path(options.source), Path(options.target)]
+    given = [options.pairs] if options.pairs else [options.source, options.target]
+    return [Path(folder).expanduser() for folder in given]
 
 
 def _all_pictures(options: Any) -> list[Path]:

@@ -13,6 +13,8 @@ from msgunet.registry import register_dataset
 
 _MEMBER = re.compile(r"maps/(train|val)/(\d+)\.jpg")
 _URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"
+# Where it was published at first.
+_OLD_URL = "https://people.eecs.berkeley.edu/~tinghuiz/projects/pix2pix/datasets/maps.tar.gz"
 
 
 @register_dataset("maps")
@@ -26,7 +28,7 @@ class Maps(DataSet):
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
         # Nobody publishes a checksum; gzip's own tells a damaged archive, and every picture is decoded.
-        return (Remote("maps.tar.gz", (_URL,), f"250 MB, from {_URL}", size=250_242_400),)
+        return (Remote("maps.tar.gz", (_URL, _OLD_URL), f"250 MB, from {_URL}", size=250_242_400),)
 
     def pairs(self, work: Path) -> list[RawPair]:
         pairs = []

@@ -1,6 +1,5 @@
 """NYU Depth V2: coloured labels to indoor photographs, from the labelled `.mat` file (HDF5) and the official splits."""
 
-import colorsys
 import functools
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +58,7 @@ class NYU(DataSet):
             file = h5py.File(self.archives / _PAIRS, "r")
             splits = loadmat(str(self.archives / _SPLITS))
             numbers = {"train": splits["trainNdxs"].ravel() - 1, "test": splits["testNdxs"].ravel() - 1}
-            count = len(file["images"])
+            count = min(len(file["images"]), len(file["labels"]))
             table = np.arange(_RAW_IDS + 1)
             if self.options.classes == "40":
                 table[1:] = loadmat(str(self.archives / _CLASSES))["mapClass"].ravel()
@@ -78,18 +77,21 @@ class NYU(DataSet):
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 for label ids; id 0 (unlabelled) is black. Hues by the golden angle, three shades."""
-    colours = np.zeros((count, 3), np.uint8)
-    for i in range(1, count):
-        rgb = colorsys.hsv_to_rgb(i * 0.618033988749895 % 1, (1.0, 0.55, 0.8)[i % 3], (1.0, 0.9, 0.6)[i // 3 % 3])
-        colours[i] = [round(255 * v) for v in rgb]
-    return colours
+    """Colours (count, 3) uint8 for up to 1000 label ids, at least 28 levels apart in a channel; id 0 is black.
+
+    A grid of ten levels per channel, in an order in which neighbouring ids lie far apart.
+    """
+    levels = np.linspace(0, 255, 10).round().astype(np.uint8)
+    cell = np.arange(count) * 619 % 1000  # 619 has no divisor in common with 1000, so that no cell comes twice
+    return levels[np.stack((cell // 100, cell // 10 % 10, cell % 10), 1)]
 
 
 def _load(file: Any, index: int, colours: np.ndarray) -> dict[str, Image.Image]:
     # MATLAB's axes arrive reversed: (3, width, height) and (width, height).
-    ids = file["labels"][index].T
+    try:
+        ids, photo = file["labels"][index].T, file["images"][index].transpose(2, 1, 0)
+    except OSError as error:
+        raise UserError(f"{_PAIRS}, picture {index + 1} is damaged ({error}); fetch the file again") from error
     if ids.max() >= len(colours):
         raise UserError(f"{_PAIRS}, picture {index + 1}: label id {ids.max()}, there are {len(colours) - 1}")
-    photo = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0))
-    return {"source": Image.fromarray(colours[ids]), "target": Image.fromarray(photo)}
+    return {"source": Image.fromarray(colours[ids]), "target": Image.fromarray(np.ascontiguousarray(photo))}
