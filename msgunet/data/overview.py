@@ -32,7 +32,7 @@ def _archives(cls: type[DataSet], settings: DataSettings) -> Iterator[str]:
     for remote in remotes:
         path = folder / remote.name
         if not path.is_file():
-            advice = f"; 'msgunet fetch {cls.name}' downloads it" if downloads and remote.urls else ""
+            advice = f"; 'msgunet fetch {cls.name}' downloads it" if downloads and remote.urls else "; put it there"
             yield f"missing   {path} ({remote.about}){advice}"
             continue
         size = path.stat().st_size

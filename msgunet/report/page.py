@@ -39,7 +39,7 @@ def write_page(settings_file: Path, results: Path) -> Path:
         cost=tables.cost,
         figures=figures,
         paper=_paper_tables(),
-        data=licences.values(),
+        data=list(licences.values()),
         rows=[
             (collection.run_conditions(runs), registry.get_method(runs[0].settings.method).reference)
             for dataset in collection.datasets

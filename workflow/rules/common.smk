@@ -58,3 +58,11 @@ def vgg19_of(folder):
 def gpus_of(wildcards):
     """One GPU per training where the suite is made for GPUs."""
     return 1 if plan.suite.compute.gpu_required else 0
+
+
+def files_of(wildcards):
+    """What a preparation reads."""
+    archives, pictures = plan.inputs(wildcards.prepared)
+    # Archives may be deleted, and come back later without anything to do; a user's own pictures may change. Snakemake
+    # would take braces in a file's name for wildcards.
+    return [*(ancient(str(path)) for path in archives), *(str(path) for path in pictures if "{" not in str(path))]

@@ -1,12 +1,3 @@
-def files_of(wildcards):
-    """What a preparation reads; braces in a user's file names must not be taken for wildcards."""
-    archives, pictures = (
-        [str(path).replace("{", "{{").replace("}", "}}") for path in paths] for paths in plan.inputs(wildcards.prepared)
-    )
-    # Archives may be deleted, and come back later without anything to do; a user's own pictures may change.
-    return [*map(ancient, archives), *pictures]
-
-
 rule prepare:
     input:
         settings="data/{prepared}/dataset.json",
