@@ -12,8 +12,8 @@ from msgunet.evaluation.cost import counts
 from msgunet.inference import load_generator, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.registry import build_method, get_method
-from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
+from msgunet.training.step import step as one_step
 
 METHODS = list(METHOD_OF)
 SIZES = [(64, 64), (128, 64), (64, 192)]
@@ -42,7 +42,7 @@ def steps(name, count, **changes):
     losses = []
     for phase in through_phases(method, state, settings.training, count * len(method.phases(settings.training))):
         sources, targets = (method.view(phase, images, "photo") for images in pyramids)
-        found = _step(method, state, sources, targets, perceptual, 1e-3, None)
+        found = one_step(method, state, sources, targets, perceptual, 1e-3, None)
         losses.append({k: v.item() for k, v in found.items()})
         state.step += 1
     return losses, state
@@ -81,7 +81,7 @@ def test_a_step_of_each_phase_changes_every_trainable_parameter(name):
     for phase in through_phases(method, state, settings.training, len(method.phases(settings.training))):
         before = [copy.deepcopy(network.state_dict()) for network in networks]
         sources, targets = (method.view(phase, images, "photo") for images in batch(method, (64, 64)))
-        _step(method, state, sources, targets, perceptual, 1e-3, None)
+        one_step(method, state, sources, targets, perceptual, 1e-3, None)
         for old, network, found in zip(before, networks, moved, strict=True):
             now = {key for key, parameter in network.named_parameters() if not torch.equal(old[key], parameter)}
             assert now, f"{phase.name} trains nothing"
@@ -102,7 +102,7 @@ def test_the_generators_step_leaves_no_gradient_in_the_discriminator(name):
     # The discriminator's own step may come before, and leaves its gradients: they must not change.
     before = [None] * len(list(state.discriminator.parameters()))
     state.optimizers["discriminator"].register_step_post_hook(lambda *_: before.__setitem__(slice(None), gradients()))
-    _step(method, state, sources, targets, perceptual, 1e-3, None)
+    one_step(method, state, sources, targets, perceptual, 1e-3, None)
     assert len(seen) == 1
     expected = [None] * len(before) if method.generator_first else before
     assert all(a is b or torch.equal(a, b) for a, b in zip(seen[0], expected, strict=True))
@@ -123,7 +123,7 @@ def test_it_learns_one_pair_by_heart(name):
     targets = [torch.full_like(s, 0.5) for s in sources]
     distances = []
     for _ in range(40):
-        _step(method, state, sources, targets, perceptual, 1e-3, None)
+        one_step(method, state, sources, targets, perceptual, 1e-3, None)
         state.step += 1
         with torch.no_grad():
             distances.append((state.generator(sources)[0] - targets[0]).abs().mean().item())

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -107,18 +106,6 @@ def test_a_changed_file_and_a_full_disk_leave_no_mixture(tmp_path, server, monke
             fetch(remote(server, "good", checksum=None), tmp_path)
     fetch(remote(server, "good", checksum=None), tmp_path)
     only_the_file(tmp_path)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 2 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(small_disk, server, monkeypatch):

@@ -16,8 +16,8 @@ from msgunet.data.pairs import pyramid, to_tensor
 from msgunet.files import write_csv
 from msgunet.losses import load_perceptual
 from msgunet.registry import build_method
-from msgunet.training.loop import _step
 from msgunet.training.state import TrainingState
+from msgunet.training.step import step as one_step
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 
@@ -42,7 +42,7 @@ def curve(name: str) -> list[dict[str, float]]:
         torch.manual_seed(step)
         pictures = (picture(f"{step % 2}.{role}") for role in ("source", "target"))
         sources, targets = (method.view(phase, pyramid(image, scales, "photo"), "photo") for image in pictures)
-        losses = _step(method, state, sources, targets, perceptual, 2e-4, None)
+        losses = one_step(method, state, sources, targets, perceptual, 2e-4, None)
         state.step += 1
         rows.append({"step": step + 1, **{key: value.item() for key, value in losses.items()}})
     return rows

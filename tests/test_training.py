@@ -10,10 +10,12 @@ from msgunet.config import TrainingSettings
 from msgunet.data.pairs import PairDataset
 from msgunet.errors import UserError
 from msgunet.inference import load_generator
+from msgunet.losses import load_perceptual
 from msgunet.method import Phase, schedule_label
 from msgunet.registry import build_method
-from msgunet.training import loop
+from msgunet.training import loop, step
 from msgunet.training.loop import Schedule
+from msgunet.training.state import TrainingState
 
 
 def test_a_training_writes_what_it_says(tmp_path, data, compute):
@@ -83,20 +85,113 @@ def test_a_missing_or_wrong_run_file_is_named(tmp_path, content, capsys):
     assert f"error: {run}" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, data, compute, monkeypatch):
-    settings = make_settings(data, "pix2pix")
-    original = loop.build_method
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("log_steps", [1, 50])
+@pytest.mark.parametrize("name", ["pix2pix", "msgunet"])
+def test_what_is_not_finite_changes_no_weight_and_stops(tmp_path, data, compute, monkeypatch, where, log_steps, name):
+    """At once where every step is logged, else when the values are next looked at; the weights are those before."""
+    settings = make_settings(data, name, training=TrainingSettings(epochs=3, decay_epochs=0, batch_size=2))
+    one_step, kept, term = loop.step, [], "gan"
 
-    def poisoned(run):
-        method = original(run)
-        losses = method.generator_losses
-        method.generator_losses = lambda *a: losses(*a) | {"l1": torch.tensor(float("nan"), requires_grad=True)}
-        return method
+    def watch(method, state, *rest):
+        if state.step == 2 and where == "gradient":
+            parameter = next(state.generator.parameters())
+            parameter.register_hook(lambda g: g * float("nan"))
+        if state.step == 2 and where == "loss":
+            losses = method.generator_losses
+            method.generator_losses = lambda *a: (found := losses(*a)) | {term: found[term] * float("nan")}
+        before = [p.detach().clone() for p in state.generator.parameters()]
+        found = one_step(method, state, *rest)
+        kept.append(all(torch.equal(a, b) for a, b in zip(before, state.generator.parameters(), strict=True)))
+        return found
 
-    monkeypatch.setattr(loop, "build_method", poisoned)
-    with pytest.raises(UserError, match=r"step 1: a loss is not finite \(gan = .*l1 = nan"):
-        train(tmp_path / "run", settings, compute)
+    monkeypatch.setattr(loop, "step", watch)
+    said = "gan = nan" if where == "loss" else "gradient_generator = nan"
+    with pytest.raises(UserError, match=rf"step 3: a loss or gradient is not finite \(.*{said}"):
+        train(tmp_path / "run", settings, compute.model_copy(update={"log_steps": log_steps}))
+    assert kept == [False, False, True] if log_steps == 1 else kept[:3] == [False, False, True]
     assert not list((tmp_path / "run").rglob("*.pt"))
+    assert not (tmp_path / "run" / "generator.safetensors").exists()
+
+
+def obvious_step(method, state, sources, targets, perceptual, rate):
+    """One update as one writes it first: every loss with passes of its own. An independent check of `step`."""
+    outputs = state.generator(sources)
+    targets = targets[: len(outputs)]
+
+    def update(network, losses, inputs):
+        optimizer = state.optimizers[network]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        gradients = torch.autograd.grad(sum(losses.values()), inputs, allow_unused=True)
+        for parameter, gradient in zip(inputs, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    def update_discriminator():
+        detached = [output.detach() for output in outputs]
+        losses = method.discriminator_losses(state.discriminator, sources, targets, detached)
+        update("discriminator", losses, list(state.discriminator.parameters()))
+
+    def update_generator():
+        losses = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
+        update("generator", losses, list(state.generator.parameters()))
+
+    order = (update_generator, update_discriminator)
+    for function in order if method.generator_first else order[::-1]:
+        function()
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_step_is_that_of_the_obvious_loop(name):
+    settings = make_settings("unused", name)
+    method = build_method(settings)
+    perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
+    scales = method.scales(method.options, settings.size)
+    states = [TrainingState(method, settings, torch.device("cpu")) for _ in range(2)]
+    for state in states:
+        state.generator.double()
+        state.discriminator.double()
+    for i in range(3):
+        torch.manual_seed(i)
+        pyramids = [[torch.rand(2, 3, 64 >> k, 64 >> k).double() * 2 - 1 for k in range(scales)] for _ in "st"]
+        for state, function in zip(states, (lambda *a: step.step(*a, None), obvious_step), strict=True):
+            torch.manual_seed(i)
+            function(method, state, *pyramids, perceptual, 1e-3)
+    for network in ("generator", "discriminator"):
+        pairs = zip(*(getattr(state, network).named_parameters() for state in states), strict=True)
+        # Biases in front of a norm get rounding errors as gradients, which Adam makes large.
+        worst = {name: (a - b).abs().max().item() for (name, a), (_, b) in pairs if a.ndim == 4}
+        assert max(worst.values()) < 1e-6, worst
+
+
+@pytest.mark.parametrize(("name", "passes"), [("msgunet", 2), ("pix2pixhd", 2), ("pix2pix", 3), ("pan", 4)])
+def test_the_discriminator_judges_nothing_twice(name, passes):
+    """Pix2Pix-HD's order: output and target once each. Pix2Pix's: the discriminator has changed in between."""
+    settings = make_settings("unused", name)
+    method = build_method(settings)
+    state = TrainingState(method, settings, torch.device("cpu"))
+    perceptual = load_perceptual(settings.perceptual, None) if settings.perceptual else None
+    scales = method.scales(method.options, settings.size)
+    calls = []
+    state.discriminator.register_forward_hook(lambda *_: calls.append(None))
+    images = [torch.rand(2, 3, 64 >> k, 64 >> k) for k in range(scales)]
+    step.step(method, state, images, [1 - image for image in images], perceptual, 1e-3, None)
+    assert len(calls) == passes
+
+
+def test_too_little_memory_is_told_in_words(tmp_path, data, compute, monkeypatch, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "step", full)
+    run = write_run(tmp_path / "run", make_settings(data))
+    (tmp_path / "compute.json").write_text(compute.model_dump_json())
+    where = ["--out", str(tmp_path / "run"), "--compute", str(tmp_path / "compute.json")]
+    assert main(["train", "--run", str(run), *where]) == 2
+    said = capsys.readouterr().err
+    assert "msgunet on negatives: out of memory at 64x64, batch 2" in said
+    assert "Tried to allocate 2.00 GiB" in said
 
 
 def test_the_mean_row_is_the_mean(tmp_path, data, compute):
@@ -152,13 +247,13 @@ def test_the_schedule_is_constant_then_linear_in_each_phase(decay_from, rates):
     ],
 )
 def test_the_order_of_updates(tmp_path, data, compute, monkeypatch, name, first, options):
-    order, update = [], loop._update
+    order, update = [], step._update
 
-    def watch(optimizer, losses, *rest):
-        order.append("discriminator" if "d_real" in losses else "generator")
-        update(optimizer, losses, *rest)
+    def watch(state, network, *rest):
+        order.append(network)
+        return update(state, network, *rest)
 
-    monkeypatch.setattr(loop, "_update", watch)
+    monkeypatch.setattr(step, "_update", watch)
     train(tmp_path / "run", make_settings(data, name, options=options), compute)
     assert order[0] == first
     assert order[:-2] == order[2:]
@@ -196,7 +291,7 @@ def test_published_schedules():
 def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
     """First the global part alone at half the size, then the enhancer alone, then both; the head is not published."""
     settings = make_settings(data, "pix2pixhd_local", training=TrainingSettings(epochs=2, decay_epochs=1))
-    seen, optimizers, original = [], {"generator": [], "discriminator": []}, loop._step
+    seen, optimizers, original = [], {"generator": [], "discriminator": []}, loop.step
 
     def watch(method, state, sources, targets, *rest):
         def parts():
@@ -213,7 +308,7 @@ def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
         seen.append((sources[0].shape[-1], len(state.discriminator(sources, targets)), *moved))
         return losses
 
-    monkeypatch.setattr(loop, "_step", watch)
+    monkeypatch.setattr(loop, "step", watch)
     train(tmp_path / "run", settings, compute)
     coarse, frozen, fine = (32, 1, True, True, False), (64, 2, False, False, True), (64, 2, True, False, True)
     assert seen == [coarse] * 18 + [frozen] * 6 + [fine] * 12

@@ -5,6 +5,7 @@ the file and its checksum appear together.
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
-    with atomic(folder / "next.pt") as temporary:
-        torch.save(state, temporary)
-        digest = sha256_file(temporary)
+    try:
+        with atomic(folder / "next.pt") as temporary:
+            torch.save(state, temporary)
+            digest = sha256_file(temporary)
+    except (OSError, RuntimeError) as error:
+        # A full disk is a RuntimeError in torch.
+        free = shutil.disk_usage(folder).free
+        raise UserError(
+            f"{folder}: the checkpoint of step {step} could not be written ({str(error).splitlines()[0]}), {free:,} "
+            "bytes are free there; the one before it is whole: make room and start again"
+        ) from error
     # `next.pt` is whole, but only under its own name is it a checkpoint.
     path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
     sync_folder(folder)

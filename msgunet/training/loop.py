@@ -35,6 +35,7 @@ from msgunet.registry import build_method
 from msgunet.training.checkpoint import load_checkpoint
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
+from msgunet.training.step import step
 
 
 def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None) -> None:
@@ -63,7 +64,8 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
             data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
         )
         if method.trainable:
-            _train(method, settings, pairs, out, compute, vgg19, device)
+            with _told_in_words(settings):
+                _train(method, settings, pairs, out, compute, vgg19, device)
         else:
             start = time.monotonic()
             generator = method.build_generator()
@@ -125,7 +127,7 @@ def _train(
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
-            losses = _step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
+            losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
             state.update_average(training.ema)
             history.add(losses)
@@ -138,6 +140,7 @@ def _train(
             if rest == 0 and (epoch % compute.sample_epochs == 0 or epoch == epochs):
                 sample.save(method, phase, state.published(), epoch, device)
             if sigterm.arrived or now - last_save > 60 * compute.checkpoint_minutes:
+                history.settle()
                 state.save(folder, settings)
                 history.write()
                 last_save = now
@@ -205,63 +208,19 @@ class Schedule:
         raise IndexError("the training has ended")
 
 
-def _step(
-    method: Method,
-    state: TrainingState,
-    sources: list[Tensor],
-    targets: list[Tensor],
-    perceptual: nn.Module | None,
-    rate: float,
-    recorder: GradientRecorder | None,
-) -> dict[str, Tensor]:
-    """One update of generator and discriminator, in the method's order; returns the terms of both losses."""
-    outputs = state.generator(sources)
-    detached = [output.detach() for output in outputs]
-    # A generator without intermediate outputs is judged against the targets of the scales that it has.
-    targets = targets[: len(outputs)]
-
-    def update_discriminator() -> dict[str, Tensor]:
-        losses = method.discriminator_losses(state.discriminator, sources, targets, detached)
-        _update(state.optimizers["discriminator"], losses, rate, state.step)
-        return losses
-
-    def update_generator() -> dict[str, Tensor]:
-        with _frozen(state.discriminator):
-            losses = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
-            _update(state.optimizers["generator"], losses, rate, state.step, recorder and recorder.hook(state))
-        return losses
-
-    if method.generator_first:
-        return {**update_generator(), **update_discriminator()}
-    of_discriminator = update_discriminator()
-    return {**update_generator(), **of_discriminator}
-
-
 @contextlib.contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Without gradients for the parameters that have them now."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    yield
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-
-
-def _update(
-    optimizer: torch.optim.Optimizer, losses: dict[str, Tensor], rate: float, step: int, before_update: Any = None
-) -> None:
-    total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        values = ", ".join(f"{name} = {value.item():g}" for name, value in losses.items())
-        raise UserError(f"step {step + 1}: a loss is not finite ({values}); a lower training.learning_rate may help")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    if before_update is not None:
-        before_update()
-    optimizer.step()
+def _told_in_words(settings: RunSettings) -> Iterator[None]:
+    """Too little memory as a user's error; nothing is made smaller behind anybody's back."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"{settings.entry} on {settings.dataset}: out of memory at {settings.size[0]}x{settings.size[1]}, batch "
+            f"{settings.training.batch_size}; a smaller training.batch_size, size or options.width needs less",
+            f"  {str(error).splitlines()[0]}",
+        ) from error
 
 
 class _Sample:

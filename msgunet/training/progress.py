@@ -1,16 +1,19 @@
 """What a training shows and keeps while it runs: progress, history, TensorBoard, sample grids."""
 
+import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from msgunet.data.pairs import to_image
+from msgunet.errors import UserError
 from msgunet.files import atomic, write_csv
 
 _LINE_SECONDS = 15.0
@@ -20,29 +23,54 @@ class History:
     """Mean losses since the last row, every so many steps; as CSV and TensorBoard.
 
     `state` (rows, sums and count since the last row) is part of the checkpoint, so that a resumed training's history
-    has no gap and nothing twice.
+    has no gap and nothing twice. Values stay on the device until a row or a checkpoint needs them (`settle`).
     """
 
     def __init__(self, folder: Path, state: dict[str, Any], first_step: int) -> None:
         self.path = folder / "history.csv"
         self._state = state
+        self._settled = first_step
+        self._pending: list[dict[str, Tensor]] = []
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Take in one step's losses."""
+        """Take in one step's values."""
+        self._pending.append(losses)
+
+    def settle(self) -> None:
+        """Fetch the values of all steps since the last time.
+
+        Raises:
+            UserError: a loss or a gradient is not finite; no weight has changed by it, nor is anything saved after it.
+
+        """
+        if not self._pending:
+            return
+        values = iter(torch.stack([v for losses in self._pending for v in losses.values()]).double().tolist())
         sums = self._state["sums"]
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        self._state["count"] += 1
+        for losses in self._pending:
+            self._settled += 1
+            found = {name: next(values) for name in losses}
+            if not all(map(math.isfinite, found.values())):
+                text = ", ".join(f"{name} = {value:g}" for name, value in found.items())
+                raise UserError(
+                    f"step {self._settled}: a loss or gradient is not finite ({text}); a lower training.learning_rate "
+                    "may help"
+                )
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value
+        self._state["count"] += len(self._pending)
+        self._pending = []
 
     def row(self, step: int, epoch: float, learning_rate: float, seconds: float) -> None:
         """Close a row: the means since the last one."""
+        self.settle()
         means = {name: total / self._state["count"] for name, total in self._state["sums"].items()}
         self._state.update(sums={}, count=0)
         fixed = {"step": step, "epoch": round(epoch, 4), "learning_rate": learning_rate, "seconds": round(seconds, 2)}
         self._state["rows"].append({**fixed, **means})
         for name, value in means.items():
-            self._board.add_scalar(f"loss/{name}", value, step)
+            self._board.add_scalar(name if name.startswith("gradient_") else f"loss/{name}", value, step)
 
     def write(self) -> None:
         """Write the CSV, and what TensorBoard still holds in memory."""
@@ -84,7 +112,8 @@ class Progress:
 
 
 def _losses(losses: dict[str, Tensor]) -> str:
-    return " ".join(f"{name}={value.item():.3g}" for name, value in losses.items())
+    shown = {name: value for name, value in losses.items() if not name.startswith("gradient_")}
+    return " ".join(f"{name}={value.item():.3g}" for name, value in shown.items())
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,10 @@ from msgunet.files import canonical_json, short_hash
 from msgunet.method import Method, Phase
 from msgunet.training.checkpoint import KEEP, save_checkpoint
 
+_ITEMS = {
+    *("settings", "generator", "discriminator", "average", "optimizers", "step", "seconds", "history", "gradients")
+}
+
 
 def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
     """Where a run's checkpoints are: other settings, other folder, so that neither is mixed up nor lost."""
@@ -84,7 +88,17 @@ class TrainingState:
         save_checkpoint(folder, self.step, state, keep)
 
     def load(self, state: dict[str, Any], settings: RunSettings, folder: Path) -> None:
-        """Take over a checkpoint; a missing item is a KeyError, other settings are a UserError."""
+        """Take over a checkpoint.
+
+        Raises:
+            UserError: an item is missing, or it is of other settings.
+
+        """
+        missing = sorted(_ITEMS - state.keys())
+        if missing:
+            raise UserError(
+                f"the checkpoint in {folder} has no {', '.join(missing)}; remove that folder to start again"
+            )
         _check_same_settings(json.loads(state["settings"]), settings, folder)
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
