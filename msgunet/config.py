@@ -34,6 +34,9 @@ class TrainingSettings(Strict):
     learning_rate: float = Field(2e-4, gt=0, description="of Adam, for the generator and the discriminators")
     beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
     beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: convolutions in bfloat16, for GPUs, and CPUs with instructions for it"
+    )
     flip: bool = Field(False, description="mirror half of the pairs, left to right")
     jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (Pix2Pix: 30 at 256)")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")

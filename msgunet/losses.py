@@ -21,17 +21,23 @@ VGG19_CONVOLUTIONS = 16
 
 def least_squares(scores: Tensor, real: bool) -> Tensor:
     """Mean squared distance of patch scores to 1 (real) or 0 (fake): the loss of LSGAN and Pix2Pix-HD."""
-    return (scores - float(real)).square().mean()
+    return (_wide(scores) - float(real)).square().mean()
 
 
 def cross_entropy(scores: Tensor, real: bool) -> Tensor:
     """Binary cross-entropy of patch scores (logits) against real or fake: the loss of Pix2Pix."""
+    scores = _wide(scores)
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
 def l1_sum(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference; the mean over elements is the paper's 1 / E_i (equation 1)."""
-    return torch.stack([F.l1_loss(x, y) for x, y in zip(a, b, strict=True)]).sum()
+    return torch.stack([F.l1_loss(_wide(x), _wide(y)) for x, y in zip(a, b, strict=True)]).sum()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Losses are computed in 32 bits at least, whatever the convolutions are computed in."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class VGG19Features(nn.Module):

@@ -1,5 +1,7 @@
 """Training: what it writes, learns and refuses, and its schedule; interruptions are in test_survival.py."""
 
+import csv
+
 import pytest
 import torch
 from conftest import TRAINABLE, make_settings, train, write_run
@@ -163,6 +165,27 @@ def test_a_step_is_that_of_the_obvious_loop(name):
         # Biases in front of a norm get rounding errors as gradients, which Adam makes large.
         worst = {name: (a - b).abs().max().item() for (name, a), (_, b) in pairs if a.ndim == 4}
         assert max(worst.values()) < 1e-6, worst
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_bf16_trains_the_same_within_its_precision(tmp_path, data, compute, name):
+    """Weights and losses stay in 32 bits; the published generator's outputs differ little from those of fp32."""
+    training = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
+    outputs, first = [], []
+    for precision in ("fp32", "bf16"):
+        settings = make_settings(data, name, training=training.model_copy(update={"precision": precision}))
+        train(tmp_path / precision, settings, compute)
+        model = load_generator(tmp_path / precision / "generator.safetensors", torch.device("cpu"))
+        assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+        scales = model.method.scales(model.method.options, (64, 64))
+        torch.manual_seed(3)
+        outputs.append(model([torch.rand(1, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)], "x")[0])
+        rows = list(csv.DictReader((tmp_path / precision / "history.csv").open()))
+        first.append({key: float(rows[0][key]) for key in ("d_real", "d_fake")})
+    assert not torch.equal(*outputs)
+    assert (outputs[0] - outputs[1]).abs().mean() < 0.1
+    assert first[1] == pytest.approx(first[0], rel=0.02)
+    assert first[1] != first[0]
 
 
 @pytest.mark.parametrize(("name", "passes"), [("msgunet", 2), ("pix2pixhd", 2), ("pix2pix", 3), ("pan", 4)])

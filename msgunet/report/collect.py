@@ -110,6 +110,8 @@ class Collection:
             parts.append("Adam's betas {:g} and {:g}".format(*adam))
         usual = method.Options().model_dump(mode="json")
         parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != usual.get(key)]
+        if training.precision != "fp32":
+            parts.append(training.precision)
         if training.flip:
             parts.append("mirrored at random")
         if training.jitter:

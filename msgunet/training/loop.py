@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import platform
 import signal
 import sys
 import time
@@ -94,6 +95,8 @@ def _train(
     if saved is not None:
         state.load(saved, settings, folder)
         print(f"going on from step {state.step} ({folder})", file=sys.stderr, flush=True)
+    if training.precision == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
+        print("this CPU has no instructions for bf16: slower than fp32 here", file=sys.stderr, flush=True)
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
@@ -155,6 +158,11 @@ def _train(
     state.save(folder, settings, keep=1)
     environment = facts(device, compute.threads)
     _publish(method, state.published(), settings, out, state.history["rows"], state.seconds, state.step, environment)
+
+
+def _cpu_has_bf16() -> bool:
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags or platform.machine() == "arm64"
 
 
 def _publish(

@@ -34,6 +34,7 @@ class TrainingState:
         self.generator = method.build_training_generator().to(device, memory_format=torch.channels_last)
         self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
         self._training = settings.training
+        self._device = device
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(("generator", "discriminator"))
         self.average = copy.deepcopy(self.generator) if settings.training.ema else None
@@ -55,6 +56,11 @@ class TrainingState:
             method.begin_phase(phase, network, self.discriminator)
         if not resumed:
             self.renew_optimizers(phase.fresh)
+
+    def autocast(self) -> torch.autocast:
+        """What forward passes run under: bfloat16 where the suite asks for it, else nothing."""
+        bf16 = self._training.precision == "bf16"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=bf16)
 
     def published(self) -> nn.Module:
         """The generator that is kept: the average of the weights where the suite asks for one."""

@@ -27,7 +27,8 @@ def step(
     `gradient_discriminator`), still on the device. An update with a loss or gradient that is not finite changes no
     weight; who reads the values must then stop (see `History.settle`).
     """
-    outputs = state.generator(sources)
+    with state.autocast():
+        outputs = state.generator(sources)
     # A generator without intermediate outputs is judged against the targets of the scales that it has.
     targets = targets[: len(outputs)]
     after_backward = recorder and recorder.hook(state)
@@ -49,7 +50,8 @@ def _generator_first(
     discriminator = _OnePass(state.discriminator)
     # The generator's gradient stops here for a moment, so that the discriminator's pass can be gone through twice.
     leaves = [output.detach().requires_grad_() for output in outputs]
-    terms = method.generator_losses(discriminator, sources, targets, leaves, perceptual)
+    with state.autocast():
+        terms = method.generator_losses(discriminator, sources, targets, leaves, perceptual)
     total = _sum(terms)
     gradients = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
     losses = {name: term.detach() for name, term in terms.items()}
@@ -60,7 +62,8 @@ def _generator_first(
     given = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
     torch.autograd.backward(*zip(*given, strict=True))
     losses |= _update(state, "generator", finite, rate, after_backward)
-    terms = method.discriminator_losses(discriminator, sources, targets, leaves)
+    with state.autocast():
+        terms = method.discriminator_losses(discriminator, sources, targets, leaves)
     return losses | _minimise(state, "discriminator", terms, rate)
 
 
@@ -76,10 +79,12 @@ def _discriminator_first(
 ) -> dict[str, Tensor]:
     """Pix2Pix's order: the generator is judged by the discriminator that has just learnt."""
     detached = [output.detach() for output in outputs]
-    terms = method.discriminator_losses(state.discriminator, sources, targets, detached)
+    with state.autocast():
+        terms = method.discriminator_losses(state.discriminator, sources, targets, detached)
     of_discriminator = _minimise(state, "discriminator", terms, rate)
     with _frozen(state.discriminator):
-        terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
+        with state.autocast():
+            terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
         return _minimise(state, "generator", terms, rate, after_backward) | of_discriminator
 
 
