@@ -212,13 +212,21 @@ def test_the_papers_dag_is_quick_and_what_is_missing_is_said_before_any_work(tmp
     found = jobs(run.stdout + run.stderr)
     assert (found["prepare"], found["train"], found["evaluate"]) == (3, 19, 19)
     assert seconds < 5 * float(os.environ.get("SLOW_MACHINE", "1"))
-    run = snakemake(folder, "--cores", "2")
-    output = run.stdout + run.stderr
-    assert run.returncode != 0
-    for part in ("cityscapes: gtFine_trainvaltest.zip", "nyu: splits.mat", "maps: maps.tar.gz", "suite=demo"):
-        assert part in output
+    assert found["fetch"] == 6, "five archives and VGG-19"
+    account = {"CITYSCAPES_CREDENTIALS": "/nonexistent"}
+    downloaded = snakemake(folder, "--cores", "2", env={**os.environ, **account})
+    edit_suite(folder, lambda suite: suite.update(data={"mirror": "elsewhere"}), "paper")
+    mirrored = snakemake(folder, "--cores", "2")
+    for run, parts in (
+        (downloaded, ("cityscapes: gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip need an account",)),
+        (mirrored, ("cityscapes: gtFine_trainvaltest.zip", "nyu: splits.mat", "maps: maps.tar.gz is not in elsewhere")),
+    ):
+        assert run.returncode != 0
+        for part in (*parts, "suite=demo"):
+            assert part in run.stdout + run.stderr
+        assert "Finished job" not in run.stdout + run.stderr
     assert not list((folder / "data").rglob("manifest.csv"))
-    assert "Finished job" not in output
+    assert not (folder / "data" / "archives").exists()
 
 
 @pytest.mark.parametrize(
