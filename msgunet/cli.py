@@ -1,6 +1,7 @@
 """The `msgunet` command: one verb per stage; the workflow's rules only call these."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -37,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 2
     except InterruptedTraining as error:
         print(error, file=sys.stderr)
         return 128 + signal.SIGTERM

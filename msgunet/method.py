@@ -118,7 +118,11 @@ class Method:
         outputs: Sequence["Tensor"],
         perceptual: "VGG19Features | None",
     ) -> dict[str, "Tensor"]:
-        """The weighted terms of the generator's loss by name; their sum is minimised."""
+        """The weighted terms of the generator's loss by name; their sum is minimised.
+
+        `discriminator` is called like the network. With `generator_first` its answers are shared with
+        `discriminator_losses`: do not change them in place.
+        """
         raise NotImplementedError
 
     def discriminator_losses(
@@ -128,7 +132,7 @@ class Method:
         targets: Sequence["Tensor"],
         outputs: Sequence["Tensor"],
     ) -> dict[str, "Tensor"]:
-        """The weighted terms of the discriminators' loss by name; `outputs` carry no gradient."""
+        """The weighted terms of the discriminators' loss by name; nothing of them reaches the generator."""
         raise NotImplementedError
 
     def phases(self, training: TrainingSettings) -> list[Phase]:

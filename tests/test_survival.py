@@ -25,9 +25,9 @@ class _KillError(Exception):
     """Stands for the power cord."""
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name):
-    training = TrainingSettings(epochs=2, decay_epochs=1, batch_size=2, flip=True, ema=0.9)
+@pytest.mark.parametrize(("name", "precision"), [*((name, "fp32") for name in TRAINABLE), ("msgunet", "bf16")])
+def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name, precision):
+    training = TrainingSettings(epochs=2, decay_epochs=1, batch_size=2, flip=True, ema=0.9, precision=precision)
     settings = make_settings(data, name, training=training)
     whole = train(tmp_path / "whole", settings, compute.model_copy(update={"log_steps": 3}))
     often = compute.model_copy(update={"checkpoint_minutes": 1e-9, "log_steps": 3})
@@ -161,7 +161,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     save_checkpoint(small_disk, 1, {"step": 1, "x": torch.rand(100_000)})
-    with pytest.raises(UserError, match=r"the checkpoint of step 2 could not be written .* bytes are free"):
+    with pytest.raises(UserError, match=r"checkpoint of step 2 could not be written, it needs 4,000,000 bytes"):
         save_checkpoint(small_disk, 2, {"step": 2, "x": torch.rand(1_000_000)})
     assert load_checkpoint(small_disk)["step"] == 1
     assert not list(small_disk.glob(".tmp-*"))
@@ -207,3 +207,6 @@ def test_a_missing_item_is_an_error(tmp_path, data, compute):
         less = {key: value for key, value in state.items() if key != item}
         with pytest.raises(UserError, match=f"has no {item}"):
             TrainingState(method, settings, torch.device("cpu")).load(less, settings, folder)
+    del state["optimizers"]["discriminator"]
+    with pytest.raises(UserError, match="has no discriminator"):
+        TrainingState(method, settings, torch.device("cpu")).load(state, settings, folder)

@@ -30,10 +30,13 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
             digest = sha256_file(temporary)
     except (OSError, RuntimeError) as error:
         # A full disk is a RuntimeError in torch.
-        free = shutil.disk_usage(folder).free
+        free, wanted = shutil.disk_usage(folder).free, _bytes(state)
+        if isinstance(error, RuntimeError) and free > wanted:
+            raise
+        kept = "the one before it is whole: " if checkpoints(folder) else ""
         raise UserError(
-            f"{folder}: the checkpoint of step {step} could not be written ({str(error).splitlines()[0]}), {free:,} "
-            "bytes are free there; the one before it is whole: make room and start again"
+            f"{folder}: the checkpoint of step {step} could not be written, it needs {wanted:,} bytes and {free:,} are "
+            f"free there; {kept}make room and start again"
         ) from error
     # `next.pt` is whole, but only under its own name is it a checkpoint.
     path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
@@ -41,6 +44,14 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
     for old, _ in checkpoints(folder)[keep:]:
         old.unlink()
     return path
+
+
+def _bytes(state: Any) -> int:
+    """How large the tensors in a nested state are."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_bytes, inner))
 
 
 def checkpoints(folder: Path) -> list[tuple[Path, int]]:

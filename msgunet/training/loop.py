@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import platform
 import signal
 import sys
 import time
@@ -96,7 +95,7 @@ def _train(
         state.load(saved, settings, folder)
         print(f"going on from step {state.step} ({folder})", file=sys.stderr, flush=True)
     if training.precision == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
-        print("this CPU has no instructions for bf16: slower than fp32 here", file=sys.stderr, flush=True)
+        print("this CPU has no instructions for bf16, fp32 may be faster", file=sys.stderr, flush=True)
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
@@ -141,6 +140,7 @@ def _train(
                 history.row(state.step, state.step / per_epoch, rate, state.seconds)
             epoch, rest = divmod(state.step, per_epoch)
             if rest == 0 and (epoch % compute.sample_epochs == 0 or epoch == epochs):
+                history.settle()
                 sample.save(method, phase, state.published(), epoch, device)
             if sigterm.arrived or now - last_save > 60 * compute.checkpoint_minutes:
                 history.settle()
@@ -161,8 +161,9 @@ def _train(
 
 
 def _cpu_has_bf16() -> bool:
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags or platform.machine() == "arm64"
+    """Whether this CPU computes bf16 itself, as far as the system tells."""
+    flags = Path("/proc/cpuinfo")
+    return not flags.is_file() or "bf16" in flags.read_text(encoding="utf-8")
 
 
 def _publish(
@@ -222,7 +223,7 @@ def _told_in_words(settings: RunSettings) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
             raise
         raise UserError(
             f"{settings.entry} on {settings.dataset}: out of memory at {settings.size[0]}x{settings.size[1]}, batch "

@@ -100,7 +100,7 @@ class TrainingState:
             UserError: an item is missing, or it is of other settings.
 
         """
-        missing = sorted(_ITEMS - state.keys())
+        missing = sorted(_ITEMS - state.keys()) or sorted(self.optimizers.keys() - state["optimizers"].keys())
         if missing:
             raise UserError(
                 f"the checkpoint in {folder} has no {', '.join(missing)}; remove that folder to start again"

@@ -53,14 +53,20 @@ def _generator_first(
     with state.autocast():
         terms = method.generator_losses(discriminator, sources, targets, leaves, perceptual)
     total = _sum(terms)
-    gradients = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
+    # Beside the outputs' gradients those of terms that reach the weights in another way, such as a penalty on them.
+    weights = _trainable(state.generator)
+    gradients = torch.autograd.grad(total, [*leaves, *weights], retain_graph=True, allow_unused=True)
     losses = {name: term.detach() for name, term in terms.items()}
     finite = torch.isfinite(total.detach())
     # With these goes the perceptual network's graph, before the generator's backward pass needs memory.
     del terms, total
     state.optimizers["generator"].zero_grad(set_to_none=True)
-    given = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
-    torch.autograd.backward(*zip(*given, strict=True))
+    for weight, gradient in zip(weights, gradients[len(leaves) :], strict=True):
+        weight.grad = gradient
+    pairs = zip(outputs, gradients, strict=False)
+    given = [(output, gradient) for output, gradient in pairs if output.requires_grad and gradient is not None]
+    if given:
+        torch.autograd.backward(*zip(*given, strict=True))
     losses |= _update(state, "generator", finite, rate, after_backward)
     with state.autocast():
         terms = method.discriminator_losses(discriminator, sources, targets, leaves)
@@ -89,7 +95,7 @@ def _discriminator_first(
 
 
 class _OnePass:
-    """A discriminator that judges the same pictures once only, however often it is asked."""
+    """Stands for a discriminator: called like it, it judges the same pictures once only, however often it is asked."""
 
     def __init__(self, discriminator: nn.Module) -> None:
         self._discriminator = discriminator
@@ -97,12 +103,14 @@ class _OnePass:
 
     def __call__(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> Any:
         asked = [*sources, *images]
-        for known, result in self._seen:
-            if len(known) == len(asked) and all(a is b for a, b in zip(known, asked, strict=True)):
-                return result
-        result = self._discriminator(sources, images)
-        self._seen.append((asked, result))
-        return result
+        seen = (r for known, r in self._seen if [*map(id, known)] == [*map(id, asked)])
+        result = next(seen, None)
+        if result is None:
+            # Whoever asks first may not want gradients, but the next one may.
+            with torch.enable_grad():
+                result = self._discriminator(sources, images)
+            self._seen.append((asked, result))
+        return [list(scale) for scale in result]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._discriminator, name)
@@ -111,12 +119,16 @@ class _OnePass:
 @contextlib.contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
     """Without gradients for the parameters that have them now."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = _trainable(network)
     for parameter in parameters:
         parameter.requires_grad_(False)
     yield
     for parameter in parameters:
         parameter.requires_grad_(True)
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _sum(terms: dict[str, Tensor]) -> Tensor:
@@ -133,7 +145,9 @@ def _minimise(
     """Backward pass into one network's weights alone, and its update; returns the terms and the gradient's norm."""
     total = _sum(terms)
     state.optimizers[network].zero_grad(set_to_none=True)
-    total.backward(inputs=[p for p in getattr(state, network).parameters() if p.requires_grad])
+    # A phase may freeze all of a network.
+    if weights := _trainable(getattr(state, network)):
+        total.backward(inputs=weights)
     losses = {name: term.detach() for name, term in terms.items()}
     return losses | _update(state, network, torch.isfinite(total.detach()), rate, after_backward)
 
@@ -145,7 +159,7 @@ def _update(
     if after_backward is not None:
         after_backward()
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    norm = nn.utils.get_total_norm(gradients).to(finite.device)
     for group in optimizer.param_groups:
         group["lr"] = rate
     # Fused Adam leaves the weights alone where this is 1, decided on the device, so that nobody waits for it here.
