@@ -85,6 +85,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[: len(data) // 2])
                 self.close_connection = True
                 return None
+            case "cutchunks" if first:
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"%x\r\n%s" % (len(data), data[: len(data) // 2]))
+                self.wfile.flush()
+                self.close_connection = True
+                return None
             case "slow":
                 return self._slowly(data)
             case "away":

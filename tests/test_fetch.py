@@ -96,6 +96,13 @@ def test_a_cut_file_of_unknown_length_is_gone_on_with(tmp_path, server):
     only_the_file(tmp_path)
 
 
+def test_a_cut_in_chunks_of_a_file_that_only_has_a_checksum_is_gone_on_with(tmp_path, server, capsys):
+    fetch(remote(server, "cutchunks", size=None), tmp_path)
+    assert ranges(server) == [None, HALF]
+    assert "the connection was cut after 1,500,000 bytes" in capsys.readouterr().err
+    only_the_file(tmp_path)
+
+
 def test_a_changed_file_and_a_full_disk_leave_no_mixture(tmp_path, server, monkeypatch):
     """The mark of the new version must not stand beside the bytes of the old one."""
     (tmp_path / ".x.bin.part").write_bytes(b"old" * 1000)

@@ -43,10 +43,9 @@ def published(name: str, settings: DataSettings) -> list[Remote]:
         UserError: there is no such data set or file.
 
     """
-    files = {**registry.remote_files(), VGG19.name: VGG19}
     of_sets = {key: cls.remotes(cls.Options.model_construct()) for key, cls in registry.datasets().items()}
     known = {key: remotes for key, remotes in of_sets.items() if remotes} | {"vgg19": (VGG19,)}
-    known |= {key: (remote,) for key, remote in files.items()}
+    known |= {remote.name: (remote,) for remotes in known.values() for remote in remotes}
     if name not in known:
         raise UserError(f"nothing called '{name}' can be downloaded; {registry.nearest(name, list(known))}")
     return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
@@ -201,7 +200,8 @@ def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, othe
                 raise UserError(f"{part.file}: {error.strerror or error}; make room and start again") from error
         expected = whole or remote.size or 0
         if cut or len(part) < expected:
-            raise _TryError(f"the connection was cut after {len(part):,} of {expected or 'unknown':,} bytes")
+            whole_text = f" of {expected:,}" if expected else ""
+            raise _TryError(f"the connection was cut after {len(part):,}{whole_text} bytes")
     return start
 
 
