@@ -1,33 +1,21 @@
-"""The published data sets from their archives, whole, damaged and hostile; and a user's own folders."""
+"""The published data sets from their archives, whole and damaged, and the commands for them."""
 
-import gzip
-import io
 import json
 import os
-import shutil
-import stat
-import struct
 import subprocess
 import sys
-import tarfile
-import tracemalloc
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, dataset_settings, make_picture
 from PIL import Image
-from pydantic import ValidationError
 
 from msgunet.cli import main
 from msgunet.config import DataSettings
-from msgunet.data import unpack
 from msgunet.data.manifest import read_manifest
 from msgunet.data.overview import overview
 from msgunet.data.prepare import check_prepared, prepare
-from msgunet.data.sets.folder import FolderOptions
 from msgunet.data.sets.nyu import palette
 from msgunet.errors import UserError
 
@@ -167,210 +155,6 @@ def test_a_picture_damaged_in_a_zip_is_named(shared, tmp_path):
     (tmp_path / CITYSCAPES[1]).write_bytes(raw)
     with pytest.raises(UserError, match=r"leftImg8bit/.*\.png is damaged"):
         prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
-
-
-# Archives that someone made to do harm: each is refused, by name, and nothing is written outside.
-
-
-def jpeg() -> bytes:
-    out = io.BytesIO()
-    make_picture(0, 32, 16).save(out, "JPEG")
-    return out.getvalue()
-
-
-def tar_with(path: Path, *members: tarfile.TarInfo, data: bytes = b"") -> None:
-    with tarfile.open(path, "w:gz") as archive:
-        for name in ("maps/train/1.jpg", "maps/val/1.jpg"):
-            good = tarfile.TarInfo(name)
-            good.size = len(jpeg())
-            archive.addfile(good, io.BytesIO(jpeg()))
-        for member in members:
-            archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
-
-
-def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname, member.size = kind, link, size
-    return member
-
-
-ATTACKS = {
-    "parent": (tar_member("../outside.jpg"), "leads out of the folder"),
-    "parent inside": (tar_member("maps/train/../../../outside.jpg"), "leads out of the folder"),
-    "absolute": (tar_member("/tmp/outside.jpg"), "leads out of the folder"),
-    "symbolic link": (tar_member("maps/train/2.jpg", tarfile.SYMTYPE, "/etc/passwd"), "neither a file nor a folder"),
-    "hard link": (tar_member("maps/train/2.jpg", tarfile.LNKTYPE, "../../etc/passwd"), "neither a file nor a folder"),
-    "device": (tar_member("maps/train/2.jpg", tarfile.CHRTYPE), "neither a file nor a folder"),
-    "pipe": (tar_member("maps/train/2.jpg", tarfile.FIFOTYPE), "neither a file nor a folder"),
-    "twice": (tar_member("maps/train/1.jpg"), "stands twice"),
-}
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_attacks_in_a_tar_are_refused(tmp_path, name):
-    member, why = ATTACKS[name]
-    tar_with(tmp_path / "maps.tar.gz", member)
-    with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{why}"):
-        prepare(dataset_settings("maps", (16, 16)), tmp_path / "inside" / "o", tmp_path)
-    assert {p.name for p in (tmp_path / "inside" / "o").rglob("*")} == {".lock", "dataset.json"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "maps.tar.gz"]
-
-
-def test_the_same_archive_without_an_attack_is_taken(tmp_path):
-    tar_with(tmp_path / "maps.tar.gz", tar_member("maps", tarfile.DIRTYPE))
-    with pytest.raises(UserError, match="are also training pictures"):
-        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "why"),
-    [
-        ("../outside.png", 0, "leads out of the folder"),
-        ("/tmp/outside.png", 0, "leads out of the folder"),
-        ("C:/outside.png", 0, "leads out of the folder"),
-        ("..\\outside.png", 0, "leads out of the folder"),
-        ("gtFine/link.png", stat.S_IFLNK | 0o777, "neither a file nor a folder"),
-        ("gtFine/device", stat.S_IFCHR | 0o666, "neither a file nor a folder"),
-    ],
-)
-def test_attacks_in_a_zip_are_refused(tmp_path, name, mode, why):
-    for archive in CITYSCAPES:
-        with zipfile.ZipFile(tmp_path / archive, "w") as file:
-            info = zipfile.ZipInfo("x")
-            info.filename, info.external_attr = name, mode << 16
-            file.writestr(info, b"x")
-    with pytest.raises(UserError, match=why):
-        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*CITYSCAPES, "o"])
-
-
-def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
-    zeros = 200_000_000
-    tar_with(tmp_path / "maps.tar.gz", tar_member("maps/train/2.jpg", size=zeros), data=bytes(zeros))
-    assert (tmp_path / "maps.tar.gz").stat().st_size < 1_000_000
-    copied = []
-    monkeypatch.setattr(
-        unpack.shutil, "copyfileobj", lambda source, out, _: copied.append(out.write(source.read(100_000)))
-    )
-    with pytest.raises(UserError, match="would unpack to more than"):
-        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-    assert len(copied) == 2, "only the two pictures before it"
-    for archive in CITYSCAPES:
-        with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("gtFine/zeros", bytes(zeros))
-    with pytest.raises(UserError, match="would unpack to more than"):
-        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o2", tmp_path)
-
-
-def test_a_zip_that_lies_about_sizes_unpacks_no_more_than_it_says(tmp_path):
-    path = tmp_path / "x.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("gtFine/zeros", bytes(100_000_000))
-    raw = path.read_bytes().replace(struct.pack("<I", 100_000_000), struct.pack("<I", 100))
-    path.write_bytes(raw)
-    tracemalloc.start()
-    with pytest.raises(UserError, match="zeros is damaged"):
-        unpack.read_member(unpack.open_zip(path), "gtFine/zeros")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 10_000_000
-
-
-def test_a_header_that_claims_much_is_not_read(tmp_path):
-    long = tarfile.TarInfo("././@LongLink")
-    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 50_000_000
-    with gzip.open(tmp_path / "maps.tar.gz", "wb", 1) as file:
-        file.write(long.tobuf(tarfile.GNU_FORMAT) + b"a" * long.size)
-    with pytest.raises(UserError, match=r"a header claims 50,000,\d+ bytes"):
-        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-
-
-def test_other_compressions_are_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as file:
-        file.writestr("gtFine/a.png", b"x")
-    with pytest.raises(UserError, match="neither a file nor a folder"):
-        unpack.open_zip(tmp_path / "x.zip")
-
-
-def test_too_many_members_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpack, "MAX_MEMBERS", 3)
-    tar_with(tmp_path / "maps.tar.gz", *(tar_member(f"maps/{i}") for i in range(3)))
-    with pytest.raises(UserError, match="more than 3 members"):
-        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-
-
-# A user's own pictures
-
-
-def own(folder: Path, names: list[str], size=(32, 16)) -> Path:
-    for i, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make_picture(zlib.crc32(f"{folder.name}{i}".encode()), *size).save(path)
-    return folder
-
-
-def prepare_folder(tmp_path, **options):
-    options = FolderOptions(**options).model_dump(mode="json")
-    return read_manifest(prepare(dataset_settings("folder", (32, 16), **options), tmp_path / "out", tmp_path))
-
-
-def test_two_folders_with_the_same_names(tmp_path):
-    names = [f"{i}.png" for i in range(10)]
-    source = own(tmp_path / "s", names)
-    target = own(tmp_path / "t", [name.replace(".png", ".jpg") for name in names])
-    pairs = prepare_folder(tmp_path, source=str(source), target=str(target))
-    assert [p.split for p in pairs].count("test") == 2
-    again = prepare_folder(tmp_path, source=str(source), target=str(target))
-    assert again == pairs
-    shutil.rmtree(tmp_path / "out")
-    other = prepare_folder(tmp_path, source=str(source), target=str(target), split_seed=1)
-    assert [p.split for p in other] != [p.split for p in pairs]
-
-
-def test_side_by_side_and_their_own_split(tmp_path):
-    own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png"], size=(65, 16))
-    pairs = prepare_folder(tmp_path, pairs=str(tmp_path / "p"), source_side="right")
-    assert {p.id: p.split for p in pairs} == {"train_a": "train", "train_b": "train", "val_a": "test"}
-    whole = np.asarray(Image.open(tmp_path / "p" / "train" / "a.png"))
-    source, target = (np.asarray(Image.open(tmp_path / "out" / p)) for p in (pairs[0].source, pairs[0].target))
-    assert np.array_equal(source, whole[:, 33:])
-    assert np.array_equal(target, whole[:, :32])
-
-
-def test_pictures_beside_the_split_are_an_error(tmp_path):
-    own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png", "preview.png"])
-    with pytest.raises(UserError, match=r"1 pictures are beside the folders train and test \(or val\).*: preview"):
-        prepare_folder(tmp_path, pairs=str(tmp_path / "p"))
-
-
-def test_pictures_without_a_partner_are_named(tmp_path):
-    own(tmp_path / "s", [f"{i:02d}.png" for i in range(14)])
-    own(tmp_path / "t", ["00.png", "01.png"])
-    with pytest.raises(UserError, match=r"12 pictures have no partner in .*/t: 02, 03, .*, 11$"):
-        prepare_folder(tmp_path, source=str(tmp_path / "s"), target=str(tmp_path / "t"))
-
-
-@pytest.mark.parametrize(("one", "other"), [("a.png", "a.jpg"), ("é.png", "e\u0301.png"), ("a.png", "A.png")])
-def test_names_that_some_file_systems_do_not_tell_apart(tmp_path, one, other):
-    own(tmp_path / "p", [one, other])
-    with pytest.raises(UserError, match="1 names stand twice"):
-        prepare_folder(tmp_path, pairs=str(tmp_path / "p"))
-
-
-def test_unicode_forms_are_the_same_name(tmp_path):
-    own(tmp_path / "s", ["é.png", "b.png"])
-    own(tmp_path / "t", ["e\u0301.png", "b.png"])
-    assert len(prepare_folder(tmp_path, source=str(tmp_path / "s"), target=str(tmp_path / "t"))) == 2
-
-
-def test_what_is_no_way_to_name_folders_is_said():
-    for options in ({}, {"source": "a"}, {"source": "a", "target": "b", "pairs": "c"}):
-        with pytest.raises(ValidationError, match="give either 'source' and 'target', or 'pairs'"):
-            FolderOptions(**options)
-
-
-# The commands
 
 
 def test_prepare_by_name(shared, tmp_path, capsys):

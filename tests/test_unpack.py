@@ -1,0 +1,146 @@
+"""Archives that someone made to do harm: each is refused, by name, and nothing is written outside."""
+
+import gzip
+import io
+import stat
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import dataset_settings, make_picture
+
+from msgunet.data import unpack
+from msgunet.data.prepare import prepare
+from msgunet.errors import UserError
+
+CITYSCAPES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
+
+
+def jpeg() -> bytes:
+    out = io.BytesIO()
+    make_picture(0, 32, 16).save(out, "JPEG")
+    return out.getvalue()
+
+
+def tar_with(path: Path, *members: tarfile.TarInfo, data: bytes = b"") -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("maps/train/1.jpg", "maps/val/1.jpg"):
+            good = tarfile.TarInfo(name)
+            good.size = len(jpeg())
+            archive.addfile(good, io.BytesIO(jpeg()))
+        for member in members:
+            archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    return member
+
+
+ATTACKS = {
+    "parent": (tar_member("../outside.jpg"), "leads out of the folder"),
+    "parent inside": (tar_member("maps/train/../../../outside.jpg"), "leads out of the folder"),
+    "absolute": (tar_member("/tmp/outside.jpg"), "leads out of the folder"),
+    "symbolic link": (tar_member("maps/train/2.jpg", tarfile.SYMTYPE, "/etc/passwd"), "neither a file nor a folder"),
+    "hard link": (tar_member("maps/train/2.jpg", tarfile.LNKTYPE, "../../etc/passwd"), "neither a file nor a folder"),
+    "device": (tar_member("maps/train/2.jpg", tarfile.CHRTYPE), "neither a file nor a folder"),
+    "pipe": (tar_member("maps/train/2.jpg", tarfile.FIFOTYPE), "neither a file nor a folder"),
+    "twice": (tar_member("maps/train/1.jpg"), "stands twice"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_in_a_tar_are_refused(tmp_path, name):
+    member, why = ATTACKS[name]
+    tar_with(tmp_path / "maps.tar.gz", member)
+    with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{why}"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "inside" / "o", tmp_path)
+    assert {p.name for p in (tmp_path / "inside" / "o").rglob("*")} == {".lock", "dataset.json"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "maps.tar.gz"]
+
+
+def test_the_same_archive_without_an_attack_is_taken(tmp_path):
+    tar_with(tmp_path / "maps.tar.gz", tar_member("maps", tarfile.DIRTYPE))
+    with pytest.raises(UserError, match="are also training pictures"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "why"),
+    [
+        ("../outside.png", 0, "leads out of the folder"),
+        ("/tmp/outside.png", 0, "leads out of the folder"),
+        ("C:/outside.png", 0, "leads out of the folder"),
+        ("..\\outside.png", 0, "leads out of the folder"),
+        ("gtFine/link.png", stat.S_IFLNK | 0o777, "neither a file nor a folder"),
+        ("gtFine/device", stat.S_IFCHR | 0o666, "neither a file nor a folder"),
+    ],
+)
+def test_attacks_in_a_zip_are_refused(tmp_path, name, mode, why):
+    for archive in CITYSCAPES:
+        with zipfile.ZipFile(tmp_path / archive, "w") as file:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.external_attr = name, mode << 16
+            file.writestr(info, b"x")
+    with pytest.raises(UserError, match=why):
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*CITYSCAPES, "o"])
+
+
+def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
+    zeros = 200_000_000
+    tar_with(tmp_path / "maps.tar.gz", tar_member("maps/train/2.jpg", size=zeros), data=bytes(zeros))
+    assert (tmp_path / "maps.tar.gz").stat().st_size < 1_000_000
+    copied = []
+    monkeypatch.setattr(
+        unpack.shutil, "copyfileobj", lambda source, out, _: copied.append(out.write(source.read(100_000)))
+    )
+    with pytest.raises(UserError, match="would unpack to more than"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+    assert len(copied) == 2, "only the two pictures before it"
+    for archive in CITYSCAPES:
+        with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("gtFine/zeros", bytes(zeros))
+    with pytest.raises(UserError, match="would unpack to more than"):
+        prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o2", tmp_path)
+
+
+def test_a_zip_that_lies_about_sizes_unpacks_no_more_than_it_says(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("gtFine/zeros", bytes(100_000_000))
+    raw = path.read_bytes().replace(struct.pack("<I", 100_000_000), struct.pack("<I", 100))
+    path.write_bytes(raw)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="zeros is damaged"):
+        unpack.read_member(unpack.open_zip(path), "gtFine/zeros")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_header_that_claims_much_is_not_read(tmp_path):
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 50_000_000
+    with gzip.open(tmp_path / "maps.tar.gz", "wb", 1) as file:
+        file.write(long.tobuf(tarfile.GNU_FORMAT) + b"a" * long.size)
+    with pytest.raises(UserError, match=r"a header claims 50,000,\d+ bytes"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
+
+
+def test_other_compressions_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("gtFine/a.png", b"x")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        unpack.open_zip(tmp_path / "x.zip")
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 3)
+    tar_with(tmp_path / "maps.tar.gz", *(tar_member(f"maps/{i}") for i in range(3)))
+    with pytest.raises(UserError, match="more than 3 members"):
+        prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
