@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.networks import scaled
+from msgunet.networks import Stages, scaled
 
 
 class UNet(nn.Module):
@@ -38,7 +38,7 @@ class UNet(nn.Module):
             down.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
             if not (first or last):
                 down.append(nn.BatchNorm2d(outputs))
-            self.down.append(nn.Sequential(*down))
+            self.down.append(Stages(*down))
             fed = outputs if last else 2 * outputs
             if first:
                 up = [nn.ReLU(), nn.ConvTranspose2d(fed, target, 4, 2, 1), nn.Tanh()]
@@ -46,7 +46,7 @@ class UNet(nn.Module):
                 up = [nn.ReLU(), nn.ConvTranspose2d(fed, inputs, 4, 2, 1, bias=False), nn.BatchNorm2d(inputs)]
                 if 4 <= i < downs - 1 and dropout:
                     up.append(nn.Dropout(dropout))
-            self.up.append(nn.Sequential(*up))
+            self.up.append(Stages(*up))
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^downs; returns one output."""
@@ -70,7 +70,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         conv = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
         again = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        self.body = nn.Sequential(*conv, *_norm_relu(channels), *again, nn.InstanceNorm2d(channels))
+        self.body = Stages(*conv, *_norm_relu(channels), *again, nn.InstanceNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -97,8 +97,8 @@ class GlobalGenerator(nn.Module):
         body += [ResidualBlock(widths[-1]) for _ in range(blocks)]
         for a, b in zip(widths[::-1], widths[-2::-1], strict=False):
             body += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), *_norm_relu(b)]
-        self.body = nn.Sequential(*body)
-        self.head = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
+        self.body = Stages(*body)
+        self.head = Stages(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^downsamplings; returns one output."""
@@ -140,14 +140,14 @@ class LocalEnhancer(nn.Module):
         whole = GlobalGenerator(2 * filters, downsamplings, blocks, channels)
         self.coarse = whole.body
         self.coarse_head = whole.head if head else None
-        self.entry = nn.Sequential(
+        self.entry = Stages(
             nn.ReflectionPad2d(3),
             nn.Conv2d(source, filters, 7),
             *_norm_relu(filters),
             nn.Conv2d(filters, 2 * filters, 3, 2, 1),
             *_norm_relu(2 * filters),
         )
-        self.exit = nn.Sequential(
+        self.exit = Stages(
             *[ResidualBlock(2 * filters) for _ in range(enhancer_blocks)],
             nn.ConvTranspose2d(2 * filters, filters, 3, 2, 1, output_padding=1),
             *_norm_relu(filters),

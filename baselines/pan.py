@@ -29,6 +29,7 @@ class PAN(UNetMethod):
     """PAN; gradients of the distance flow to the generator and, below the margin, to the discriminator."""
 
     title = "PAN"
+    version = 2
     reference = "Wang et al., Perceptual Adversarial Networks for Image-to-Image Transformation, TIP 2018"
     Options = PANOptions
 
@@ -44,16 +45,16 @@ class PAN(UNetMethod):
         return discriminator
 
     def distance(self, fake, real):
-        """Weighted L1 between the hidden layers' outputs for output and target."""
+        """Weighted L1 between the hidden layers' outputs for output and target, for each picture."""
         pairs = zip(self.options.weights, fake[:-1], real[:-1], strict=True)
-        return sum(weight * losses.l1_sum([f], [r]) for weight, f, r in pairs)
+        return sum(weight * losses.l1_per_picture(f, r) for weight, f, r in pairs)
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)[0]
         real = discriminator(sources, targets)[0]
         return {
             "gan": losses.cross_entropy(fake[-1], True),
-            "perceptual": self.options.perceptual * self.distance(fake, real),
+            "perceptual": self.options.perceptual * self.distance(fake, real).mean(),
         }
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
@@ -62,5 +63,6 @@ class PAN(UNetMethod):
         return {
             "d_fake": 0.5 * losses.cross_entropy(fake[-1], False),
             "d_real": 0.5 * losses.cross_entropy(real[-1], True),
-            "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0),
+            # For each picture, so that the loss of a batch is the mean of its pictures' losses.
+            "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0).mean(),
         }

@@ -167,11 +167,14 @@ class Pix2PixHD(Method):
             "features": self.options.features * matching,
         }
         if perceptual is not None:
-            normalise = self.options.normalise_vgg
-            of_output = perceptual(outputs[0], _VGG_LAYERS, normalise)
-            of_target = perceptual(targets[0], _VGG_LAYERS, normalise)
-            pairs = zip(_VGG_WEIGHTS, of_output, of_target, strict=True)
-            terms["perceptual"] = self.options.perceptual * sum(w * losses.l1_sum([o], [t]) for w, o, t in pairs)
+            wanted = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
+
+            def distance(image):
+                found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
+                pairs = zip(_VGG_WEIGHTS, found, wanted, strict=True)
+                return sum(w * losses.l1_sum([f], [t]) for w, f, t in pairs)
+
+            terms["perceptual"] = self.options.perceptual * losses.gradient_at_once(distance, outputs[0])
         return terms
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):

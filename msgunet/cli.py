@@ -24,7 +24,7 @@ A training by hand, after 'snakemake --cores all --config suite=demo -n' has wri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 stopped by SIGTERM."""
+    """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 or 130 stopped by SIGTERM or Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
         options.verb(options)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except InterruptedTraining as error:
         print(error, file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + error.signal
     return 0
 
 

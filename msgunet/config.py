@@ -31,11 +31,15 @@ class TrainingSettings(Strict):
         description="of these, the one that is the first below the full rate: Pix2Pix first, Pix2Pix-HD second",
     )
     batch_size: int = Field(1, ge=1, description="pairs per step")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is worked on in, to need less memory; batch norm sees one part"
+    )
     learning_rate: float = Field(2e-4, gt=0, description="of Adam, for the generator and the discriminators")
     beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
     beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: convolutions in bfloat16, for GPUs, and CPUs with instructions for it"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32",
+        description="of convolutions; tf32: for GPUs; bf16: for GPUs, and CPUs with instructions for it",
     )
     flip: bool = Field(False, description="mirror half of the pairs, left to right")
     jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (Pix2Pix: 30 at 256)")
@@ -139,6 +143,12 @@ class ComputeSettings(Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU where there is one")
     gpu_required: bool = Field(False, description="refuse to start without a CUDA GPU")
     threads: int = Field(1, ge=1, description="CPU threads per training; other counts give other last bits")
+    processes: int = Field(
+        1, ge=1, description="processes that train one run together, with a GPU each where there are GPUs"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="train in less memory and more time: compute activations again instead of keeping them"
+    )
     workers: int = Field(0, ge=0, description="processes that decode pictures beside each training")
     checkpoint_minutes: float = Field(10.0, gt=0, description="work that a killed training loses at most")
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")

@@ -10,4 +10,8 @@ class UserError(Exception):
 
 
 class InterruptedTraining(Exception):  # noqa: N818 (it is no error)
-    """SIGTERM arrived; the step in flight was finished and the state saved. Exit status 143."""
+    """A signal arrived; the step in flight was finished and the state saved. Exit status 128 + `signal`."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        self.signal = signal
+        super().__init__(message)

@@ -130,9 +130,8 @@ class MSGUNetMethod(Method):
             "features": self.options.alpha * self._distance(fake, real),
         }
         if perceptual is not None:
-            layers = self.options.vgg_layers
-            of_outputs, of_targets = ([perceptual(i, layers) for i in images] for images in (outputs, targets))
-            terms["perceptual"] = self.options.beta * self._distance(of_outputs, of_targets)
+            values = [self._perceptual(perceptual, o, t) for o, t in zip(outputs, targets, strict=True)]
+            terms["perceptual"] = self.options.beta * self._over_scales(values)
         return terms
 
     def _adversarial(self, scales, real):
@@ -141,9 +140,16 @@ class MSGUNetMethod(Method):
 
     def _distance(self, found, wanted):
         """The double sum over scales and layers in equation (1)."""
-        per_layer = self.options.sums == "mean"
-        pairs = zip(found, wanted, strict=True)
-        return self._over_scales([losses.l1_sum(f, w) / (len(f) if per_layer else 1) for f, w in pairs])
+        return self._over_scales([self._over_layers(f, w) for f, w in zip(found, wanted, strict=True)])
+
+    def _perceptual(self, network, output, target):
+        """One scale of the perceptual term."""
+        layers = self.options.vgg_layers
+        wanted = network(target, layers)
+        return losses.gradient_at_once(lambda image: self._over_layers(network(image, layers), wanted), output)
+
+    def _over_layers(self, found, wanted):
+        return losses.l1_sum(found, wanted) / (len(found) if self.options.sums == "mean" else 1)
 
     def _over_scales(self, values):
         return sum(values) / (len(values) if self.options.sums == "mean" else 1)

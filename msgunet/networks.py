@@ -6,11 +6,14 @@ list of one. Every discriminator returns, per scale, the list of its layers' out
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 
 def scaled(channels: int, width: float) -> int:
@@ -44,6 +47,76 @@ def keep_batch_statistics(network: nn.Module) -> None:
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
+class Stages(nn.Sequential):
+    """Layers one after another; each convolution with the layers around it is a stage.
+
+    While `recompute` is set, a training keeps only what enters each stage, and computes the rest again in the backward
+    pass: activation checkpointing, with the same result.
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return super().forward(x)
+        for stage in self._stages():
+            x = checkpoint(stage, x, use_reentrant=False, context_fn=lambda s=stage: (nullcontext(), _uncounted(s)))
+        return x
+
+    def _stages(self) -> list[nn.Sequential]:
+        stages: list[list[nn.Module]] = [[]]
+        for layer in self:
+            opens = isinstance(layer, nn.ReflectionPad2d) or any(True for _ in _convolutions(layer))
+            if opens and any(True for before in stages[-1] for _ in _convolutions(before)):
+                stages.append([])
+            stages[-1].append(layer)
+        return [nn.Sequential(*layers) for layers in stages]
+
+
+def _convolutions(network: nn.Module) -> Iterator[nn.Module]:
+    return (layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+
+
+@contextmanager
+def _uncounted(network: nn.Module) -> Iterator[None]:
+    """A second pass over the same pictures, which batch norm's running statistics must not count again."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def recompute_activations(network: nn.Module) -> None:
+    """Turn activation checkpointing on, for all stages of a network."""
+    for layer in network.children():
+        if isinstance(layer, Stages):
+            layer.recompute = True
+        else:
+            recompute_activations(layer)
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """In a network in evaluation mode, let each convolution do the work of the batch norm after it.
+
+    Norms that take the statistics of the batch stay.
+    """
+    for sequence in network.modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for i, (conv, norm) in enumerate(itertools.pairwise(sequence)):
+            turned = isinstance(conv, nn.ConvTranspose2d)
+            if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+                continue
+            if turned or isinstance(conv, nn.Conv2d):
+                sequence[i] = fuse_conv_bn_eval(conv, norm, turned)
+                sequence[i + 1] = nn.Identity()
+
+
 class SameConv4(nn.Conv2d):
     """A 4x4 stride-1 convolution that keeps the size.
 
@@ -58,9 +131,9 @@ class SameConv4(nn.Conv2d):
         return super().forward(F.pad(x, self._pad))
 
 
-def conv_block(conv: nn.Module, channels: int) -> nn.Sequential:
+def conv_block(conv: nn.Module, channels: int) -> Stages:
     """Convolution (without bias: batch norm has one), batch norm, LeakyReLU(0.2): the paper's block (section 2.1)."""
-    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True))
+    return Stages(conv, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True))
 
 
 class MSGUNet(nn.Module):

@@ -30,9 +30,12 @@ from msgunet.files import read_settings, write_csv, write_json
 from msgunet.inference import pick_device, save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
-from msgunet.provenance import facts
+from msgunet.precision import has_bf16, set_precision
+from msgunet.provenance import device_name, facts
 from msgunet.registry import build_method
+from msgunet.training import memory
 from msgunet.training.checkpoint import load_checkpoint
+from msgunet.training.processes import Processes, processes
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
@@ -42,22 +45,18 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
     """Train the run that `run_file` describes, going on from the newest checkpoint in `out` if there is one.
 
     Writes `generator.safetensors`, `history.csv` and `training.json`; while running also checkpoints, sample grids and
-    TensorBoard files in `out`.
+    TensorBoard files in `out`. Under torchrun several processes train it together.
 
     Raises:
         UserError: the run cannot be trained as it is asked for, or another process trains it now.
-        InterruptedTraining: SIGTERM arrived; the state is saved.
+        InterruptedTraining: SIGTERM or SIGINT arrived; the state is saved.
 
     """
     settings = read_settings(run_file, RunSettings)
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is training in {out}; wait for it or stop it") from None
-    with lock:
-        device = pick_device(compute)
+    device = pick_device(compute)
+    set_precision(settings.training.precision)
+    with processes() as team, _only_trainer(out, team):
         method = build_method(settings)
         kinds = (settings.source_kind, settings.target_kind)
         pairs = PairDataset(
@@ -65,17 +64,33 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
         )
         if method.trainable:
             with _told_in_words(settings):
-                _train(method, settings, pairs, out, compute, vgg19, device)
-        else:
+                _train(method, settings, pairs, out, compute, vgg19, device, team)
+        elif team.first:
             start = time.monotonic()
             generator = method.build_generator()
             method.fit(generator, pairs)
             seconds = time.monotonic() - start
             row = {"step": 0, "epoch": 0, "learning_rate": 0, "seconds": round(seconds, 2)}
             _publish(method, generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
-        if read_settings(run_file, RunSettings) != settings:
+        if team.first and read_settings(run_file, RunSettings) != settings:
             (out / "generator.safetensors").unlink()
             raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
+
+
+@contextlib.contextmanager
+def _only_trainer(out: Path, team: Processes) -> Iterator[None]:
+    """Hold the lock of a run's folder; the first process holds it for all."""
+    lock = FileLock(out / ".lock")
+    if team.first:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is training in {out}; wait for it or stop it") from None
+    team.wait()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _train(
@@ -86,39 +101,38 @@ def _train(
     compute: ComputeSettings,
     vgg19: Path,
     device: torch.device,
+    team: Processes,
 ) -> None:
     training = settings.training
-    state = TrainingState(method, settings, device)
+    _check_batch(min(training.batch_size, len(pairs)), training.accumulate, team.size)
+    if training.precision == "bf16" and not has_bf16(device):
+        _say(team, f"{device_name(device)} has no instructions for bf16, fp32 may be faster")
+    _say(team, memory.check(method, settings, compute, device, team.size))
+    state = TrainingState(method, settings, device, compute, team)
     folder = checkpoint_folder(out, settings)
     saved = load_checkpoint(folder)
     if saved is not None:
         state.load(saved, settings, folder)
-        print(f"going on from step {state.step} ({folder})", file=sys.stderr, flush=True)
-    if training.precision == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
-        print("this CPU has no instructions for bf16, fp32 may be faster", file=sys.stderr, flush=True)
+        _say(team, f"going on from step {state.step} ({folder})")
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
     schedule = Schedule(method.phases(training), training)
-    epochs = schedule.length
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
-    total = epochs * per_epoch
+    total = schedule.length * per_epoch
     recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
-    order = training_order(len(pairs), training.batch_size, settings.seed, epochs, state.step)
+    order = training_order(len(pairs), training.batch_size, settings.seed, schedule.length, state.step)
     loader = DataLoader(
         pairs,
-        batch_sampler=order,
+        batch_sampler=(team.share(batch, training.accumulate) for batch in order),
         num_workers=compute.workers,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
     )
-    history = History(out, state.history, state.step)
-    progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
-    sample = _Sample(settings, pairs, out / "samples")
+    keeper = _Keeper(method, settings, pairs, out, compute, state, total) if team.first else None
     first_step = state.step
     clock = time.monotonic()
-    last_save = clock
-    with _Sigterm() as sigterm:
+    with _Signals() as signals:
         for batch in loader:
             epoch, position = divmod(state.step, per_epoch)
             phase, phase_epoch, rate = schedule.at(epoch)
@@ -132,38 +146,93 @@ def _train(
             losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
             state.update_average(training.ema)
-            history.add(losses)
-            progress.step(losses)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
-            if state.step % compute.log_steps == 0 or state.step == total:
-                history.row(state.step, state.step / per_epoch, rate, state.seconds)
-            epoch, rest = divmod(state.step, per_epoch)
-            if rest == 0 and (epoch % compute.sample_epochs == 0 or epoch == epochs):
-                history.settle()
-                sample.save(method, phase, state.published(), epoch, device)
-            if sigterm.arrived or now - last_save > 60 * compute.checkpoint_minutes:
-                history.settle()
-                state.save(folder, settings)
-                history.write()
-                last_save = now
-            if sigterm.arrived:
+            # All stop after the same step, whoever of them was told first.
+            arrived = team.any(signals.arrived is not None)
+            if keeper is not None:
+                keeper.after_step(losses, phase, rate, per_epoch, device, save=arrived)
+            if arrived:
+                number = signals.arrived or signal.SIGTERM
                 raise InterruptedTraining(
-                    f"stopped by SIGTERM after step {state.step} of {total}; the state is saved in {folder}"
+                    f"stopped by {signal.Signals(number).name} after step {state.step} of {total}; the state is saved "
+                    f"in {folder}",
+                    number,
                 )
-    progress.close()
-    history.close()
-    recorder.write(out / "gradients.csv")
-    # The last state stays, so that a training that is asked for again has nothing to do but to publish.
-    state.save(folder, settings, keep=1)
-    environment = facts(device, compute.threads)
-    _publish(method, state.published(), settings, out, state.history["rows"], state.seconds, state.step, environment)
+    if keeper is not None:
+        keeper.close()
+        recorder.write(out / "gradients.csv")
+        # The last state stays, so that a training that is asked for again has nothing to do but to publish.
+        state.save(folder, settings, keep=1)
+        environment = {**facts(device, compute.threads), "processes": team.size}
+        rows = state.history["rows"]
+        _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether this CPU computes bf16 itself, as far as the system tells."""
-    flags = Path("/proc/cpuinfo")
-    return not flags.is_file() or "bf16" in flags.read_text(encoding="utf-8")
+class _Keeper:
+    """What a training shows and keeps while it runs: history, progress, samples and checkpoints."""
+
+    def __init__(
+        self,
+        method: Method,
+        settings: RunSettings,
+        pairs: PairDataset,
+        out: Path,
+        compute: ComputeSettings,
+        state: TrainingState,
+        total: int,
+    ) -> None:
+        self._method, self._settings, self._compute, self._state = method, settings, compute, state
+        self._folder = checkpoint_folder(out, settings)
+        self._total = total
+        self._history = History(out, state.history, state.step)
+        self._progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
+        self._sample = _Sample(settings, pairs, out / "samples")
+        self._last_save = time.monotonic()
+
+    def after_step(
+        self,
+        losses: dict[str, Tensor],
+        phase: Phase,
+        rate: float,
+        per_epoch: int,
+        device: torch.device,
+        save: bool,
+    ) -> None:
+        """Take in a step that was just done, and write what is due; `save` or not."""
+        state, compute = self._state, self._compute
+        self._history.add(losses)
+        self._progress.step(losses)
+        last = state.step == self._total
+        if state.step % compute.log_steps == 0 or last:
+            self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
+        epoch, rest = divmod(state.step, per_epoch)
+        if rest == 0 and (epoch % compute.sample_epochs == 0 or last):
+            self._history.settle()
+            self._sample.save(self._method, phase, state.published(), epoch, device)
+        if save or time.monotonic() - self._last_save > 60 * compute.checkpoint_minutes:
+            self._history.settle()
+            state.save(self._folder, self._settings)
+            self._history.write()
+            self._last_save = time.monotonic()
+
+    def close(self) -> None:
+        """The training is over."""
+        self._progress.close()
+        self._history.close()
+
+
+def _say(team: Processes, text: str) -> None:
+    if team.first:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _check_batch(batch: int, parts: int, processes: int) -> None:
+    if batch % (parts * processes):
+        raise UserError(
+            f"a batch of {batch} pairs cannot be shared by {processes} process{'es' if processes > 1 else ''} in "
+            f"{parts} part{'s' if parts > 1 else ''} each; make training.batch_size a multiple of {parts * processes}"
+        )
 
 
 def _publish(
@@ -250,22 +319,27 @@ class _Sample:
         save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
 
 
-def _ignore_sigterm(_: int) -> None:
-    """Workers leave SIGTERM to the main process, which finishes the step first."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _ignore_signals(_: int) -> None:
+    """Workers leave signals to the main process, which finishes the step first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
-class _Sigterm(contextlib.AbstractContextManager):
-    """Notes SIGTERM instead of dying of it."""
+class _Signals(contextlib.AbstractContextManager):
+    """Notes SIGTERM and SIGINT instead of ending by them; a second SIGINT does not wait."""
 
-    arrived = False
+    arrived: int | None = None
 
-    def __enter__(self) -> "_Sigterm":
-        self._old = signal.signal(signal.SIGTERM, self._note)
+    def __enter__(self) -> "_Signals":
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._old = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
-    def _note(self, *_: Any) -> None:
-        self.arrived = True
+    def _note(self, number: int, _: Any) -> None:
+        if number == signal.SIGINT and self.arrived == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.arrived = number
 
     def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGTERM, self._old)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

@@ -3,18 +3,22 @@
 import copy
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from msgunet.config import RunSettings
+from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash
 from msgunet.method import Method, Phase
+from msgunet.networks import recompute_activations
+from msgunet.precision import autocast
 from msgunet.training.checkpoint import KEEP, save_checkpoint
+from msgunet.training.processes import Processes
 
 _ITEMS = {
     *("settings", "generator", "discriminator", "average", "optimizers", "step", "seconds", "history", "gradients")
@@ -29,10 +33,24 @@ def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
 class TrainingState:
     """Everything that a checkpoint holds: networks, optimisers, the average of the weights, counters, history."""
 
-    def __init__(self, method: Method, settings: RunSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        method: Method,
+        settings: RunSettings,
+        device: torch.device,
+        compute: ComputeSettings | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """`compute` and `processes`: how the work is done; they change no result."""
+        compute = compute or ComputeSettings()
+        self.processes = processes or Processes()
         torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
         self.generator = method.build_training_generator().to(device, memory_format=torch.channels_last)
         self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
+        for network in (self.generator, self.discriminator):
+            self.processes.join(network)
+        if compute.activation_checkpointing:
+            recompute_activations(self.generator)
         self._training = settings.training
         self._device = device
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -57,10 +75,14 @@ class TrainingState:
         if not resumed:
             self.renew_optimizers(phase.fresh)
 
-    def autocast(self) -> torch.autocast:
+    @property
+    def parts(self) -> int:
+        """How many parts a batch goes through the networks in."""
+        return self._training.accumulate
+
+    def autocast(self) -> AbstractContextManager:
         """What forward passes run under: bfloat16 where the suite asks for it, else nothing."""
-        bf16 = self._training.precision == "bf16"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=bf16)
+        return autocast(self._device, self._training.precision)
 
     def published(self) -> nn.Module:
         """The generator that is kept: the average of the weights where the suite asks for one."""

@@ -1,0 +1,145 @@
+"""Several processes that train one run together (data parallelism), each on a share of every batch.
+
+`torchrun --nproc-per-node N -m msgunet train ...` starts them, one for each GPU. They do what one process does with the
+whole batch: batch norm and dropout see all of it, gradients and losses are averaged.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Processes:
+    """The processes of a training: this one's `rank`, and how many there are (`size`)."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes files and reports progress."""
+        return self.rank == 0
+
+    def share(self, batch: Sequence[Any], parts: int) -> list[Any]:
+        """What this process takes of a batch that goes through the networks in `parts` parts."""
+        count = len(batch) // (parts * self.size)
+        starts = [(part * self.size + self.rank) * count for part in range(parts)]
+        return [item for start in starts for item in batch[start : start + count]]
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view(tensor.shape))
+
+    def any(self, value: bool) -> bool:
+        """Whether `value` holds in one of the processes; asked on the host, so that no device is waited for."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor(float(value))
+        dist.all_reduce(flag)
+        return bool(flag)
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        self.any(False)
+
+    def join(self, network: nn.Module) -> None:
+        """Let batch norm and dropout of a network see the whole batch."""
+        if self.size == 1:
+            return
+        for layer in network.modules():
+            # In place, so that names, weights and whoever holds the layer stay.
+            if type(layer) is nn.BatchNorm2d:
+                layer.__class__ = _SharedBatchNorm
+            elif type(layer) is nn.Dropout:
+                layer.__class__ = _SharedDropout
+                layer.processes = self
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """The processes that torchrun started, while they work together; without torchrun this one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes()
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend)
+    try:
+        yield Processes(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm in training over the batches of all processes; torch's own is for GPUs only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        mean, variance, count = _moments(x)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return _Normalise.apply(x, mean, variance, self.weight, self.bias, self.eps)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Mean and variance of each channel over all processes (the same number of pictures in each), and of how many."""
+    mean = x.detach().float().mean((0, 2, 3))
+    dist.all_reduce(mean)
+    mean /= dist.get_world_size()
+    variance = (x.detach().float() - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
+    dist.all_reduce(variance)
+    variance /= dist.get_world_size()
+    return mean, variance, x.numel() / x.shape[1] * dist.get_world_size()
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias, with the gradient of the mean and the variance of all."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        context.save_for_backward(x, mean, (variance + eps).rsqrt(), weight)
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, scale, weight = context.saved_tensors
+        wide = gradient.float()
+        normalised = (x.float() - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+        of_bias, of_weight = wide.sum((0, 2, 3)), (wide * normalised).sum((0, 2, 3))
+        means = torch.cat((of_bias, of_weight))
+        dist.all_reduce(means)
+        means /= x.numel() / x.shape[1] * dist.get_world_size()
+        a, b = (m.view(1, -1, 1, 1) for m in means.chunk(2))
+        of_x = (wide - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
+        return of_x.to(x.dtype), None, None, of_weight, of_bias, None
+
+
+class _SharedDropout(nn.Dropout):
+    """Dropout that draws for the pictures of all processes and takes its own."""
+
+    processes: Processes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        whole = torch.empty((len(x) * self.processes.size, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        whole = whole.contiguous(memory_format=layout).bernoulli_(1 - self.p).div_(1 - self.p)
+        return x * whole[self.processes.rank * len(x) :][: len(x)]
