@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.networks import Stages, scaled
+from msgunet.networks import InstanceNorm, Stages, scaled
 
 
 class UNet(nn.Module):
@@ -59,8 +59,8 @@ class UNet(nn.Module):
         return [self.up[0](x)]
 
 
-def _norm_relu(channels: int) -> list[nn.Module]:
-    return [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+def _norm_relu() -> list[nn.Module]:
+    return [InstanceNorm(), nn.ReLU(inplace=True)]
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +70,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         conv = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
         again = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        self.body = Stages(*conv, *_norm_relu(channels), *again, nn.InstanceNorm2d(channels))
+        self.body = Stages(*conv, *_norm_relu(), *again, InstanceNorm())
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -90,13 +90,13 @@ class GlobalGenerator(nn.Module):
     def __init__(self, filters: int, downsamplings: int = 4, blocks: int = 9, channels: tuple[int, int] = (3, 3)):
         super().__init__()
         source, target = channels
-        body: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(source, filters, 7), *_norm_relu(filters)]
+        body: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(source, filters, 7), *_norm_relu()]
         widths = [filters * 2**i for i in range(downsamplings + 1)]
         for a, b in itertools.pairwise(widths):
-            body += [nn.Conv2d(a, b, 3, 2, 1), *_norm_relu(b)]
+            body += [nn.Conv2d(a, b, 3, 2, 1), *_norm_relu()]
         body += [ResidualBlock(widths[-1]) for _ in range(blocks)]
         for a, b in zip(widths[::-1], widths[-2::-1], strict=False):
-            body += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), *_norm_relu(b)]
+            body += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), *_norm_relu()]
         self.body = Stages(*body)
         self.head = Stages(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
 
@@ -143,14 +143,14 @@ class LocalEnhancer(nn.Module):
         self.entry = Stages(
             nn.ReflectionPad2d(3),
             nn.Conv2d(source, filters, 7),
-            *_norm_relu(filters),
+            *_norm_relu(),
             nn.Conv2d(filters, 2 * filters, 3, 2, 1),
-            *_norm_relu(2 * filters),
+            *_norm_relu(),
         )
         self.exit = Stages(
             *[ResidualBlock(2 * filters) for _ in range(enhancer_blocks)],
             nn.ConvTranspose2d(2 * filters, filters, 3, 2, 1, output_padding=1),
-            *_norm_relu(filters),
+            *_norm_relu(),
             nn.ReflectionPad2d(3),
             nn.Conv2d(filters, target, 7),
             nn.Tanh(),

@@ -57,6 +57,7 @@ class Pix2PixHD(Method):
     reference = (
         "Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, CVPR 2018"
     )
+    version = 2
     Options = Pix2PixHDOptions
     generator_first = True
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from msgunet.config import PerceptualSettings
 from msgunet.data.fetch import VGG19, check_file
 from msgunet.errors import UserError
-from msgunet.networks import scaled
+from msgunet.networks import scaled, wide
 
 _VGG19_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)  # 0: pool
 VGG19_CONVOLUTIONS = 16
@@ -22,12 +22,12 @@ VGG19_CONVOLUTIONS = 16
 
 def least_squares(scores: Tensor, real: bool) -> Tensor:
     """Mean squared distance of patch scores to 1 (real) or 0 (fake): the loss of LSGAN and Pix2Pix-HD."""
-    return (_wide(scores) - float(real)).square().mean()
+    return (wide(scores) - float(real)).square().mean()
 
 
 def cross_entropy(scores: Tensor, real: bool) -> Tensor:
     """Binary cross-entropy of patch scores (logits) against real or fake: the loss of Pix2Pix."""
-    scores = _wide(scores)
+    scores = wide(scores)
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
@@ -42,19 +42,19 @@ class _MeanDistance(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, y: Tensor) -> Tensor:
         context.save_for_backward(x, y)
-        return (_wide(x) - _wide(y)).abs_().mean()
+        return (wide(x) - wide(y)).abs_().mean()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = context.saved_tensors
-        difference = _wide(x) - _wide(y)
+        difference = wide(x) - wide(y)
         of_x = difference.sign_().mul_(gradient / x.numel()).to(x.dtype)
         return of_x, -of_x if context.needs_input_grad[1] else None
 
 
 def l1_per_picture(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of each picture in a batch, (N, C, H, W) to (N,)."""
-    return (_wide(a) - _wide(b)).abs().mean((1, 2, 3))
+    return (wide(a) - wide(b)).abs().mean((1, 2, 3))
 
 
 def gradient_at_once(loss: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
@@ -80,11 +80,6 @@ class _GradientAtOnce(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * context.saved_tensors[0], None
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Losses are computed in 32 bits at least, whatever the convolutions are computed in."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class VGG19Features(nn.Module):

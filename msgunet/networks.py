@@ -21,6 +21,11 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def wide(x: Tensor) -> Tensor:
+    """In 32 bits at least, for what half precision is not enough for."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def init_normal(module: nn.Module, std: float = 0.02, biases: bool = True) -> None:
     """N(0, std²) for convolutions, N(1, std²) for batch norm, biases zero (Isola et al. 2017, section 6.2: 0.02).
 
@@ -115,6 +120,19 @@ def fold_batch_norm(network: nn.Module) -> None:
             if turned or isinstance(conv, nn.Conv2d):
                 sequence[i] = fuse_conv_bn_eval(conv, norm, turned)
                 sequence[i + 1] = nn.Identity()
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without weights: each channel of each picture to mean 0 and variance 1.
+
+    That of one picture is batch norm's, which keeps the memory's layout. torch's own instance norm does not, and on the
+    CPU (torch 2.11) its gradient for one picture is wrong where the next layer works in channels-last memory.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (N, C, H, W) with more than one pixel."""
+        pictures = [F.batch_norm(picture, None, None, training=True) for picture in x.split(1)]
+        return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 
 class SameConv4(nn.Conv2d):
@@ -224,7 +242,7 @@ class PatchGAN(nn.Module):
             stride = 2 if i < layers - 1 else 1
             # Batch norm has a bias of its own; the published instance-norm discriminator keeps the convolution's.
             conv = nn.Conv2d(a, b, 4, stride, padding, bias=norm == "instance")
-            normalise = nn.BatchNorm2d(b) if norm == "batch" else nn.InstanceNorm2d(b)
+            normalise = nn.BatchNorm2d(b) if norm == "batch" else InstanceNorm()
             stages.append(nn.Sequential(conv, normalise, nn.LeakyReLU(0.2, inplace=True)))
         stages.append(nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, padding)))
         self.stages = nn.ModuleList(stages)

@@ -163,3 +163,27 @@ def test_its_cost_can_be_counted(name):
     generator, discriminator = (counts(Network(entry=name, part=part, **what)) for part in parts)
     assert generator["gmac_fvcore"] == pytest.approx(generator["gmac"], rel=1e-3)
     assert min(row[key] for row in (generator, discriminator) for key in ("parameters", "gmac")) > 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_memorys_layout_changes_no_gradient(name, count):
+    """torch 2.11's own instance norm has wrong ones on the CPU for one picture in channels-last memory."""
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        _, method, state, _ = state_of(name)
+        networks = [n.double().to(memory_format=layout) for n in (state.generator, state.discriminator)]
+        for layer in networks[0].modules():
+            # Dropout draws in the memory's order.
+            layer.train(not isinstance(layer, torch.nn.Dropout))
+        pyramids = batch(method, (64, 64), count)
+        sources, images = ([x.double().contiguous(memory_format=layout) for x in levels] for levels in pyramids)
+        outputs = networks[0](sources)
+        layers = [layer for scale in networks[1](sources, images) for layer in scale]
+        # Not the sum: a norm's outputs have a sum that no weight changes.
+        sum(x.square().mul(torch.linspace(0, 1, x.shape[-1])).sum() for x in (*outputs, *layers)).backward()
+        found.append({key: p.grad for n in networks for key, p in n.named_parameters() if p.grad is not None})
+    one, other = found
+    assert one.keys() == other.keys() and len(one) > 5
+    wrong = [key for key in one if not torch.allclose(one[key], other[key], rtol=1e-6, atol=1e-9)]
+    assert not wrong

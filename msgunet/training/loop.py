@@ -104,7 +104,7 @@ def _train(
     team: Processes,
 ) -> None:
     training = settings.training
-    _check_batch(min(training.batch_size, len(pairs)), training.accumulate, team.size)
+    check_batch(min(training.batch_size, len(pairs)), training.accumulate, team.size)
     if training.precision == "bf16" and not has_bf16(device):
         _say(team, f"{device_name(device)} has no instructions for bf16, fp32 may be faster")
     _say(team, memory.check(method, settings, compute, device, team.size))
@@ -227,7 +227,8 @@ def _say(team: Processes, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _check_batch(batch: int, parts: int, processes: int) -> None:
+def check_batch(batch: int, parts: int, processes: int) -> None:
+    """Refuse a batch that does not come out even."""
     if batch % (parts * processes):
         raise UserError(
             f"a batch of {batch} pairs cannot be shared by {processes} process{'es' if processes > 1 else ''} in "

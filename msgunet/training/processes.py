@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msgunet.networks import wide
+
 
 class Processes:
     """The processes of a training: this one's `rank`, and how many there are (`size`)."""
@@ -98,10 +100,10 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean and variance of each channel over all processes (the same number of pictures in each), and of how many."""
-    mean = x.detach().float().mean((0, 2, 3))
+    mean = wide(x.detach()).mean((0, 2, 3))
     dist.all_reduce(mean)
     mean /= dist.get_world_size()
-    variance = (x.detach().float() - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
+    variance = (wide(x.detach()) - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
     dist.all_reduce(variance)
     variance /= dist.get_world_size()
     return mean, variance, x.numel() / x.shape[1] * dist.get_world_size()
@@ -120,14 +122,14 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, scale, weight = context.saved_tensors
-        wide = gradient.float()
-        normalised = (x.float() - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
-        of_bias, of_weight = wide.sum((0, 2, 3)), (wide * normalised).sum((0, 2, 3))
+        gradient = wide(gradient)
+        normalised = (wide(x) - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+        of_bias, of_weight = gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))
         means = torch.cat((of_bias, of_weight))
         dist.all_reduce(means)
         means /= x.numel() / x.shape[1] * dist.get_world_size()
         a, b = (m.view(1, -1, 1, 1) for m in means.chunk(2))
-        of_x = (wide - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
+        of_x = (gradient - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
         return of_x.to(x.dtype), None, None, of_weight, of_bias, None
 
 
