@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from msgunet.config import ComputeSettings, RunSettings
+from msgunet.config import RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
@@ -18,22 +18,6 @@ from msgunet.method import Method
 from msgunet.registry import build_method
 
 _METADATA = "msgunet-generator-1"
-
-
-def pick_device(compute: ComputeSettings) -> torch.device:
-    """The device that the settings ask for; pins the number of CPU threads.
-
-    Raises:
-        UserError: `cuda` is asked for and there is none.
-
-    """
-    torch.set_num_threads(compute.threads)
-    if compute.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device is 'cuda', but torch finds no CUDA GPU; use 'auto' or 'cpu'")
-    wanted = compute.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
 
 
 def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) -> None:

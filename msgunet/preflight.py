@@ -48,8 +48,11 @@ def _gpu(plan: Plan) -> list[str]:
         return []
     import torch
 
-    if torch.cuda.is_available():
+    wanted, there = plan.suite.compute.processes, torch.cuda.device_count()
+    if there >= wanted:
         return []
+    if there:
+        return [f"CUDA GPUs: compute.processes asks for {wanted}, torch finds {there}"]
     return ["a CUDA GPU: torch finds none; set compute.gpu_required to false to train on the CPU, which takes months"]
 
 

@@ -43,6 +43,11 @@ class RunPlan:
     folder: Path
 
     @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return registry.methods()[self.settings.method].trainable
+
+    @property
     def text(self) -> str:
         """The canonical JSON of the settings."""
         return canonical_json(self.settings.model_dump(mode="json"))
@@ -138,7 +143,20 @@ def _run_settings(
         perceptual=suite.perceptual if method.uses_perceptual(options) else None,
     )
     problem = method.problem(options, size)
+    if problem is None and method.trainable:
+        problem = _batch_problem(settings.training, suite.compute.processes)
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
+
+
+def _batch_problem(training: TrainingSettings, processes: int) -> str | None:
+    """Why a batch cannot be divided."""
+    shares = training.accumulate * processes
+    if training.batch_size % shares == 0:
+        return None
+    return (
+        f"training.batch_size {training.batch_size} cannot be shared by compute.processes {processes} in "
+        f"training.accumulate {training.accumulate} parts; a multiple of {shares} can"
+    )
 
 
 def _scales(settings: RunSettings) -> int:

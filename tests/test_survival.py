@@ -108,13 +108,17 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute):
     process.wait()
     assert not (killed / "generator.safetensors").exists()
     rare = often.model_copy(update={"checkpoint_minutes": 10, "sample_epochs": 1})
-    terminated, process = start_long(tmp_path, "terminated", rare)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143, stderr
-    assert "stopped by SIGTERM" in stderr
-    assert not (terminated / "generator.safetensors").exists()
-    hashes = {finish(folder, tmp_path / "compute.json") for folder in (killed, terminated)}
+    stopped = []
+    # SIGINT is Ctrl-C: it reaches the whole group too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        folder, process = start_long(tmp_path, number.name.lower(), rare)
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, stderr
+        assert f"stopped by {number.name}" in stderr
+        assert not (folder / "generator.safetensors").exists()
+        stopped.append(folder)
+    hashes = {finish(folder, tmp_path / "compute.json") for folder in (killed, *stopped)}
     run = (killed / "run.json").read_text()
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "run.json").write_text(run)

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
 from msgunet.errors import UserError
 from msgunet.files import atomic
-from msgunet.inference import pick_device
+from msgunet.device import pick_device, set_precision
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
 from msgunet.provenance import facts
@@ -141,8 +141,7 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     Memory on CUDA is the device's peak; on a CPU the process's peak above what it held before the network was built.
     """
     device = pick_device(compute)
-    # fp32 means fp32: by default cuDNN's convolutions would take TF32.
-    torch.backends.cudnn.allow_tf32 = False
+    set_precision("fp32")
     cuda = device.type == "cuda"
     _warm_up_libraries(device)
     _forget_peak()

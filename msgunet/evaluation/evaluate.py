@@ -9,10 +9,11 @@ from tqdm import tqdm
 from msgunet.config import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.base import decode
 from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image, to_tensor
+from msgunet.device import pick_device
 from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
 from msgunet.files import atomic, read_settings, write_csv, write_json
-from msgunet.inference import LoadedGenerator, load_generator, pick_device
+from msgunet.inference import LoadedGenerator, load_generator
 from msgunet.provenance import facts
 
 

@@ -27,10 +27,10 @@ from msgunet.data.pairs import (
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import read_settings, write_csv, write_json
-from msgunet.inference import pick_device, save_generator
+from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
-from msgunet.precision import has_bf16, set_precision
+from msgunet.device import has_bf16, pick_device, set_precision
 from msgunet.provenance import device_name, facts
 from msgunet.registry import build_method
 from msgunet.training import memory

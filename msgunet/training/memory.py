@@ -100,9 +100,7 @@ def _kinds(settings: RunSettings) -> tuple[str, str]:
     return settings.source_kind, settings.target_kind
 
 
-def blank_batch(
-    method: Method, settings: RunSettings, phase: Phase, kind: str, device: torch.device
-) -> list[Tensor]:
+def blank_batch(method: Method, settings: RunSettings, phase: Phase, kind: str, device: torch.device) -> list[Tensor]:
     """A batch of black pictures as a phase works on them."""
     width, height = settings.size
     shape = (settings.training.batch_size, 3)

@@ -16,7 +16,7 @@ from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash
 from msgunet.method import Method, Phase
 from msgunet.networks import recompute_activations
-from msgunet.precision import autocast
+from msgunet.device import autocast
 from msgunet.training.checkpoint import KEEP, save_checkpoint
 from msgunet.training.processes import Processes
 

@@ -50,14 +50,29 @@ def folder_of(wildcards, output):
 
 def vgg19_of(folder):
     """The VGG-19 weights, for runs whose losses read ImageNet features."""
-    run = next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
-    perceptual = run.settings.perceptual
+    perceptual = run_of(folder).settings.perceptual
     return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
 
 
 def gpus_of(wildcards):
-    """One GPU per training where the suite is made for GPUs."""
+    """One GPU where the suite is made for GPUs."""
     return 1 if plan.suite.compute.gpu_required else 0
+
+
+def run_of(folder):
+    """The run that a folder belongs to."""
+    return next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
+
+
+def processes_of(folder):
+    """How many processes train a run together."""
+    return plan.suite.compute.processes if run_of(folder).trainable else 1
+
+
+def python_of(folder):
+    """What starts a training: Python, or torchrun for several processes."""
+    count = processes_of(folder)
+    return f"torch.distributed.run --standalone --nproc-per-node {count} -m --" if count > 1 else ""
 
 
 def files_of(wildcards):

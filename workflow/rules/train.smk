@@ -8,7 +8,7 @@ rule train:
     input:
         run=f"{run_folder}/run.json",
         manifest=manifest_of,
-        vgg19=lambda w: vgg19_of(f"{results}/runs/{w.dataset}/{w.entry}/seed{w.seed}"),
+        vgg19=lambda w: vgg19_of(run_folder.format(**w)),
     output:
         generator=f"{run_folder}/generator.safetensors",
         history=f"{run_folder}/history.csv",
@@ -18,14 +18,15 @@ rule train:
     retries: 2
     conda:
         "../../environment.yml"
-    threads: threads_per_run
+    threads: lambda w: threads_per_run * processes_of(run_folder.format(**w))
     resources:
-        gpu=gpus_of,
+        gpu=lambda w: gpus_of(w) * processes_of(run_folder.format(**w)),
     params:
         compute=compute,
         out=folder_of,
+        team=lambda w: python_of(run_folder.format(**w)),
     shell:
-        "exec python -m msgunet train --run {input.run:q} --compute {params.compute:q}"
+        "exec python -m {params.team} msgunet train --run {input.run:q} --compute {params.compute:q}"
         " --out {params.out:q}"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
@@ -34,7 +35,7 @@ rule gradients:
     input:
         run=f"{gradient_folder}/run.json",
         manifest=manifest_of,
-        vgg19=lambda w: vgg19_of(f"{results}/gradients/{w.dataset}/{w.variant}"),
+        vgg19=lambda w: vgg19_of(gradient_folder.format(**w)),
     output:
         gradients=f"{gradient_folder}/gradients.csv",
         facts=f"{gradient_folder}/training.json",
@@ -43,13 +44,14 @@ rule gradients:
     retries: 2
     conda:
         "../../environment.yml"
-    threads: threads_per_run
+    threads: lambda w: threads_per_run * processes_of(gradient_folder.format(**w))
     resources:
-        gpu=gpus_of,
+        gpu=lambda w: gpus_of(w) * processes_of(gradient_folder.format(**w)),
     params:
         compute=compute,
         out=folder_of,
+        team=lambda w: python_of(gradient_folder.format(**w)),
     shell:
-        "exec python -m msgunet gradients --run {input.run:q} --compute {params.compute:q}"
+        "exec python -m {params.team} msgunet gradients --run {input.run:q} --compute {params.compute:q}"
         " --out {params.out:q}"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"

@@ -1,0 +1,70 @@
+"""Where networks compute, and in which numbers: fp32, tf32 (CUDA only) or bf16."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from msgunet.config import ComputeSettings
+from msgunet.errors import UserError
+
+_held: list[FileLock] = []
+
+
+def pick_device(compute: ComputeSettings) -> torch.device:
+    """The device that the settings ask for; pins the number of CPU threads.
+
+    Of several GPUs the first that no other process of this project has taken, for as long as this process lives; where
+    all are taken, one is shared.
+
+    Raises:
+        UserError: `cuda` is asked for and there is none, or torchrun started more processes than there are GPUs.
+
+    """
+    torch.set_num_threads(compute.threads)
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device is 'cuda', but torch finds no CUDA GPU; use 'auto' or 'cpu'")
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    count, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > count:
+        raise UserError(f"torchrun started {processes} processes here, and there are {count} GPUs: one for each")
+    device = torch.device("cuda", _free_gpu(count))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _free_gpu(count: int) -> int:
+    for index in range(count):
+        lock = FileLock(Path(tempfile.gettempdir()) / f"msgunet-{torch.cuda.get_device_properties(index).uuid}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, PermissionError):  # a lock of another user's
+            continue
+        _held.append(lock)
+        return index
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def set_precision(precision: str) -> None:
+    """Let fp32 be fp32: CUDA's convolutions and matrix products round to TF32 only where `tf32` is asked for."""
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """What forward passes of a training run under: convolutions in bfloat16 for `bf16`, else nothing."""
+    if precision != "bf16" or device.type == "meta":  # for which torch has none
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes bf16 itself, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return not flags.is_file() or "bf16" in flags.read_text(encoding="utf-8")

@@ -1,0 +1,189 @@
+"""What a training needs, known before it runs; and training in less memory."""
+
+import multiprocessing
+
+import pytest
+import torch
+from conftest import TRAINABLE, make_settings, through_phases, train
+
+from msgunet import device
+from msgunet.config import ComputeSettings, TrainingSettings
+from msgunet.errors import UserError
+from msgunet.evaluation import cost
+from msgunet.losses import VGG19Features, gradient_at_once, l1_sum, load_perceptual
+from msgunet.registry import build_method
+from msgunet.training import memory
+from msgunet.training.state import TrainingState
+from msgunet.training.step import step
+
+MIB = 2**20
+
+
+def settings_of(name, size=(64, 64), **training):
+    return make_settings("unused", name, size, training=TrainingSettings(**training))
+
+
+def needs(name, size=(64, 64), compute=None, **training):
+    settings = settings_of(name, size, **training)
+    method = build_method(settings)
+    return memory.step_needs(method, settings, method.phases(settings.training)[-1], compute or ComputeSettings())
+
+
+def real_step(name: str, size: tuple[int, int], options: dict, compute: ComputeSettings, found) -> None:
+    """What two steps took of the process's memory, and what was said before, in MiB."""
+    torch.set_num_threads(1)
+    perceptual = {"weights": "untrained", "width": 0.25}
+    settings = make_settings("unused", name, size, options=options, perceptual=perceptual)
+    method = build_method(settings)
+    phase = method.phases(settings.training)[-1]
+    said = memory.step_needs(method, settings, phase, compute).memory / MIB
+    cost._warm_up_libraries(torch.device("cpu"))
+    cost._forget_peak()
+    before = cost._memory_mib("VmRSS")
+    state = TrainingState(method, settings, torch.device("cpu"), compute)
+    state.begin_phase(method, phase, resumed=False)
+    network = load_perceptual(settings.perceptual, None).to(memory_format=torch.channels_last)
+    pictures = [memory.blank_batch(method, settings, phase, "photo", torch.device("cpu")) for _ in "st"]
+    for _ in range(2):
+        step(method, state, *pictures, network, 1e-3, None)
+    found.put((said, cost._memory_mib("VmHWM") - before))
+
+
+@pytest.mark.parametrize(("name", "recompute"), [("msgunet", False), ("pix2pixhd", True)])
+def test_what_is_said_is_what_a_step_takes(name, recompute):
+    """Within what the libraries take beside the tensors."""
+    options = {"width": 0.5, "discriminator_width": 0.5}
+    options |= {"scales": None} if name == "msgunet" else {"downsamplings": 3, "blocks": 4}
+    context = multiprocessing.get_context("spawn")
+    found = context.Queue()
+    compute = ComputeSettings(activation_checkpointing=recompute)
+    process = context.Process(target=real_step, args=(name, (256, 256), options, compute, found))
+    process.start()
+    said, took = found.get(timeout=120)
+    process.join()
+    assert 0.95 * said < took < 1.3 * said + 100
+
+
+def test_the_meter_counts_tensors_operations_and_bytes():
+    with torch.device("meta"), memory.Meter() as meter:
+        a, b = torch.empty(64, 32), torch.empty(32, 16)
+        a @ b
+        kept = torch.empty(1000)
+        del a, b
+    assert meter.flop == 2 * 64 * 32 * 16
+    assert meter.moved == 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    assert meter.peak == 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    assert meter.bytes == kept.nbytes
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_checkpointed_activations_bf16_and_parts_need_less(name):
+    size = (256, 256)
+    usual = needs(name, size, batch_size=4).memory
+    recomputed = needs(name, size, ComputeSettings(activation_checkpointing=True), batch_size=4)
+    assert recomputed.memory < 0.95 * usual
+    assert recomputed.flop > needs(name, size, batch_size=4).flop
+    assert needs(name, size, batch_size=4, precision="bf16").memory < 0.9 * usual
+    assert needs(name, size, batch_size=4, accumulate=4).memory < 0.8 * usual
+
+
+def test_the_papers_networks_fit_a_24_gb_card_at_2048x1024():
+    """In fp32, with all the settings that decide a result as they are; with bf16 half of it is free."""
+    perceptual = {"weights": "imagenet", "width": 1}
+    for name, options in (("msgunet", {}), ("pix2pixhd", {}), ("pix2pixhd", {"generator": "global"})):
+        full = {"width": 1.0, "discriminator_width": 1.0, "scales": None, "downsamplings": 4, "blocks": 9}
+        known = set(build_method(settings_of(name)).options.model_dump())
+        options = {k: v for k, v in full.items() if k in known} | options
+        settings = make_settings("unused", name, (2048, 1024), options=options, perceptual=perceptual)
+        settings = settings.model_copy(update={"training": TrainingSettings()})
+        method = build_method(settings)
+        phases = method.phases(settings.training)
+        worst = max(memory.step_needs(method, settings, phase, ComputeSettings()).memory for phase in phases)
+        assert worst < 18 * 2**30
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_checkpointed_activations_change_nothing(tmp_path, data, compute, name):
+    training = TrainingSettings(epochs=1, decay_epochs=1, batch_size=2, ema=0.9)
+    options = {"coarse_epochs": 1, "coarse_decay_epochs": 0} if "local" in name else {}
+    settings = make_settings(data, name, training=training, options=options)
+    usual = train(tmp_path / "usual", settings, compute)
+    recomputed = train(tmp_path / "recomputed", settings, compute.model_copy(update={"activation_checkpointing": True}))
+    assert recomputed == usual
+
+
+def test_a_batch_in_parts_is_the_whole_batch():
+    """Of a method without batch norm, which sees one part."""
+    states = []
+    for parts in (1, 2, 4):
+        settings = settings_of("pix2pixhd", batch_size=4, accumulate=parts)
+        method = build_method(settings)
+        state = TrainingState(method, settings, torch.device("cpu"))
+        perceptual = load_perceptual(settings.perceptual, None).double()
+        state.generator.double(), state.discriminator.double()
+        for i, _ in enumerate(through_phases(method, state, settings.training, 3)):
+            torch.manual_seed(i)
+            pyramids = [[torch.rand(4, 3, 64, 64).double() * 2 - 1] for _ in "st"]
+            losses = step(method, state, *pyramids, perceptual, 1e-3, None)
+        states.append(({k: p for k, p in state.generator.named_parameters() if p.ndim == 4}, losses))
+    for weights, losses in states[1:]:
+        assert losses.keys() == states[0][1].keys()
+        torch.testing.assert_close(losses, states[0][1], rtol=1e-6, atol=1e-9)
+        assert max((weights[k] - p).abs().max().item() for k, p in states[0][0].items()) < 1e-6
+
+
+def test_a_gradient_taken_at_once_is_the_gradient():
+    network = VGG19Features(0.0625).double()
+    torch.manual_seed(0)
+    target = network(torch.rand(1, 3, 32, 32).double())
+    image = torch.rand(1, 3, 32, 32).double().requires_grad_()
+    loss = lambda x: l1_sum(network(x), target)  # noqa: E731
+    (usual,) = torch.autograd.grad(3 * loss(image), image)
+    at_once = gradient_at_once(loss, image)
+    assert at_once.item() == loss(image).item()
+    (gradient,) = torch.autograd.grad(3 * at_once, image)
+    torch.testing.assert_close(gradient, usual)
+    with torch.no_grad():
+        assert gradient_at_once(loss, image).item() == at_once.item()
+
+
+def test_the_mean_distance_is_torchs():
+    a, b = (torch.randn(2, 3, 4, 5).double().requires_grad_() for _ in "ab")
+    ours = torch.autograd.grad(l1_sum([a], [b]), (a, b))
+    torchs = torch.autograd.grad(torch.nn.functional.l1_loss(a, b), (a, b))
+    torch.testing.assert_close(ours, torchs)
+
+
+def test_too_little_memory_is_said_before_the_training(tmp_path, data, compute, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _: 2**20)
+    settings = make_settings(data, "msgunet")
+    with pytest.raises(UserError, match=r"msgunet on negatives needs about 0\.0 GiB of memory at 64x64, batch 2, and"):
+        train(tmp_path / "run", settings, compute)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_free_memory_is_what_the_system_and_its_control_groups_leave(tmp_path, monkeypatch):
+    free = memory.free_memory(torch.device("cpu"))
+    assert 2**28 < free < 2**50
+    monkeypatch.setattr(memory, "_group_limits", lambda: iter([12345]))
+    assert memory.free_memory(torch.device("cpu")) == 12345
+
+
+def test_trainings_side_by_side_take_a_gpu_each(tmp_path, monkeypatch):
+    """The choice of the card, with cards that are not there."""
+    names = ("aaaa", "bbbb")
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(device, "_held", [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: type("Card", (), {"uuid": names[i]})(), raising=False
+    )
+    taken = [str(device.pick_device(ComputeSettings())) for _ in range(3)]
+    assert taken == ["cuda:0", "cuda:1", "cuda:0"]
+    device._held[1].release()
+    assert str(device.pick_device(ComputeSettings())) == "cuda:1"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="torchrun started 3 processes here, and there are 2 GPUs"):
+        device.pick_device(ComputeSettings())
