@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ A training by hand, after 'snakemake --cores all --config suite=demo -n' has wri
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 or 130 stopped by SIGTERM or Ctrl-C."""
     options = parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options.verb(options)
     except UserError as error:
@@ -131,6 +133,24 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--counts-only", action="store_true", help="parameters and operations only; nothing is timed")
     path(cost, "--out", "CSV to write")
     compute(cost)
+
+    bench = verb(
+        "bench", _bench, "Time training steps and inference against plain PyTorch and the limits of this device."
+    )
+    bench.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    bench.add_argument("--entry", nargs="+", metavar="NAME", help="only these entries of the suite")
+    bench.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="instead of the suite's sizes")
+    bench.add_argument("--part", nargs="+", choices=["inference", "training"], help="default: both")
+    bench.add_argument(
+        "--precision",
+        nargs="+",
+        choices=["fp32", "tf32", "bf16"],
+        help="the first is what others are compared with (default: fp32 and what else the device computes itself)",
+    )
+    bench.add_argument("--repeats", type=_positive, default=10, metavar="N", help="timed passes (default: 10)")
+    bench.add_argument("--compile", action="store_true", help="also under torch.compile")
+    path(bench, "--out", "CSV to write; what it holds already is not measured again")
+    compute(bench)
 
     for name, function, text in (
         ("tables", _tables, "Make the tables (CSV, Markdown, LaTeX) from what has been measured."),
@@ -239,6 +259,20 @@ def _cost(options: Any) -> None:
     command = f"msgunet cost {given}{' --counts-only' if options.counts_only else ''} --out {options.out}"
     if networks.networks:
         print(cost_table(pd.read_csv(options.out), titles, command).markdown())
+
+
+def _bench(options: Any) -> None:
+    from msgunet.evaluation.bench import PARTS, bench
+    from msgunet.report.speed import speed_table
+    from msgunet.suite import load_plan, trained_networks
+
+    plan = load_plan(options.suite)
+    runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
+    machine = _machine(options) if options.compute else plan.machine
+    parts = options.part or PARTS
+    frame = bench(runs, options.out, machine, parts, options.precision, options.repeats, options.compile)
+    command = " ".join(["msgunet", *map(shlex.quote, options.arguments)])
+    print(speed_table(frame, plan.titles, command).markdown())
 
 
 def _tables(options: Any) -> None:

@@ -149,6 +149,7 @@ class ComputeSettings(Strict):
     activation_checkpointing: bool = Field(
         False, description="train in less memory and more time: compute activations again instead of keeping them"
     )
+    compile: bool = Field(False, description="train through torch.compile, which needs a C++ compiler on a CPU")
     workers: int = Field(0, ge=0, description="processes that decode pictures beside each training")
     checkpoint_minutes: float = Field(10.0, gt=0, description="work that a killed training loses at most")
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")

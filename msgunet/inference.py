@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from msgunet.config import RunSettings
 from msgunet.data.pairs import keyed_seed
+from msgunet.device import set_precision
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
+from msgunet.networks import fold_batch_norm
 from msgunet.registry import build_method
 
 _METADATA = "msgunet-generator-1"
@@ -31,6 +33,17 @@ def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) 
         save_file(tensors, str(temporary), metadata)
 
 
+def prepare(method: Method, generator: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
+    """Make a generator fast to run, for inference only; it is changed and returned.
+
+    Batch norm that has statistics is folded into the convolutions, weights go to channels-last memory, and for `bf16`
+    weights and activations are bfloat16 (inputs are to be given so, outputs come so).
+    """
+    method.prepare_inference(generator)
+    fold_batch_norm(generator)
+    return generator.to(device, torch.bfloat16 if precision == "bf16" else None, memory_format=torch.channels_last)
+
+
 @dataclass
 class LoadedGenerator:
     """A published generator, ready to run."""
@@ -39,17 +52,21 @@ class LoadedGenerator:
     method: Method
     network: nn.Module
     device: torch.device
+    precision: str = "fp32"
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
-        """Pyramid of sources in [-1, 1] to pyramid of outputs; `key`, a picture's id, seeds dropout."""
+        """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, a picture's id, seeds dropout."""
+        set_precision(self.precision)
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        given = [source.to(self.device, kind, memory_format=torch.channels_last) for source in sources]
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            return self.network([source.to(self.device) for source in sources])
+            return [output.float() for output in self.network(given)]
 
 
-def load_generator(path: Path, device: torch.device) -> LoadedGenerator:
-    """Load what `save_generator` wrote.
+def load_generator(path: Path, device: torch.device, precision: str = "fp32") -> LoadedGenerator:
+    """Load what `save_generator` wrote; `precision`: fp32, tf32 (CUDA) or bf16.
 
     Raises:
         UserError: the file is missing, damaged, or not a generator of this project.
@@ -71,6 +88,4 @@ def load_generator(path: Path, device: torch.device) -> LoadedGenerator:
     network = method.build_generator()
     tensors.pop("empty", None)
     network.load_state_dict(tensors)
-    network.to(device)
-    method.prepare_inference(network)
-    return LoadedGenerator(settings, method, network, device)
+    return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,36 @@ def _run_settings(
     if problem is None and method.trainable:
         problem = _batch_problem(settings.training, suite.compute.processes)
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
+
+
+def trained_networks(
+    plan: Plan, entries: Sequence[str] | None = None, size: tuple[int, int] | None = None
+) -> list[RunSettings]:
+    """One run for each trained entry and size of a suite; for `size` as if the suite said that one.
+
+    Raises:
+        UserError: the suite trains no such entry, or an entry cannot be built at the size.
+
+    """
+    trained = [run.settings for run in plan.runs if run.trainable]
+    known = list(dict.fromkeys(settings.entry for settings in trained))
+    problems = [
+        f"--entry {name}: suite '{plan.name}' does not train it; {registry.nearest(name, known)}"
+        for name in entries or ()
+        if name not in known
+    ]
+    found: dict[Any, RunSettings] = {}
+    for settings in trained:
+        if entries and settings.entry not in entries:
+            continue
+        at = settings if size is None else settings.model_copy(update={"size": size})
+        method = registry.methods()[at.method]
+        if problem := method.problem(method.Options.model_validate(at.options), at.size):
+            problems.append(f"{at.entry}: {problem}")
+        found.setdefault((at.entry, at.size), at)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return list(found.values())
 
 
 def _batch_problem(training: TrainingSettings, processes: int) -> str | None:

@@ -234,8 +234,8 @@ def test_the_papers_operations_come_out():
 def test_the_paper_suites_counts_take_less_than_a_minute_and_say_what_the_figures_are(tmp_path):
     out = tmp_path / "cost.csv"
     code = (
-        "import sys; from msgunet.cli import main; from msgunet.evaluation.cost import _memory_mib; "
-        "status = main(sys.argv[1:]); print('MiB', _memory_mib('VmHWM')); sys.exit(status)"
+        "import sys; from msgunet.cli import main; from msgunet.evaluation.measuring import memory_mib; "
+        "status = main(sys.argv[1:]); print('MiB', memory_mib('VmHWM')); sys.exit(status)"
     )
     command = [sys.executable, "-c", code, "cost", "--suite", "paper", "--counts-only", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)

@@ -9,7 +9,7 @@ from conftest import TRAINABLE, make_settings, through_phases, train
 from msgunet import device
 from msgunet.config import ComputeSettings, TrainingSettings
 from msgunet.errors import UserError
-from msgunet.evaluation import cost
+from msgunet.evaluation.measuring import peak_memory, warm_up_libraries
 from msgunet.losses import VGG19Features, gradient_at_once, l1_sum, load_perceptual
 from msgunet.registry import build_method
 from msgunet.training import memory
@@ -37,16 +37,19 @@ def real_step(name: str, size: tuple[int, int], options: dict, compute: ComputeS
     method = build_method(settings)
     phase = method.phases(settings.training)[-1]
     said = memory.step_needs(method, settings, phase, compute).memory / MIB
-    cost._warm_up_libraries(torch.device("cpu"))
-    cost._forget_peak()
-    before = cost._memory_mib("VmRSS")
+    warm_up_libraries(torch.device("cpu"))
+    with peak_memory(torch.device("cpu")) as took:
+        two_steps(method, settings, phase, compute)
+    found.put((said, took[0]))
+
+
+def two_steps(method, settings, phase, compute) -> None:
     state = TrainingState(method, settings, torch.device("cpu"), compute)
     state.begin_phase(method, phase, resumed=False)
     network = load_perceptual(settings.perceptual, None).to(memory_format=torch.channels_last)
     pictures = [memory.blank_batch(method, settings, phase, "photo", torch.device("cpu")) for _ in "st"]
     for _ in range(2):
         step(method, state, *pictures, network, 1e-3, None)
-    found.put((said, cost._memory_mib("VmHWM") - before))
 
 
 @pytest.mark.parametrize(("name", "recompute"), [("msgunet", False), ("pix2pixhd", True)])

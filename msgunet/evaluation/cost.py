@@ -4,17 +4,10 @@ One multiply-accumulate (MAC) is two floating-point operations (FLOP). fvcore co
 columns say what they hold.
 """
 
-import contextlib
 import math
-import multiprocessing
-import re
-import resource
 import statistics
 import sys
-import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +17,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
-from msgunet.errors import UserError
-from msgunet.files import atomic
 from msgunet.device import pick_device, set_precision
+from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
+from msgunet.files import atomic
+from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
 from msgunet.provenance import facts
@@ -42,7 +36,7 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
         row: dict[str, Any] = {"entry": network.entry, "method": network.method, "part": network.part}
         row |= {"width": network.size[0], "height": network.size[1], "used": network.used, **counts(network)}
         if network.part == "generator" and not counts_only:
-            row |= _in_fresh_process(network, networks, compute)
+            row |= fresh_process("{} at {}x{}".format(network.entry, *network.size), timing, network, networks, compute)
         rows.append(row)
         size = f"{row['width']}x{row['height']}"
         print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
@@ -120,21 +114,6 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
     return macs * factor**2 / 1e9, " ".join(skipped)
 
 
-def _in_fresh_process(network: Network, settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
-    """Time one network in a process of its own, so that no other network's memory counts."""
-    # A fork server has torch imported already; on macOS forking is not safe, and each process imports for itself.
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, context) as pool:
-        try:
-            return pool.submit(timing, network, settings, compute).result()
-        except BrokenProcessPool as error:
-            size = "{}x{}".format(*network.size)
-            raise UserError(
-                f"{network.entry} at {size}: the process was killed, probably for want of memory"
-            ) from error
-
-
 def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
     """Latency of one forward pass at batch 1 (milliseconds: median and quartiles) and peak memory (MiB).
 
@@ -142,58 +121,23 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     """
     device = pick_device(compute)
     set_precision("fp32")
-    cuda = device.type == "cuda"
-    _warm_up_libraries(device)
-    _forget_peak()
-    before = _memory_mib("VmRSS")
-    method, generator = build(network)
-    method.prepare_inference(generator)
-    generator.to(device, memory_format=torch.channels_last)
-    sources = _pyramid(method.scales(method.options, network.size), network.size, device=device)
-    sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
+    warm_up_libraries(device)
     times = []
-    with torch.inference_mode():
+    with peak_memory(device) as peak, torch.inference_mode():
+        method, generator = build(network)
+        prepare(method, generator, device)
+        sources = _pyramid(method.scales(method.options, network.size), network.size, device=device)
+        sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
         for i in range(settings.warmup + settings.repeats):
-            if cuda:
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            generator(sources)
-            if cuda:
-                torch.cuda.synchronize()
+            seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:
-                times.append(1000 * (time.perf_counter() - start))
+                times.append(1000 * seconds)
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else _memory_mib("VmHWM") - before
     return {
         "latency_ms": median,
         "latency_q25_ms": low,
         "latency_q75_ms": high,
-        "peak_memory_mib": peak,
-        "memory_kind": "device" if cuda else "process, above the state before the network",
+        "peak_memory_mib": peak[0],
+        "memory_kind": "device" if device.type == "cuda" else "process, above the state before the network",
         "repeats": settings.repeats,
     }
-
-
-def _warm_up_libraries(device: torch.device) -> None:
-    """Run one layer of each kind, so that the libraries' own memory is not counted as the network's."""
-    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 3, 4, 2, 1)).to(device)
-    with torch.inference_mode():
-        layers.eval()(torch.zeros(1, 3, 32, 32, device=device))
-
-
-def _memory_mib(field: str) -> float:
-    """Resident memory of the process: `VmRSS` now, `VmHWM` at its peak. Where Linux does not tell, the peak for both.
-
-    getrusage's peak will not do on Linux: a new process inherits that of the one that started it.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(re.search(rf"{field}:\s*(\d+) kB", status.read_text(encoding="utf-8"))[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _forget_peak() -> None:
-    """Let `VmHWM` start again from now; where that is not allowed, the peak of the imports stays in it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -24,13 +24,13 @@ from msgunet.data.pairs import (
     steps_per_epoch,
     training_order,
 )
+from msgunet.device import has_bf16, pick_device, set_precision
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import read_settings, write_csv, write_json
 from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
-from msgunet.device import has_bf16, pick_device, set_precision
 from msgunet.provenance import device_name, facts
 from msgunet.registry import build_method
 from msgunet.training import memory
@@ -117,6 +117,8 @@ def _train(
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
+        if compute.compile:
+            perceptual.compile()
     schedule = Schedule(method.phases(training), training)
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
     total = schedule.length * per_epoch

@@ -113,7 +113,7 @@ def blank_batch(method: Method, settings: RunSettings, phase: Phase, kind: str, 
 
 @contextmanager
 def _meta_autocast() -> Iterator[None]:
-    """torch has no autocast for the `meta` device: the same for convolutions, also when they are run again."""
+    """What autocast does to convolutions, also when they run again: for the `meta` device torch has none."""
     kept = F.conv2d, F.conv_transpose2d
 
     def narrowed(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

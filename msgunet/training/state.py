@@ -12,11 +12,11 @@ from torch import nn
 
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
+from msgunet.device import autocast
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash
 from msgunet.method import Method, Phase
 from msgunet.networks import recompute_activations
-from msgunet.device import autocast
 from msgunet.training.checkpoint import KEEP, save_checkpoint
 from msgunet.training.processes import Processes
 
@@ -56,6 +56,8 @@ class TrainingState:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(("generator", "discriminator"))
         self.average = copy.deepcopy(self.generator) if settings.training.ema else None
+        if compute.compile:
+            self.compile()
         self.step = 0
         self.seconds = 0.0
         self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
@@ -67,6 +69,11 @@ class TrainingState:
         for name in names:
             parameters = getattr(self, name).parameters()
             self.optimizers[name] = torch.optim.Adam(parameters, self._training.learning_rate, betas, fused=True)
+
+    def compile(self) -> None:
+        """Run both networks through torch.compile from now on."""
+        self.generator.compile()
+        self.discriminator.compile()
 
     def begin_phase(self, method: Method, phase: Phase, resumed: bool) -> None:
         """Set the networks to a phase of the training; unless it is only gone on with, also renew its optimisers."""

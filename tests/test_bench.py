@@ -1,0 +1,160 @@
+"""`msgunet bench` on tiny networks, the inference engine against the plain network, and torch.compile."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TRAINABLE, make_settings
+from safetensors.torch import load_file
+
+from msgunet.cli import main
+from msgunet.config import ComputeSettings
+from msgunet.data.pairs import PairDataset, normalise, pyramid
+from msgunet.errors import UserError
+from msgunet.evaluation import bench
+from msgunet.inference import load_generator, prepare, save_generator
+from msgunet.losses import l1_sum, load_perceptual
+from msgunet.registry import build_method
+from msgunet.training.memory import Meter, blank_batch, step_needs
+from msgunet.training.state import TrainingState
+from msgunet.training.step import step
+
+
+def learn(name, data, path):
+    """Fit a generator to the pairs for a moment, so that it has contrast and its batch norms statistics."""
+    settings = make_settings(data, name)
+    method = build_method(settings)
+    torch.manual_seed(0)
+    network = method.build_generator()
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    scales = method.scales(method.options, settings.size)
+    pairs = PairDataset(data, "train", settings.size, ("photo", "photo"))
+    sources, targets = (torch.stack(images) for images in zip(*(pairs[i] for i in range(len(pairs))), strict=True))
+    sources, targets = (pyramid(normalise(images), scales, "photo") for images in (sources, targets))
+    for _ in range(30):
+        optimizer.zero_grad()
+        l1_sum(network(sources), targets).backward()
+        optimizer.step()
+    save_generator(path, network.state_dict(), settings)
+    return path
+
+
+def outputs_of(model, data, plain=False):
+    pairs = PairDataset(data, "test", model.settings.size, ("photo", "photo"))
+    scales = model.method.scales(model.method.options, model.settings.size)
+    found = []
+    for i in range(len(pairs)):
+        sources = pyramid(normalise(pairs[i].source[None]), scales, "photo")
+        if plain:
+            torch.manual_seed(0)
+            with torch.no_grad():
+                found += model.network(sources)
+        else:
+            found += model(sources, "same")
+    return found
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_engines_outputs_are_the_plain_networks_and_bf16_is_near(tmp_path, data, name):
+    """fp32 to rounding; bf16 by less than half a grey level on average."""
+    path = learn(name, data, tmp_path / "generator.safetensors")
+    engine = load_generator(path, torch.device("cpu"))
+    norms = [layer for layer in engine.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert all(norm.running_mean is None for norm in norms), "all others are folded"
+    plain = engine.method.build_generator()
+    plain.load_state_dict(load_file(path))
+    engine.method.prepare_inference(plain.to(memory_format=torch.channels_last))
+    reference = load_generator(path, torch.device("cpu"))
+    reference.network = plain
+    expected = outputs_of(reference, data)
+    assert expected[0].std() > 0.05, "it has learnt something"
+    found = outputs_of(engine, data)
+    assert max((a - b).abs().max().item() for a, b in zip(found, expected, strict=True)) < 1e-4
+    half = outputs_of(load_generator(path, torch.device("cpu"), "bf16"), data)
+    assert {image.dtype for image in half} == {torch.float32}
+    differences = [127.5 * (a - b).abs().mean().item() for a, b in zip(half, expected, strict=True)]
+    assert 0 < max(differences) < 0.5
+
+
+def test_folding_leaves_norms_that_see_the_batch():
+    """Pix2Pix takes the statistics of the picture at test time."""
+    method = build_method(make_settings("unused", "pix2pix"))
+    network = prepare(method, method.build_generator(), torch.device("cpu"))
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+
+
+def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, monkeypatch):
+    out = tmp_path / "bench.csv"
+    arguments = ["bench", "tiny", "--entry", "msgunet", "--repeats", "3", "--out", str(out)]
+    assert main([*arguments, "--part", "inference", "--precision", "fp32"]) == 0
+    first = pd.read_csv(out)
+    assert len(first) == 2
+    assert main([*arguments, "--precision", "fp32"]) == 0
+    frame = pd.read_csv(out)
+    pd.testing.assert_frame_equal(frame[:2], first, check_dtype=False)
+    assert list(frame["part"]) == ["inference"] * 2 + ["training"] * 2
+    assert main([*arguments, "--part", "training", "--precision", "fp32", "bf16"]) == 0
+    said = capsys.readouterr()
+    frame = pd.read_csv(out)
+    assert said.err.count("msgunet at 64x64, inference") == 1, "measured once"
+    assert list(frame["part"]) == ["inference"] * 2 + ["training"] * 4
+    ways = list(frame["way"] + " " + frame["precision"])
+    assert ways[-4:] == ["plain fp32", "engine fp32", "plain bf16", "engine bf16"]
+    plain = frame["way"].eq("plain") & frame["precision"].eq("fp32")
+    assert (frame.loc[plain, "speedup"] == 1).all()
+    assert (frame["q25_ms"] <= frame["median_ms"]).all()
+    assert (frame["median_ms"] <= frame["q75_ms"]).all()
+    assert (frame[["tflop", "moved_gb", "tflop_per_s", "share_of_limit"]] > 0).all(axis=None)
+    operations = frame["tflop"] / frame["matrix_tflop_per_s"]
+    memory = frame["moved_gb"] / frame["bandwidth_gb_per_s"]
+    assert np.maximum(operations, memory).to_numpy() == pytest.approx(frame["limit_ms"].to_numpy() / 1000)
+    assert "| MSG U-Net" in said.out
+    assert "Made by `msgunet bench tiny --entry msgunet --repeats 3" in said.out
+    monkeypatch.setattr("msgunet.provenance.commit", lambda: "another")
+    assert main(arguments) == 2
+    assert "holds rows of commit" in capsys.readouterr().err
+
+
+def test_bench_says_everything_that_is_wrong(tmp_path, workplace, capsys):
+    assert main(["bench", "tiny", "--entry", "msgunet", "pix2pux", "--size", "70", "64", "--out", "b.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "--entry pix2pux: suite 'tiny' does not train it; did you mean 'pix2pix'?" in said
+    assert "msgunet: size 70x64 is not divisible" in said
+    with pytest.raises(UserError, match="tf32 is for CUDA GPUs"):
+        bench.bench([], tmp_path / "b.csv", ComputeSettings(device="cpu"), precisions=["tf32"])
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_the_engines_step_does_less_work_than_the_plain_one_or_as_much(name):
+    """Counted on real steps; where both losses read the same discriminator, its passes are shared."""
+    settings = make_settings("unused", name)
+    method = build_method(settings)
+    phase = method.phases(settings.training)[-1]
+    perceptual = load_perceptual(settings.perceptual, None) if settings.perceptual else None
+    counted = []
+    for one in (step, lambda *a: bench.plain_step(*a[:5])):
+        state = TrainingState(method, settings, torch.device("cpu"))
+        state.begin_phase(method, phase, resumed=False)
+        sources, targets = (blank_batch(method, settings, phase, "photo", torch.device("cpu")) for _ in "st")
+        with Meter() as meter:
+            one(method, state, sources, targets, perceptual, 1e-3, None)
+        counted.append(meter.flop)
+    assert counted[0] < counted[1] if method.generator_first else counted[0] == counted[1]
+    assert step_needs(method, settings, phase, ComputeSettings()).flop == counted[0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step():
+    settings = make_settings("unused", "msgunet")
+    method = build_method(settings)
+    perceptual = load_perceptual(settings.perceptual, None)
+    found = []
+    for compiled in (False, True):
+        state = TrainingState(method, settings, torch.device("cpu"), ComputeSettings(compile=compiled))
+        torch.manual_seed(0)
+        pyramids = [[torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(2)] for _ in "st"]
+        found.append(step(method, state, *pyramids, perceptual, 1e-3, None))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
