@@ -49,6 +49,18 @@ class RunPlan:
         return registry.methods()[self.settings.method].trainable
 
     @property
+    def work(self) -> int:
+        """A measure of how long the training takes: kilopixels of a picture, times epochs; 0 where nothing is trained.
+
+        Longest first: a training that starts last must not be the one that all others wait for.
+        """
+        if not self.trainable:
+            return 0
+        width, height = self.settings.size
+        phases = registry.build_method(self.settings).phases(self.settings.training)
+        return width * height * sum(phase.length for phase in phases) // 1000
+
+    @property
     def text(self) -> str:
         """The canonical JSON of the settings."""
         return canonical_json(self.settings.model_dump(mode="json"))

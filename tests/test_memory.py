@@ -160,7 +160,9 @@ def test_the_mean_distance_is_torchs():
 def test_too_little_memory_is_said_before_the_training(tmp_path, data, compute, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda _: 2**20)
     settings = make_settings(data, "msgunet")
-    with pytest.raises(UserError, match=r"msgunet on negatives needs about 0\.0 GiB of memory at 64x64, batch 2, and"):
+    with pytest.raises(
+        UserError, match=r"msgunet on negatives needs about \d MiB of memory at 64x64, batch 2, and 1 MiB are"
+    ):
         train(tmp_path / "run", settings, compute)
     assert not (tmp_path / "run" / "checkpoints").exists()
 

@@ -107,6 +107,12 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
         ("methods", {"msgunet": {"options": {"scales": 5}}}, "5 scales need at least 6 levels, there are 5"),
         ("methods", {"msgunet": {"options": {"levels": 7}}}, "7 levels leave less than 2 pixels"),
         ("methods", {"msgunet": {"datasets": 5}}, "methods.msgunet.datasets"),
+        ("training", {"batch_size": 4, "accumulate": 3}, "batch_size 4 cannot be shared by compute.processes 1 in "),
+        (
+            "compute",
+            {"processes": 2},
+            "methods.msgunet on bluemarble: training.batch_size 1 cannot be shared by compute",
+        ),
     ],
 )
 def test_what_would_fail_after_hours_is_said_at_once(tmp_path, section, value, expected):

@@ -1,5 +1,6 @@
 """The workflow, run for real on the tiny suite, in a copy of the checkout."""
 
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,23 @@ def test_a_training_setting_trains_that_method_again(suite_kept):
     suite.write_text(text)
     assert snakemake(suite_kept, *TINY).returncode == 0
     assert generator.read_bytes() == before
+
+
+def test_two_processes_train_a_run_through_the_rule(suite_kept):
+    edit_suite(suite_kept, lambda s: s["compute"].update(processes=2))
+    assert dry(suite_kept) == {}, "it changes no result"
+    run = suite_kept / "results/tiny/runs/bluemarble/pix2pix/seed0"
+    (run / "generator.safetensors").unlink()
+    shutil.rmtree(run / "checkpoints")
+    done = snakemake(suite_kept, *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((run / "training.json").read_text())["processes"] == 2
+    edit_suite(suite_kept, lambda s: s["compute"].update(gpu_required=True))
+    (run / "generator.safetensors").unlink()
+    said = snakemake(suite_kept, "-n", *TINY, "--resources", "gpu=2").stdout
+    assert "gpu=2" in re.search(r"rule train:.*?\n\n", said, re.S)[0]
+    edit_suite(suite_kept, lambda s: s["compute"].update(gpu_required=False, processes=1))
+    assert snakemake(suite_kept, *TINY).returncode == 0
 
 
 def test_a_setting_of_the_report_trains_nothing(suite_kept):

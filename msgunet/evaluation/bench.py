@@ -112,7 +112,6 @@ def time_part(
 ) -> list[dict[str, Any]]:
     """Times, memory and operations of all variants, which take turns; others are compared with the first."""
     device = pick_device(compute)
-    torch.backends.cudnn.benchmark = True
     warm_up_libraries(device)
     make = {"inference": _inference, "training": _training}[part]
     calls, memory, needs = [], [], []

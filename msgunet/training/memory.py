@@ -25,8 +25,6 @@ from msgunet.method import Method, Phase
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
-_GIB = 2**30
-
 
 class Meter(TorchDispatchMode):
     """Counts what happens while it is entered.
@@ -161,16 +159,20 @@ def check(
     if device.type == "cpu":
         need *= processes
     there = free_memory(device)
-    text = f"needs about {need / _GIB:.1f} GiB of {'GPU ' if device.type == 'cuda' else ''}memory"
+    text = f"needs about {_size(need)} of {'GPU ' if device.type == 'cuda' else ''}memory"
     if there is None:
         return text
     if need > there:
         raise UserError(
             f"{settings.entry} on {settings.dataset} {text} at {settings.size[0]}x{settings.size[1]}, batch "
-            f"{training.batch_size}, and {there / _GIB:.1f} GiB are free; with compute.activation_checkpointing, "
+            f"{training.batch_size}, and {_size(there)} are free; with compute.activation_checkpointing, "
             "training.precision bf16, a larger training.accumulate or a smaller training.batch_size it needs less"
         )
-    return f"{text}, {there / _GIB:.1f} GiB are free"
+    return f"{text}, {_size(there)} are free"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -18,6 +18,7 @@ rule train:
     retries: 2
     conda:
         "../../environment.yml"
+    priority: lambda w: run_of(run_folder.format(**w)).work
     threads: lambda w: threads_per_run * processes_of(run_folder.format(**w))
     resources:
         gpu=lambda w: gpus_of(w) * processes_of(run_folder.format(**w)),
@@ -44,6 +45,7 @@ rule gradients:
     retries: 2
     conda:
         "../../environment.yml"
+    priority: lambda w: run_of(gradient_folder.format(**w)).work
     threads: lambda w: threads_per_run * processes_of(gradient_folder.format(**w))
     resources:
         gpu=lambda w: gpus_of(w) * processes_of(gradient_folder.format(**w)),
