@@ -15,10 +15,10 @@ rule train:
         facts=f"{run_folder}/training.json",
     log:
         f"{results}/logs/train/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    priority: lambda w: run_of(run_folder.format(**w)).work
     retries: 2
     conda:
         "../../environment.yml"
-    priority: lambda w: run_of(run_folder.format(**w)).work
     threads: lambda w: threads_per_run * processes_of(run_folder.format(**w))
     resources:
         gpu=lambda w: gpus_of(w) * processes_of(run_folder.format(**w)),
@@ -42,10 +42,10 @@ rule gradients:
         facts=f"{gradient_folder}/training.json",
     log:
         f"{results}/logs/gradients/{{dataset}}.{{variant}}.log",
+    priority: lambda w: run_of(gradient_folder.format(**w)).work
     retries: 2
     conda:
         "../../environment.yml"
-    priority: lambda w: run_of(gradient_folder.format(**w)).work
     threads: lambda w: threads_per_run * processes_of(gradient_folder.format(**w))
     resources:
         gpu=lambda w: gpus_of(w) * processes_of(gradient_folder.format(**w)),
