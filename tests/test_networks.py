@@ -289,9 +289,14 @@ def test_vgg_sees_each_target_once_a_step_and_without_gradient(name):
 
 
 def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
-    theirs = torchvision.models.vgg19(weights=None)
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg19(weights=None).features
+    theirs.to_empty(device="cpu")
+    for weight in theirs.parameters():
+        torch.nn.init.normal_(weight, 0, (2 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.1)
     path = tmp_path / "vgg19.pth"
-    torch.save(theirs.state_dict(), path)
+    of_features = {f"features.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({**of_features, "classifier.6.bias": torch.zeros(1000)}, path)
     settings = PerceptualSettings()
     with pytest.raises(UserError, match="expected dcbb9e9d"):
         load_perceptual(settings, path)
@@ -305,7 +310,9 @@ def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
         image * 0.5 + 0.5, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     )
     with torch.inference_mode():
-        assert torch.allclose(ours(image)[-1], theirs.features[:36](normalised), atol=1e-5)
+        expected = theirs[:36](normalised)
+        assert expected.std() > 0.1
+        assert torch.allclose(ours(image)[-1], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "std"), [("msgunet", 0.02), ("pix2pix", 0.02), ("pan", 0.02), ("pix2pixhd", 0.02)])

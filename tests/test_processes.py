@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, TRAINABLE, make_data, make_settings, through_phases, train, write_run
+from filelock import FileLock
 
 from msgunet.cli import main
 from msgunet.config import ComputeSettings, TrainingSettings
@@ -147,6 +148,13 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on(tm
     time.sleep(5)
     os.kill(team[0].pid, signal.SIGINT)
     assert codes(team) == [130, 143]
+
+
+def test_where_another_trainer_is_at_work_all_leave(tmp_path, compute, forkserver):
+    settings = make_settings(make_data(tmp_path / "data"), "pix2pix")
+    arguments = arguments_of(tmp_path / "run", settings, compute)
+    with FileLock(tmp_path / "run" / ".lock"):
+        assert codes(start_team(forkserver, verb, arguments)) == [2, 2]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():

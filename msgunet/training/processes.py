@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msgunet.errors import UserError
 from msgunet.networks import wide
 
 
@@ -80,6 +81,10 @@ def processes() -> Iterator[Processes]:
     dist.init_process_group(backend)
     try:
         yield Processes(dist.get_rank(), size)
+    except RuntimeError as error:
+        if "closed by peer" not in str(error) and "reset by peer" not in str(error):
+            raise
+        raise UserError("another process of this training has ended; its own message says why") from error
     finally:
         dist.destroy_process_group()
 
