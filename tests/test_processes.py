@@ -21,6 +21,7 @@ from msgunet.config import ComputeSettings, TrainingSettings
 from msgunet.errors import UserError
 from msgunet.losses import load_perceptual
 from msgunet.registry import build_method
+from msgunet.training.checkpoint import checkpoints
 from msgunet.training.loop import check_batch
 from msgunet.training.processes import Processes, processes
 from msgunet.training.state import TrainingState, checkpoint_folder
@@ -133,21 +134,27 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on(tm
     settings = make_settings(data, "pix2pix", training=TrainingSettings(epochs=200, decay_epochs=0, batch_size=4))
     folder = tmp_path / "run"
     arguments = arguments_of(folder, settings, compute.model_copy(update={"log_steps": 1, "sample_epochs": 1000}))
-    team = start_team(forkserver, verb, arguments)
-    place = folder / "tensorboard"
-    deadline = time.monotonic() + 60
-    while not place.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
+    team = start_in_loop(forkserver, arguments, folder)
     os.kill(team[1].pid, signal.SIGTERM)
     assert codes(team) == [143, 143]
     (path,) = checkpoint_folder(folder, settings).glob("step-*.pt")
     reached = torch.load(path, weights_only=True)["step"]
-    assert reached > 0
-    team = start_team(forkserver, verb, arguments)
-    time.sleep(5)
+    team = start_in_loop(forkserver, arguments, folder)
     os.kill(team[0].pid, signal.SIGINT)
     assert codes(team) == [130, 143]
+    assert max(step for _, step in checkpoints(checkpoint_folder(folder, settings))) > reached > 0
+
+
+def start_in_loop(context, arguments: list[str], folder: Path) -> list:
+    """A team that has begun its first steps."""
+    before = len(list(folder.glob("tensorboard/*")))
+    team = start_team(context, verb, arguments)
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("tensorboard/*"))) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+    return team
 
 
 def test_where_another_trainer_is_at_work_all_leave(tmp_path, compute, forkserver):
