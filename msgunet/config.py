@@ -46,6 +46,16 @@ class TrainingSettings(Strict):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
 
 
+def batch_problem(batch: int, parts: int, processes: int) -> str | None:
+    """Why a batch does not come out even, if it does not."""
+    if batch % (parts * processes) == 0:
+        return None
+    return (
+        f"a batch of {batch} pairs (training.batch_size) cannot be shared by {processes} processes (compute.processes) "
+        f"in {parts} parts (training.accumulate); a multiple of {parts * processes} can"
+    )
+
+
 class PerceptualSettings(Strict):
     """The VGG-19 behind the perceptual losses."""
 
@@ -155,6 +165,12 @@ class ComputeSettings(Strict):
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")
     log_steps: int = Field(50, ge=1, description="steps between two rows of the history")
     disk_gb: float = Field(0.0, ge=0, description="free disk that the suite needs")
+
+    @model_validator(mode="after")
+    def _torch_can_do_both(self) -> Self:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together: choose one")
+        return self
 
 
 class DataSetSettings(Strict):

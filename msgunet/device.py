@@ -12,16 +12,18 @@ from msgunet.config import ComputeSettings
 from msgunet.errors import UserError
 
 _held: list[FileLock] = []
+_TAKEN = "MSGUNET_GPU"
 
 
 def pick_device(compute: ComputeSettings) -> torch.device:
     """The device that the settings ask for; pins the number of CPU threads.
 
-    Of several GPUs the first that no other process of this project has taken, for as long as this process lives; where
-    all are taken, one is shared.
+    Of several GPUs the first that no other process of this project has taken, for as long as this process lives; the
+    same one for processes that it starts. Where all are taken, one is shared.
 
     Raises:
-        UserError: `cuda` is asked for and there is none, or torchrun started more processes than there are GPUs.
+        UserError: `cuda` is asked for and there is none, or torchrun started more processes than there are free
+            GPUs.
 
     """
     torch.set_num_threads(compute.threads)
@@ -34,21 +36,24 @@ def pick_device(compute: ComputeSettings) -> torch.device:
         raise UserError(f"torchrun started {processes} processes here, and there are {count} GPUs: one for each")
     # Pictures of a run have one size, for which the fastest convolutions are looked for once.
     torch.backends.cudnn.benchmark = True
-    device = torch.device("cuda", _free_gpu(count))
+    if _TAKEN not in os.environ:
+        os.environ[_TAKEN] = str(_free_gpu(count, alone=processes == 1))
+    device = torch.device("cuda", int(os.environ[_TAKEN]))
     torch.cuda.set_device(device)
     return device
 
 
-def _free_gpu(count: int) -> int:
+def _free_gpu(count: int, alone: bool) -> int:
     for index in range(count):
-        lock = FileLock(Path(tempfile.gettempdir()) / f"msgunet-{torch.cuda.get_device_properties(index).uuid}.lock")
-        try:
+        card = f"{torch.cuda.get_device_properties(index).uuid}-{os.getuid()}"
+        lock = FileLock(Path(tempfile.gettempdir()) / f"msgunet-{card}.lock")
+        with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # a lock of another user's
-            continue
-        _held.append(lock)
-        return index
-    return int(os.environ.get("LOCAL_RANK", "0"))
+            _held.append(lock)
+            return index
+    if alone:
+        return 0
+    raise UserError(f"torchrun needs a free GPU for each process; others of yours are at work on the {count} here")
 
 
 def set_precision(precision: str) -> None:

@@ -18,6 +18,7 @@ from msgunet.config import (
     RunSettings,
     Suite,
     TrainingSettings,
+    batch_problem,
 )
 from msgunet.data.base import DataSet
 from msgunet.errors import UserError
@@ -157,7 +158,8 @@ def _run_settings(
     )
     problem = method.problem(options, size)
     if problem is None and method.trainable:
-        problem = _batch_problem(settings.training, suite.compute.processes)
+        training = settings.training
+        problem = batch_problem(training.batch_size, training.accumulate, suite.compute.processes)
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
 
 
@@ -189,17 +191,6 @@ def trained_networks(
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return list(found.values())
-
-
-def _batch_problem(training: TrainingSettings, processes: int) -> str | None:
-    """Why a batch cannot be divided."""
-    shares = training.accumulate * processes
-    if training.batch_size % shares == 0:
-        return None
-    return (
-        f"training.batch_size {training.batch_size} cannot be shared by compute.processes {processes} in "
-        f"training.accumulate {training.accumulate} parts; a multiple of {shares} can"
-    )
 
 
 def _scales(settings: RunSettings) -> int:

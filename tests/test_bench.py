@@ -112,6 +112,8 @@ def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, 
     assert np.maximum(operations, memory).to_numpy() == pytest.approx(frame["limit_ms"].to_numpy() / 1000)
     assert "| MSG U-Net" in said.out
     assert "Made by `msgunet bench tiny --entry msgunet --repeats 3" in said.out
+    assert main([*arguments, "--part", "training", "--precision", "fp32"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out), frame), "nothing is lost"
     monkeypatch.setattr("msgunet.provenance.commit", lambda: "another")
     assert main(arguments) == 2
     assert "holds rows of commit" in capsys.readouterr().err
@@ -151,10 +153,14 @@ def test_a_compiled_step_is_the_step():
     settings = make_settings("unused", "msgunet")
     method = build_method(settings)
     perceptual = load_perceptual(settings.perceptual, None)
+    # What a training asks first: what torch.compile meets there, it would leave alone here.
+    step_needs(method, settings, method.phases(settings.training)[-1], ComputeSettings(compile=True))
+    torch._dynamo.utils.counters.clear()
     found = []
     for compiled in (False, True):
         state = TrainingState(method, settings, torch.device("cpu"), ComputeSettings(compile=compiled))
         torch.manual_seed(0)
         pyramids = [[torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(2)] for _ in "st"]
         found.append(step(method, state, *pyramids, perceptual, 1e-3, None))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)

@@ -185,10 +185,45 @@ def test_trainings_side_by_side_take_a_gpu_each(tmp_path, monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda i: type("Card", (), {"uuid": names[i]})(), raising=False
     )
-    taken = [str(device.pick_device(ComputeSettings())) for _ in range(3)]
-    assert taken == ["cuda:0", "cuda:1", "cuda:0"]
-    device._held[1].release()
-    assert str(device.pick_device(ComputeSettings())) == "cuda:1"
+
+    def of_a_new_process() -> str:
+        monkeypatch.delenv("MSGUNET_GPU", raising=False)
+        return str(device.pick_device(ComputeSettings()))
+
+    assert [of_a_new_process() for _ in range(2)] == ["cuda:0", "cuda:1"]
+    assert str(device.pick_device(ComputeSettings())) == "cuda:1", "the same one when it is asked again"
+    assert of_a_new_process() == "cuda:0", "shared where none is free"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun needs a free GPU for each process; others of yours are at work"):
+        of_a_new_process()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="torchrun started 3 processes here, and there are 2 GPUs"):
-        device.pick_device(ComputeSettings())
+        of_a_new_process()
+    monkeypatch.delenv("MSGUNET_GPU", raising=False)
+
+
+def test_a_control_groups_limit_counts_the_cache_as_free(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/system/job7\n")
+    for name, limit in (("sys/fs/cgroup/system/job7", "1000"), ("sys/fs/cgroup/system", "max")):
+        group = tmp_path / name
+        group.mkdir(parents=True, exist_ok=True)
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("700\n")
+        (group / "memory.stat").write_text("anon 400\nactive_file 90\ninactive_file 110\n")
+    assert list(memory._group_limits(tmp_path)) == [500]
+
+
+def test_advice_names_only_what_is_not_done_yet():
+    settings = settings_of("msgunet", batch_size=2, precision="bf16", accumulate=2)
+    said = memory.less(settings, ComputeSettings(activation_checkpointing=True))
+    assert said == "what needs less: a smaller training.batch_size, a smaller size or options.width"
+    assert "compute.activation_checkpointing, training.precision bf16" in memory.less(
+        settings_of("pan"), ComputeSettings()
+    )
+
+
+def test_tf32_needs_a_gpu(tmp_path, data, compute):
+    settings = make_settings(data, "pix2pix", training=TrainingSettings(precision="tf32"))
+    with pytest.raises(UserError, match="tf32 is for CUDA GPUs"):
+        train(tmp_path / "run", settings, compute)

@@ -107,11 +107,11 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
         ("methods", {"msgunet": {"options": {"scales": 5}}}, "5 scales need at least 6 levels, there are 5"),
         ("methods", {"msgunet": {"options": {"levels": 7}}}, "7 levels leave less than 2 pixels"),
         ("methods", {"msgunet": {"datasets": 5}}, "methods.msgunet.datasets"),
-        ("training", {"batch_size": 4, "accumulate": 3}, "batch_size 4 cannot be shared by compute.processes 1 in "),
+        ("training", {"batch_size": 4, "accumulate": 3}, "a batch of 4 pairs (training.batch_size) cannot be shared"),
         (
             "compute",
             {"processes": 2},
-            "methods.msgunet on bluemarble: training.batch_size 1 cannot be shared by compute",
+            "on bluemarble: a batch of 1 pairs (training.batch_size) cannot be shared by 2 ",
         ),
     ],
 )

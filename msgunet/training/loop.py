@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from msgunet.config import ComputeSettings, RunSettings, TrainingSettings
+from msgunet.config import ComputeSettings, RunSettings, TrainingSettings, batch_problem
 from msgunet.data.pairs import (
     PairDataset,
     PairTensors,
@@ -63,7 +63,7 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
             data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
         )
         if method.trainable:
-            with _told_in_words(settings):
+            with _told_in_words(settings, compute):
                 _train(method, settings, pairs, out, compute, vgg19, device, team)
         elif team.first:
             start = time.monotonic()
@@ -104,10 +104,15 @@ def _train(
     team: Processes,
 ) -> None:
     training = settings.training
-    check_batch(min(training.batch_size, len(pairs)), training.accumulate, team.size)
+    if problem := batch_problem(min(training.batch_size, len(pairs)), training.accumulate, team.size):
+        raise UserError(problem)
     if training.precision == "bf16" and not has_bf16(device):
         _say(team, f"{device_name(device)} has no instructions for bf16, fp32 may be faster")
-    _say(team, memory.check(method, settings, compute, device, team.size))
+    if training.precision == "tf32" and device.type == "cpu":
+        raise UserError("training.precision: tf32 is for CUDA GPUs; on a CPU there are fp32 and bf16")
+    if team.first or device.type == "cuda":
+        _say(team, memory.check(method, settings, compute, device, team.size))
+    team.wait()
     state = TrainingState(method, settings, device, compute, team)
     folder = checkpoint_folder(out, settings)
     saved = load_checkpoint(folder)
@@ -156,6 +161,8 @@ def _train(
                 keeper.after_step(losses, phase, rate, per_epoch, device, save=arrived)
             if arrived:
                 number = signals.arrived or signal.SIGTERM
+                # torchrun ends the others when one has ended: not before the state is saved.
+                team.wait()
                 raise InterruptedTraining(
                     f"stopped by {signal.Signals(number).name} after step {state.step} of {total}; the state is saved "
                     f"in {folder}",
@@ -229,15 +236,6 @@ def _say(team: Processes, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def check_batch(batch: int, parts: int, processes: int) -> None:
-    """Refuse a batch that does not come out even."""
-    if batch % (parts * processes):
-        raise UserError(
-            f"a batch of {batch} pairs cannot be shared by {processes} process{'es' if processes > 1 else ''} in "
-            f"{parts} part{'s' if parts > 1 else ''} each; make training.batch_size a multiple of {parts * processes}"
-        )
-
-
 def _publish(
     method: Method,
     generator: nn.Module,
@@ -290,7 +288,7 @@ class Schedule:
 
 
 @contextlib.contextmanager
-def _told_in_words(settings: RunSettings) -> Iterator[None]:
+def _told_in_words(settings: RunSettings, compute: ComputeSettings) -> Iterator[None]:
     """Too little memory as a user's error; nothing is made smaller behind anybody's back."""
     try:
         yield
@@ -299,7 +297,7 @@ def _told_in_words(settings: RunSettings) -> Iterator[None]:
             raise
         raise UserError(
             f"{settings.entry} on {settings.dataset}: out of memory at {settings.size[0]}x{settings.size[1]}, batch "
-            f"{settings.training.batch_size}; a smaller training.batch_size, size or options.width needs less",
+            f"{settings.training.batch_size}; {memory.less(settings, compute)}",
             f"  {str(error).splitlines()[0]}",
         ) from error
 

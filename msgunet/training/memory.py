@@ -84,7 +84,8 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
     """The needs of one step in a phase, with the whole batch in one process."""
     meta = torch.device("meta")
     with meta, Meter() as meter:
-        state = _MetaState(method, settings, meta, compute)
+        # What torch.compile has once met here, it would leave alone in the training.
+        state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)
         perceptual = VGG19Features(settings.perceptual.width) if settings.perceptual else None
         sources, targets = (blank_batch(method, settings, phase, kind, meta) for kind in _kinds(settings))
@@ -165,10 +166,22 @@ def check(
     if need > there:
         raise UserError(
             f"{settings.entry} on {settings.dataset} {text} at {settings.size[0]}x{settings.size[1]}, batch "
-            f"{training.batch_size}, and {_size(there)} are free; with compute.activation_checkpointing, "
-            "training.precision bf16, a larger training.accumulate or a smaller training.batch_size it needs less"
+            f"{training.batch_size}, and {_size(there)} are free; {less(settings, compute)}"
         )
     return f"{text}, {_size(there)} are free"
+
+
+def less(settings: RunSettings, compute: ComputeSettings) -> str:
+    """What a training of these settings could still do to need less memory."""
+    training = settings.training
+    ways = [
+        *(["compute.activation_checkpointing"] if not compute.activation_checkpointing else []),
+        *(["training.precision bf16"] if training.precision != "bf16" else []),
+        *(["a larger training.accumulate"] if training.accumulate < training.batch_size else []),
+        *(["a smaller training.batch_size"] if training.batch_size > 1 else []),
+        "a smaller size or options.width",
+    ]
+    return f"what needs less: {', '.join(ways)}"
 
 
 def _size(count: int) -> str:
@@ -187,13 +200,17 @@ def free_memory(device: torch.device) -> int | None:
     return min([free, *_group_limits()])
 
 
-def _group_limits() -> Iterator[int]:
+def _group_limits(root: Path = Path("/")) -> Iterator[int]:
     """What the control groups of this process still allow (version 2): containers and batch systems set these."""
-    groups = Path("/proc/self/cgroup")
+    groups = root / "proc/self/cgroup"
     match = re.search(r"^0::(/.*)$", groups.read_text(encoding="utf-8"), re.MULTILINE) if groups.is_file() else None
-    folder = Path("/sys/fs/cgroup") / match[1].strip("/") if match else Path("/nowhere")
-    for place in (folder, *folder.parents):
+    if match is None:
+        return
+    top = root / "sys/fs/cgroup"
+    folder = top / match[1].strip("/")
+    for place in (folder, *(parent for parent in folder.parents if parent.is_relative_to(top))):
         limit, used = place / "memory.max", place / "memory.current"
         if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-            cache = re.search(r"^inactive_file (\d+)", (place / "memory.stat").read_text(), re.MULTILINE)
-            yield int(text) - int(used.read_text()) + (int(cache[1]) if cache else 0)
+            # The cache of files counts as used, and is given up when memory is wanted.
+            cache = re.findall(r"^(?:in)?active_file (\d+)", (place / "memory.stat").read_text(), re.MULTILINE)
+            yield int(text) - int(used.read_text()) + sum(map(int, cache))

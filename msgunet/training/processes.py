@@ -1,7 +1,7 @@
 """Several processes that train one run together (data parallelism), each on a share of every batch.
 
-`torchrun --nproc-per-node N -m msgunet train ...` starts them, one for each GPU. They do what one process does with the
-whole batch: batch norm and dropout see all of it, gradients and losses are averaged.
+`torchrun --nproc-per-node N -m -- msgunet train ...` starts them, one for each GPU. They do what one process does with
+the whole batch: batch norm and dropout see all of it, gradients and losses are averaged.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.errors import UserError
+from msgunet.errors import InterruptedTraining, UserError
 from msgunet.networks import wide
 
 
@@ -79,14 +79,17 @@ def processes() -> Iterator[Processes]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend)
+    # After an error the group is left as it is: to end it in order takes all processes, and NCCL would wait for them.
     try:
         yield Processes(dist.get_rank(), size)
+    except InterruptedTraining:
+        dist.destroy_process_group()
+        raise
     except RuntimeError as error:
         if "closed by peer" not in str(error) and "reset by peer" not in str(error):
             raise
         raise UserError("another process of this training has ended; its own message says why") from error
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):

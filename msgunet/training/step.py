@@ -152,9 +152,11 @@ def _frozen(network: nn.Module) -> Iterator[None]:
     parameters = _trainable(network)
     for parameter in parameters:
         parameter.requires_grad_(False)
-    yield
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:

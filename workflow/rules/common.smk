@@ -64,6 +64,14 @@ def run_of(folder):
     return next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
 
 
+def priority_of(folder):
+    """Longest trainings first; below it everything that comes after a training."""
+    return ranks[run_of(folder).work]
+
+
+ranks = {work: rank for rank, work in enumerate(sorted({run.work for run in (*plan.runs, *plan.gradients)}))}
+
+
 def processes_of(folder):
     """How many processes train a run together."""
     return plan.suite.compute.processes if run_of(folder).trainable else 1

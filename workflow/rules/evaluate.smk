@@ -12,6 +12,7 @@ rule evaluate:
         f"{results}/logs/evaluate/{{dataset}}.{{entry}}.seed{{seed}}.log",
     conda:
         "../../environment.yml"
+    priority: len(ranks)
     threads: threads_per_run
     resources:
         gpu=gpus_of,
@@ -36,6 +37,7 @@ rule ablate:
         f"{results}/logs/ablate/{{dataset}}.{{entry}}.seed{{seed}}.log",
     conda:
         "../../environment.yml"
+    priority: len(ranks)
     threads: threads_per_run
     resources:
         gpu=gpus_of,

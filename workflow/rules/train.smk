@@ -15,7 +15,7 @@ rule train:
         facts=f"{run_folder}/training.json",
     log:
         f"{results}/logs/train/{{dataset}}.{{entry}}.seed{{seed}}.log",
-    priority: lambda w: run_of(run_folder.format(**w)).work
+    priority: lambda w: priority_of(run_folder.format(**w))
     retries: 2
     conda:
         "../../environment.yml"
@@ -42,7 +42,7 @@ rule gradients:
         facts=f"{gradient_folder}/training.json",
     log:
         f"{results}/logs/gradients/{{dataset}}.{{variant}}.log",
-    priority: lambda w: run_of(gradient_folder.format(**w)).work
+    priority: lambda w: priority_of(gradient_folder.format(**w))
     retries: 2
     conda:
         "../../environment.yml"
