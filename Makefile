@@ -25,7 +25,7 @@ paper: $(STAMP)
 	@$(BIN)/msgunet show paper
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check
