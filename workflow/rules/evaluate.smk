@@ -10,9 +10,9 @@ rule evaluate:
         predictions=directory(f"{run_folder}/predictions"),
     log:
         f"{results}/logs/evaluate/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    priority: len(ranks)
     conda:
         "../../environment.yml"
-    priority: len(ranks)
     threads: threads_per_run
     resources:
         gpu=gpus_of,
@@ -35,9 +35,9 @@ rule ablate:
         f"{run_folder}/ablation.csv",
     log:
         f"{results}/logs/ablate/{{dataset}}.{{entry}}.seed{{seed}}.log",
+    priority: len(ranks)
     conda:
         "../../environment.yml"
-    priority: len(ranks)
     threads: threads_per_run
     resources:
         gpu=gpus_of,
