@@ -97,7 +97,12 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="default: all cores")
     compute(prepare)
 
-    train = verb("train", _train, "Train one run, going on from its newest checkpoint.")
+    train = verb(
+        "train",
+        _train,
+        "Train one run, going on from its newest checkpoint. With N processes or GPUs: torchrun --standalone "
+        "--nproc-per-node N -m -- msgunet train ...",
+    )
     path(train, "--run", "run.json: the run's resolved settings")
     path(train, "--out", "folder for generator.safetensors, history.csv, training.json and checkpoints")
     path(train, "--data", "prepared data, where it is not the folder that run.json names", False)
@@ -145,7 +150,8 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         nargs="+",
         choices=["fp32", "tf32", "bf16"],
-        help="the first is what others are compared with (default: fp32 and what else the device computes itself)",
+        help="speed-ups are over plain PyTorch in the first of fp32, tf32, bf16 that is asked for (default: fp32 and "
+        "what else the device computes itself)",
     )
     bench.add_argument("--repeats", type=_positive, default=10, metavar="N", help="timed passes (default: 10)")
     bench.add_argument("--compile", action="store_true", help="also under torch.compile")
@@ -170,6 +176,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def _command(options: Any) -> str:
+    return shlex.join(["msgunet", *options.arguments])
 
 
 def _machine(options: Any) -> MachineSettings:
@@ -248,17 +258,16 @@ def _cost(options: Any) -> None:
     from msgunet.report.costs import cost_table
     from msgunet.suite import load_plan
 
-    machine, titles, given = _machine(options), {}, f"--settings {options.settings}"
+    machine, titles = _machine(options), {}
     if options.settings is not None:
         networks = read_settings(options.settings, NetworkList)
     else:
         plan = load_plan(options.suite)
-        networks, titles, given = plan.networks, plan.titles, f"--suite {options.suite}"
+        networks, titles = plan.networks, plan.titles
         machine = machine if options.compute else plan.machine
     cost(networks, options.out, machine, options.counts_only)
-    command = f"msgunet cost {given}{' --counts-only' if options.counts_only else ''} --out {options.out}"
     if networks.networks:
-        print(cost_table(pd.read_csv(options.out), titles, command).markdown())
+        print(cost_table(pd.read_csv(options.out), titles, _command(options)).markdown())
 
 
 def _bench(options: Any) -> None:
@@ -271,8 +280,7 @@ def _bench(options: Any) -> None:
     machine = _machine(options) if options.compute else plan.machine
     parts = options.part or PARTS
     frame = bench(runs, options.out, machine, parts, options.precision, options.repeats, options.compile)
-    command = " ".join(["msgunet", *map(shlex.quote, options.arguments)])
-    print(speed_table(frame, plan.titles, command).markdown())
+    print(speed_table(frame, plan.titles, _command(options)).markdown())
 
 
 def _tables(options: Any) -> None:

@@ -69,6 +69,22 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def kind_of(precision: str) -> torch.dtype:
+    """The type of weights and pictures at inference in `precision`."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def training_layout(device: torch.device, precision: str, weights: int) -> torch.memory_format:
+    """The memory layout in which networks with so many weights train fastest: channels-last, with one exception.
+
+    In fp32 on a CPU with no more than AVX2 the weights' gradients of wide convolutions take two to four times as long
+    in channels-last as in contiguous memory (torch 2.11), which loses more than the rest gains (docs/training.md).
+    """
+    avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    slow = avx2 and precision == "fp32" and weights > 5_000_000
+    return torch.contiguous_format if slow else torch.channels_last
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether the device computes bf16 itself, as far as the system tells."""
     if device.type == "cuda":

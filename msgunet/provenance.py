@@ -69,3 +69,9 @@ def facts(device: Any, threads: int) -> dict[str, Any]:
         "device_type": device.type,
         "threads": threads,
     }
+
+
+def flat_facts(device: Any, threads: int) -> dict[str, Any]:
+    """`facts` for the columns of a table, the versions in one text."""
+    found = facts(device, threads)
+    return {**found, "versions": " ".join(f"{name}={text}" for name, text in found["versions"].items())}

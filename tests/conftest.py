@@ -16,8 +16,9 @@ from PIL import Image
 from msgunet.config import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.files import sha256_file
+from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
-from msgunet.registry import get_method, methods
+from msgunet.registry import build_method, get_method, methods
 from msgunet.training import loop
 from msgunet.training.state import TrainingState
 
@@ -158,3 +159,15 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small disk needs root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def step_losses(name, seed=0):
+    """Losses of a narrow method on random pictures, with its networks."""
+    torch.manual_seed(seed)
+    method = build_method(make_settings("unused", name))
+    generator, discriminator = method.build_generator(), method.build_discriminator()
+    scales = method.scales(method.options, method.size)
+    sources, targets = ([torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)] for _ in "st")
+    settings = make_settings("unused", name).perceptual
+    perceptual = load_perceptual(settings, None) if settings else None
+    return method, generator, discriminator, sources, targets, perceptual

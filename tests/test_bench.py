@@ -113,7 +113,8 @@ def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, 
     assert "| MSG U-Net" in said.out
     assert "Made by `msgunet bench tiny --entry msgunet --repeats 3" in said.out
     assert main([*arguments, "--part", "training", "--precision", "fp32"]) == 0
-    pd.testing.assert_frame_equal(pd.read_csv(out), frame), "nothing is lost"
+    # Nothing is lost.
+    pd.testing.assert_frame_equal(pd.read_csv(out), frame)
     monkeypatch.setattr("msgunet.provenance.commit", lambda: "another")
     assert main(arguments) == 2
     assert "holds rows of commit" in capsys.readouterr().err

@@ -14,6 +14,29 @@ from msgunet.training.checkpoint import checkpoints
 from msgunet.training.state import TrainingState, checkpoint_folder
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision", "width", "expected"),
+    [
+        ("AVX2", "fp32", 0.5, torch.contiguous_format),
+        ("AVX2", "fp32", 0.0625, torch.channels_last),
+        ("AVX2", "bf16", 0.5, torch.channels_last),
+        ("AVX512", "fp32", 0.5, torch.channels_last),
+    ],
+)
+def test_wide_networks_train_in_contiguous_memory_where_that_is_faster(
+    monkeypatch, capability, precision, width, expected
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    training = TrainingSettings(epochs=1, decay_epochs=0, precision=precision)
+    settings = make_settings("unused", options={"width": width, "discriminator_width": width}, training=training)
+    state = TrainingState(build_method(settings), settings, torch.device("cpu"))
+    assert state.layout == expected
+    convolutions = [p for n in (state.generator, state.discriminator) for p in n.parameters() if p.ndim == 4]
+    wanted = [p for p in convolutions if p.shape[2] > 1 < p.shape[1]]
+    assert wanted
+    assert all(p.is_contiguous(memory_format=expected) for p in wanted)
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 @pytest.mark.parametrize(("name", "log_steps"), [("pix2pix", 1), ("msgunet", 50)])

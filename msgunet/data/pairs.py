@@ -140,6 +140,15 @@ def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
     return levels
 
 
+def blank_pyramid(
+    scales: int, size: tuple[int, int], batch: int = 1, device: torch.device | str | None = None
+) -> list[Tensor]:
+    """Black pictures at `scales` resolutions, full first: what networks are measured with, in channels-last memory."""
+    width, height = size
+    shapes = [(batch, 3, height >> k, width >> k) for k in range(scales)]
+    return [torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last) for shape in shapes]
+
+
 def training_order(count: int, batch: int, seed: int, epochs: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
     """Batches of (epoch, index) from `first_step` on; the permutation of each epoch is keyed by (seed, epoch).
 

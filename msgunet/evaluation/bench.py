@@ -16,16 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from msgunet.config import ComputeSettings, RunSettings
-from msgunet.device import autocast, has_bf16, pick_device, set_precision
+from msgunet.data.pairs import blank_pyramid
+from msgunet.device import autocast, has_bf16, kind_of, pick_device, set_precision
 from msgunet.errors import UserError
 from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
 from msgunet.files import atomic, canonical_json, short_hash
 from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
-from msgunet.provenance import facts
+from msgunet.provenance import flat_facts
 from msgunet.registry import build_method
-from msgunet.training.memory import Meter, blank_batch, step_needs
+from msgunet.training.memory import Meter, step_needs
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
@@ -61,8 +62,7 @@ def bench(
     device = pick_device(compute)
     ways = _WAYS if compiled else _WAYS[:2]
     asked = {(way, precision) for precision in _precisions(device, precisions) for way in ways}
-    environment = facts(device, compute.threads)
-    environment["versions"] = " ".join(f"{k}={v}" for k, v in environment["versions"].items())
+    environment = flat_facts(device, compute.threads)
     frame = _begun(out, environment)
     limits: dict[str, float] = {}
     for settings in runs:
@@ -183,7 +183,7 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     found = {}
     for precision in precisions:
         set_precision(precision)
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        kind = kind_of(precision)
         size, seconds = 128, 0.0
         # A device that does not compute in this precision itself may need minutes for a product of the largest size.
         while size < largest and seconds < 0.1:
@@ -196,10 +196,10 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     return found
 
 
-def _pyramid(method: Method, settings: RunSettings, device: torch.device, batch: int) -> list[Tensor]:
-    width, height = settings.size
-    scales = method.scales(method.options, settings.size)
-    return [torch.rand(batch, 3, height >> k, width >> k, device=device) * 2 - 1 for k in range(scales)]
+def _pictures(method: Method, settings: RunSettings, device: torch.device, batch: int) -> list[Tensor]:
+    """Noise: a network may be faster on black pictures."""
+    blank = blank_pyramid(method.scales(method.options, settings.size), settings.size, batch, device)
+    return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]
 
 
 def _inference(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
@@ -207,14 +207,13 @@ def _inference(settings: RunSettings, variant: Variant, device: torch.device) ->
     torch.manual_seed(0)
     method = build_method(settings)
     network = method.build_generator()
-    sources = _pyramid(method, settings, device, 1)
+    sources = _pictures(method, settings, device, 1)
     if variant.way == "plain":
         method.prepare_inference(network)
         network.to(device)
     else:
         prepare(method, network, device, variant.precision)
-        kind = torch.bfloat16 if variant.precision == "bf16" else torch.float32
-        sources = [source.to(dtype=kind, memory_format=torch.channels_last) for source in sources]
+        sources = [s.to(dtype=kind_of(variant.precision), memory_format=torch.channels_last) for s in sources]
     if variant.way == "compiled":
         network.compile()
     plain_autocast = autocast(device, variant.precision if variant.way == "plain" else "fp32")
@@ -235,7 +234,7 @@ def _training(settings: RunSettings, variant: Variant, device: torch.device) -> 
     perceptual = None
     if settings.perceptual is not None:
         perceptual = VGG19Features(settings.perceptual.width).to(device)
-    sources, targets = (_pyramid(method, settings, device, training.batch_size) for _ in "st")
+    sources, targets = (_pictures(method, settings, device, training.batch_size) for _ in "st")
     state = TrainingState(method, settings, device)
     state.begin_phase(method, phase, resumed=False)
     if variant.way == "plain":
@@ -247,9 +246,9 @@ def _training(settings: RunSettings, variant: Variant, device: torch.device) -> 
         }
         return lambda: plain_step(method, state, sources, targets, perceptual)
     if perceptual is not None:
-        perceptual.to(memory_format=torch.channels_last)
+        perceptual.to(memory_format=state.layout)
     sources, targets = (
-        [image.contiguous(memory_format=torch.channels_last) for image in images] for images in (sources, targets)
+        [image.contiguous(memory_format=state.layout) for image in images] for images in (sources, targets)
     )
     if variant.way == "compiled":
         state.compile()
@@ -300,11 +299,9 @@ def _needs(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
         phase = method.phases(training)[-1]
         needs = step_needs(method, settings.model_copy(update={"training": training}), phase, ComputeSettings())
         return needs.flop, needs.moved
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
     with torch.device("meta"), torch.no_grad(), Meter() as meter:
         network = prepare(method, method.build_generator(), torch.device("meta"), precision)
-        one = settings.model_copy(update={"training": settings.training.model_copy(update={"batch_size": 1})})
-        sources = blank_batch(method, one, method.phases(one.training)[-1], "photo", torch.device("meta"))
+        sources = blank_pyramid(method.scales(method.options, settings.size), settings.size)
         before = meter.flop, meter.moved
-        network([source.to(kind) for source in sources])
+        network([source.to(kind_of(precision)) for source in sources])
         return meter.flop - before[0], meter.moved - before[1]

@@ -17,13 +17,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
+from msgunet.data.pairs import blank_pyramid
 from msgunet.device import pick_device, set_precision
 from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
 from msgunet.files import atomic
 from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
-from msgunet.provenance import facts
+from msgunet.provenance import flat_facts
 from msgunet.published import with_paper_cost
 from msgunet.registry import build_method
 
@@ -40,8 +41,7 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
         rows.append(row)
         size = f"{row['width']}x{row['height']}"
         print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
-    environment = facts(device, compute.threads)
-    environment["versions"] = " ".join(f"{k}={v}" for k, v in environment["versions"].items())
+    environment = flat_facts(device, compute.threads)
     # A suite of trivial rows only has no networks.
     frame = with_paper_cost(pd.DataFrame(rows).assign(**environment)) if rows else pd.DataFrame()
     with atomic(out) as temporary:
@@ -54,11 +54,6 @@ def build(network: Network) -> tuple[Method, nn.Module]:
     return method, method.build_generator().eval()
 
 
-def _pyramid(scales: int, size: tuple[int, int], **where: Any) -> list[torch.Tensor]:
-    width, height = size
-    return [torch.zeros(1, 3, height >> k, width >> k, **where) for k in range(scales)]
-
-
 def counts(network: Network) -> dict[str, Any]:
     """Parameters and convolution MACs of one forward pass at batch 1.
 
@@ -69,10 +64,10 @@ def counts(network: Network) -> dict[str, Any]:
     size, part = network.size, network.part
     with torch.device("meta"):
         if part == "perceptual":
-            model, inputs = VGG19Features(network.options["width"]), _pyramid(1, size)
+            model, inputs = VGG19Features(network.options["width"]), blank_pyramid(1, size)
         else:
             method, model = build(network)
-            pyramid = _pyramid(method.scales(method.options, size), size)
+            pyramid = blank_pyramid(method.scales(method.options, size), size)
             inputs = [pyramid]
             if part == "discriminator":
                 model, inputs = method.build_discriminator(), [pyramid, pyramid]
@@ -106,7 +101,7 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
     small = (full[0] // factor, full[1] // factor)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(generator, (_pyramid(scales, small),))
+        analysis = FlopCountAnalysis(generator, (blank_pyramid(scales, small),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = analysis.by_operator()
     macs = sum(by_operator[name] for name in ("conv", "conv_transpose"))
@@ -126,8 +121,7 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     with peak_memory(device) as peak, torch.inference_mode():
         method, generator = build(network)
         prepare(method, generator, device)
-        sources = _pyramid(method.scales(method.options, network.size), network.size, device=device)
-        sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
+        sources = blank_pyramid(method.scales(method.options, network.size), network.size, device=device)
         for i in range(settings.warmup + settings.repeats):
             seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:

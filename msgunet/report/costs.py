@@ -45,7 +45,7 @@ def cost_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> 
     ]
     if timed:
         how = f"median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
-        notes.append(f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}; {_device(frame)}, fp32")
+        notes.append(f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}; {device_of(frame)}, fp32")
     notes += [str(frame["versions"].iloc[0]), f"commit {frame['commit'].iloc[0]}"]
     return Table("cost", "Cost of the networks at the suite's sizes", columns, rows, notes, command)
 
@@ -73,7 +73,7 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
             [row[column] for row in three] for column in ("latency_ms", "peak_memory_mib")
         )
         words.append(
-            f"measured at 2048×1024 {where}, {_device(measured)}, fp32: the global generator takes "
+            f"measured at 2048×1024 {where}, {device_of(measured)}, fp32: the global generator takes "
             f"{part_time / time:.1f} times MSG U-Net's time and {part_memory / memory:.1f} times its memory, with the "
             f"local enhancer it is {whole_time / time:.1f} and {whole_memory / memory:.1f} times; the paper says "
             "2.5 times the time, and 8 against 4 GB"
@@ -89,7 +89,8 @@ def _the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
     return [by_parameters.loc[count] for count in wanted] if set(wanted) <= set(by_parameters.index) else None
 
 
-def _device(frame: pd.DataFrame) -> str:
+def device_of(frame: pd.DataFrame) -> str:
+    """The device of a table's rows, with the number of threads on a CPU."""
     row = frame.iloc[0]
     return row["device"] if row["device_type"] == "cuda" else f"{row['device']}, {row['threads']} CPU threads"
 

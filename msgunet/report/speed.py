@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from msgunet.report.costs import device_of
 from msgunet.report.render import Table
 
 
@@ -33,13 +34,13 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
     first = frame.iloc[0]
     rates = frame.drop_duplicates("precision")
     limits = ", ".join(f"{r.matrix_tflop_per_s:.3g} TFLOP/s in {r.precision}" for r in rates.itertuples())
-    device = first["device"] if first["device_type"] == "cuda" else f"{first['device']}, {first['threads']} CPU threads"
     notes = [
         "plain: what one writes first, contiguous memory and every loss with passes of its own; engine: what this "
         "project does; compiled: that under torch.compile",
         f"median and quartiles of {first['repeats']} passes or steps after two to warm up, in turns in one process; "
         "speed-up: of the same turn, over the first row of each network and part",
-        f"{device}; measured here: {limits} (large matrix products), {first['bandwidth_gb_per_s']:.3g} GB/s (copying)",
+        f"{device_of(frame)}; measured here: {limits} (large matrix products), "
+        f"{first['bandwidth_gb_per_s']:.3g} GB/s (copying)",
         "share of limit: the larger of operations over that rate and the fewest bytes that the convolutions move over "
         "that bandwidth, by the time; operations without any that are done twice, 1 MAC = 2 FLOP",
         "memory: " + ("of the device" if first["device_type"] == "cuda" else "of the process, above the state before"),

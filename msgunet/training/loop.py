@@ -121,7 +121,7 @@ def _train(
         _say(team, f"going on from step {state.step} ({folder})")
     perceptual = None
     if settings.perceptual is not None:
-        perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=torch.channels_last)
+        perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=state.layout)
         if compute.compile:
             perceptual.compile()
     schedule = Schedule(method.phases(training), training)
@@ -146,7 +146,7 @@ def _train(
             starts = position == 0 and phase_epoch == 0
             if starts or state.step == first_step:
                 state.begin_phase(method, phase, resumed=not starts)
-            sources, targets = _pyramids(batch, method, phase, settings, device)
+            sources, targets = _pyramids(batch, method, phase, settings, device, state.layout)
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
@@ -252,13 +252,18 @@ def _publish(
 
 
 def _pyramids(
-    batch: PairTensors, method: Method, phase: Phase, settings: RunSettings, device: torch.device
+    batch: PairTensors,
+    method: Method,
+    phase: Phase,
+    settings: RunSettings,
+    device: torch.device,
+    layout: torch.memory_format = torch.channels_last,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Sources and targets as a phase of the method works on them."""
     scales = method.scales(method.options, settings.size)
 
     def prepared(images: Tensor, kind: str) -> list[Tensor]:
-        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=layout)
         return method.view(phase, pyramid(images, scales, kind), kind)
 
     return prepared(batch.source, settings.source_kind), prepared(batch.target, settings.target_kind)

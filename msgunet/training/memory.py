@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from msgunet.config import ComputeSettings, RunSettings
+from msgunet.data.pairs import blank_pyramid
 from msgunet.errors import UserError
 from msgunet.losses import VGG19Features
 from msgunet.method import Method, Phase
@@ -101,13 +102,8 @@ def _kinds(settings: RunSettings) -> tuple[str, str]:
 
 def blank_batch(method: Method, settings: RunSettings, phase: Phase, kind: str, device: torch.device) -> list[Tensor]:
     """A batch of black pictures as a phase works on them."""
-    width, height = settings.size
-    shape = (settings.training.batch_size, 3)
-    levels = [
-        torch.zeros(*shape, height >> k, width >> k, device=device).contiguous(memory_format=torch.channels_last)
-        for k in range(method.scales(method.options, settings.size))
-    ]
-    return method.view(phase, levels, kind)
+    scales = method.scales(method.options, settings.size)
+    return method.view(phase, blank_pyramid(scales, settings.size, settings.training.batch_size, device), kind)
 
 
 @contextmanager

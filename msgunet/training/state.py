@@ -12,7 +12,7 @@ from torch import nn
 
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
-from msgunet.device import autocast
+from msgunet.device import autocast, training_layout
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash
 from msgunet.method import Method, Phase
@@ -45,9 +45,13 @@ class TrainingState:
         compute = compute or ComputeSettings()
         self.processes = processes or Processes()
         torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
-        self.generator = method.build_training_generator().to(device, memory_format=torch.channels_last)
-        self.discriminator = method.build_discriminator().to(device, memory_format=torch.channels_last)
-        for network in (self.generator, self.discriminator):
+        self.generator = method.build_training_generator()
+        self.discriminator = method.build_discriminator()
+        networks = (self.generator, self.discriminator)
+        weights = sum(weight.numel() for network in networks for weight in network.parameters())
+        self.layout = training_layout(device, settings.training.precision, weights)
+        for network in networks:
+            network.to(device, memory_format=self.layout)
             self.processes.join(network)
         if compute.activation_checkpointing:
             recompute_activations(self.generator)

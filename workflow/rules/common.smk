@@ -65,7 +65,7 @@ def run_of(folder):
 
 
 def priority_of(folder):
-    """Longest trainings first; below it everything that comes after a training."""
+    """Longest trainings first; evaluations come before all of them."""
     return ranks[run_of(folder).work]
 
 
