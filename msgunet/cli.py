@@ -78,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
     check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
 
+    check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
+
+    plan = verb("plan", _plan, "Say what a suite will take: jobs, steps, operations and hours of every training.")
+    plan.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    path(plan, "--speed", "CSV of 'msgunet bench' on the device (default: what this project has measured)", False)
+    plan.add_argument("--rate", type=_rate, metavar="TFLOP/s", help="that trainings reach, instead of measured speeds")
+
     data = verb("data", _data, "Show every data set: where it is, its state and licence, and what is missing.")
     data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared pictures")
     data.add_argument("name", nargs="?", help="the data set to check")
@@ -130,6 +137,10 @@ def parser() -> argparse.ArgumentParser:
     path(gradients, "--out", "folder for gradients.csv and what 'train' writes")
     path(gradients, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(gradients)
+    for sub in (train, gradients):
+        sub.add_argument(
+            "--wait", action="store_true", help="where another process trains this run, wait until it has ended"
+        )
 
     cost = verb("cost", _cost, "Count and time every network of a suite, and print the table.")
     given = cost.add_mutually_exclusive_group(required=True)
@@ -178,6 +189,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not rate > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return rate
+
+
 def _command(options: Any) -> str:
     return shlex.join(["msgunet", *options.arguments])
 
@@ -191,8 +209,16 @@ def _check(options: Any) -> None:
     from msgunet.suite import load_plan
 
     plan = load_plan(options.suite)
-    check(plan)
-    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need")
+    check(plan, elsewhere=options.cluster)
+    where = " but GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
+    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need{where}")
+
+
+def _plan(options: Any) -> None:
+    from msgunet.planning import plan_table
+    from msgunet.suite import load_plan
+
+    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).markdown())
 
 
 def _prepare(options: Any) -> None:
@@ -233,7 +259,7 @@ def _train(options: Any) -> None:
     from msgunet.training.loop import train
 
     machine = _machine(options)
-    train(options.run, options.out, machine, Path(machine.vgg19), options.data)
+    train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
 
 
 def _evaluate(options: Any) -> None:

@@ -161,6 +161,11 @@ class ComputeSettings(Strict):
     )
     compile: bool = Field(False, description="train through torch.compile, which needs a C++ compiler on a CPU")
     workers: int = Field(0, ge=0, description="processes that decode pictures beside each training")
+    job_hours: float = Field(
+        24.0,
+        gt=0,
+        description="that a job asks a cluster for at most; a training then goes on in another",
+    )
     checkpoint_minutes: float = Field(10.0, gt=0, description="work that a killed training loses at most")
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")
     log_steps: int = Field(50, ge=1, description="steps between two rows of the history")

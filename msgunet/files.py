@@ -11,11 +11,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from msgunet.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class KernelLock(FileLock):
+    """A lock that the kernel lets go of when its holder ends, however that is.
+
+    Where the file system has none, `acquire` raises a UserError: a file that stands for a lock would outlive a kill.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, fallback_to_soft=False)
+
+    def acquire(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().acquire(*arguments, **options)
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"{self.lock_file} cannot be locked ({error}), so that two processes could write beside it; work on a "
+                "file system with locks (NFS 4, Lustre mounted with 'flock', a local disk)"
+            ) from error
+
 
 # Asking for the mask changes it for a moment, which threads must not see: once, here.
 _UMASK = os.umask(0o077)

@@ -8,8 +8,10 @@ from msgunet.errors import UserError
 from msgunet.suite import Plan
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, elsewhere: bool = False) -> None:
     """Look for the archives, GPU and disk that a suite needs.
+
+    `elsewhere`: trainings run on other machines, such as a cluster's, and this one needs no GPU.
 
     Raises:
         UserError: naming all that is missing, how to get it, and the suite that runs without.
@@ -21,7 +23,7 @@ def check(plan: Plan) -> None:
         dataset, downloads = plan.dataset(data)
         missing += dataset.missing(downloads)
     # What is done already needs neither GPU nor disk: tables can be made again anywhere.
-    if any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
+    if not elsewhere and any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
         missing += _gpu(plan)
     if unprepared:
         missing += _disk(plan)

@@ -127,13 +127,37 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute):
     assert len(hashes) == 1
 
 
-def test_a_second_trainer_leaves(tmp_path, compute):
+def test_a_second_trainer_leaves_or_waits(tmp_path, compute):
     folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}))
     second = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+    third = subprocess.Popen([*command(folder), "--wait"], stderr=subprocess.PIPE, text=True)
+    said = third.stderr.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert second.returncode == 2
-    assert f"another process is training in {folder}" in second.stderr
+    assert f"another process is training in {folder}; wait for it" in second.stderr
+    assert f"another process is training in {folder}; going on when it has ended" in said
+    rest = third.communicate(timeout=120)[1]
+    assert third.returncode == 0
+    assert "going on from step" in rest
+    assert (folder / "generator.safetensors").is_file()
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, data, compute, monkeypatch):
+    def no_lock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    with pytest.raises(UserError, match="cannot be locked"):
+        train(tmp_path / "out", make_settings(data), compute)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_training_for_gpus_does_not_start_without(tmp_path, data, compute):
+    required = compute.model_copy(update={"gpu_required": True})
+    with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
+        train(tmp_path / "out", make_settings(data), required)
+    train(tmp_path / "mean", make_settings(data, "mean"), required)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

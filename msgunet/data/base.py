@@ -144,6 +144,10 @@ class DataSet:
                 problems += error.problems
         return problems
 
+    def count(self) -> tuple[int, int] | None:
+        """Training and test pairs, where that is known before they are prepared."""
+        return None
+
     def pairs(self, work: Path) -> Sequence[RawPair]:
         """All pairs; `work` is an empty folder to unpack into, removed afterwards."""
         raise NotImplementedError

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from filelock import FileLock
 from tqdm import tqdm
 
 from msgunet import registry
@@ -21,7 +20,7 @@ from msgunet.config import DataSettings
 from msgunet.data.base import Remote
 from msgunet.data.login import LoginSession
 from msgunet.errors import UserError
-from msgunet.files import sync_folder, write_text
+from msgunet.files import KernelLock, sync_folder, write_text
 
 VGG19 = Remote(
     "vgg19-dcbb9e9d.pth",
@@ -72,7 +71,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
     """
     path = folder / remote.name
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{remote.name}.lock"):
+    with KernelLock(folder / f".{remote.name}.lock"):
         if path.is_file():
             return path
         part = _Part(path)

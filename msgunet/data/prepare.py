@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
@@ -20,7 +19,7 @@ from msgunet.config import DataSetSettings
 from msgunet.data.base import DataSet, Kind, RawPair, resize
 from msgunet.data.manifest import Pair, picture_path, read_manifest, write_manifest
 from msgunet.errors import UserError
-from msgunet.files import atomic, canonical_json, write_text
+from msgunet.files import KernelLock, atomic, canonical_json, write_text
 
 _SHOWN = 10  # problems and names that an error lists
 # Bytes of a PNG for each byte of its pixels, from above: photos came to 0.6 and label pictures to 0.02.
@@ -43,7 +42,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
     kinds = dataset.kinds(dataset.options)
     _claim(out, settings)
     manifest = out / "manifest.csv"
-    with FileLock(out / ".lock"):
+    with KernelLock(out / ".lock"):
         manifest.unlink(missing_ok=True)
         for left in out.glob(".unpack-*"):
             shutil.rmtree(left)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -27,7 +27,7 @@ from msgunet.data.pairs import (
 from msgunet.device import has_bf16, pick_device, set_precision
 from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.files import read_settings, write_csv, write_json
+from msgunet.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
@@ -41,11 +41,14 @@ from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
 
 
-def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None) -> None:
+def train(
+    run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None, wait: bool = False
+) -> None:
     """Train the run that `run_file` describes, going on from the newest checkpoint in `out` if there is one.
 
     Writes `generator.safetensors`, `history.csv` and `training.json`; while running also checkpoints, sample grids and
-    TensorBoard files in `out`. Under torchrun several processes train it together.
+    TensorBoard files in `out`. Under torchrun several processes train it together. `wait`: until another process that
+    trains this run has ended, instead of raising an error.
 
     Raises:
         UserError: the run cannot be trained as it is asked for, or another process trains it now.
@@ -56,13 +59,18 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(compute)
     set_precision(settings.training.precision)
-    with processes() as team, _only_trainer(out, team):
+    with processes() as team, _only_trainer(out, team, wait):
         method = build_method(settings)
         kinds = (settings.source_kind, settings.target_kind)
         pairs = PairDataset(
             data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
         )
         if method.trainable:
+            if compute.gpu_required and device.type == "cpu":
+                raise UserError(
+                    "compute.gpu_required is true, but torch finds no CUDA GPU here; on a cluster, see whether the job "
+                    "was given one that works"
+                )
             with _told_in_words(settings, compute):
                 _train(method, settings, pairs, out, compute, vgg19, device, team)
         elif team.first:
@@ -78,19 +86,31 @@ def train(run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data
 
 
 @contextlib.contextmanager
-def _only_trainer(out: Path, team: Processes) -> Iterator[None]:
+def _only_trainer(out: Path, team: Processes, wait: bool) -> Iterator[None]:
     """Hold the lock of a run's folder; the first process holds it for all."""
-    lock = FileLock(out / ".lock")
-    if team.first:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is training in {out}; wait for it or stop it") from None
-    team.wait()
+    lock = KernelLock(out / ".lock")
+    if not _taken(lock, team, timeout=0):
+        if not wait:
+            raise UserError(f"another process is training in {out}; wait for it or stop it")
+        _say(team, f"another process is training in {out}; going on when it has ended")
+        # Not too long at a time: the others wait for this one.
+        while not _taken(lock, team, timeout=60):
+            pass
     try:
         yield
     finally:
         lock.release()
+
+
+def _taken(lock: KernelLock, team: Processes, timeout: float) -> bool:
+    """Whether the first process has the lock now, as all are told."""
+    held = True
+    if team.first:
+        try:
+            lock.acquire(timeout=timeout, poll_interval=1)
+        except Timeout:
+            held = False
+    return not team.any(not held)
 
 
 def _train(

@@ -1,5 +1,7 @@
-from filelock import FileLock, Timeout
+from filelock import Timeout
+from msgunet import jobs
 from msgunet.errors import UserError
+from msgunet.files import KernelLock
 from msgunet.preflight import check
 from msgunet.suite import load_plan
 from msgunet.suite_file import only_suite
@@ -8,13 +10,20 @@ try:
     plan = load_plan(only_suite(config))
 except UserError as error:
     raise WorkflowError(str(error))
-plan.write()
+# A job reads the suite too, on its node perhaps; only the Snakemake that all started with may change what it says.
+if not workflow.remote_exec:
+    plan.write()
 
 results = str(plan.results)
 settings = f"{results}/settings"
 compute = f"{settings}/compute.json"
 page = f"{results}/report/index.html"
 threads_per_run = plan.suite.compute.threads
+# A cluster has no total; a job there must ask for the same when the rules are read again on its node.
+cores = None if workflow.remote_exec else workflow.resource_settings.cores
+cores = cores or 2 * threads_per_run
+# Again is for the Snakemake that all started with, not for the one within a job whose time is up.
+retries_of_training = 0 if workflow.remote_exec else 2
 
 
 wildcard_constraints:
@@ -25,13 +34,13 @@ wildcard_constraints:
 
 
 # The kernel lets go of this lock when Snakemake ends, however it ends; hence no stale locks (see the default profile).
-run_lock = FileLock(".snakemake/benchmark.lock")
+run_lock = KernelLock(".snakemake/benchmark.lock")
 
 
 onstart:
     try:
         run_lock.acquire(timeout=0)
-        check(plan)
+        check(plan, elsewhere=workflow.non_local_exec)
     except Timeout:
         raise WorkflowError("another Snakemake is at work in this folder; wait for it or stop it")
     except UserError as error:
@@ -54,9 +63,9 @@ def vgg19_of(folder):
     return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
 
 
-def gpus_of(wildcards):
-    """One GPU where the suite is made for GPUs."""
-    return 1 if plan.suite.compute.gpu_required else 0
+def asks(job, folder, what):
+    """What a run's `training` or `evaluation` asks for: `runtime` in minutes, `mem_mb` or `gpu`."""
+    return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), what)
 
 
 def run_of(folder):

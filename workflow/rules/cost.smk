@@ -1,4 +1,4 @@
-# All cores, so that nothing runs beside the clock.
+# All cores, so that nothing runs beside the clock; on a cluster see docs/cluster.md.
 rule cost:
     input:
         settings=f"{settings}/cost.json",
@@ -8,9 +8,11 @@ rule cost:
         f"{results}/logs/cost.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    threads: cores
     resources:
-        gpu=gpus_of,
+        runtime=lambda w, attempt: jobs.cost(plan, attempt).runtime,
+        mem_mb=lambda w, attempt: jobs.cost(plan, attempt).mem_mb,
+        gpu=jobs.cost(plan).gpu,
     params:
         compute=compute,
     shell:

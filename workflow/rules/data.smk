@@ -11,7 +11,10 @@ rule prepare:
     conda:
         "../../environment.yml"
     # Not all cores, so that downloads and another preparation may go on beside it.
-    threads: max(1, (workflow.cores or 1) // 2)
+    threads: max(1, cores // 2)
+    resources:
+        runtime=lambda w, attempt: 60 * attempt,
+        mem_mb=lambda w, attempt: 8000 * attempt,
     params:
         compute=compute,
     shell:

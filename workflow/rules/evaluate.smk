@@ -15,7 +15,9 @@ rule evaluate:
         "../../environment.yml"
     threads: threads_per_run
     resources:
-        gpu=gpus_of,
+        runtime=asks(jobs.evaluation, run_folder, "runtime"),
+        mem_mb=asks(jobs.evaluation, run_folder, "mem_mb"),
+        gpu=asks(jobs.evaluation, run_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,
@@ -40,7 +42,9 @@ rule ablate:
         "../../environment.yml"
     threads: threads_per_run
     resources:
-        gpu=gpus_of,
+        runtime=asks(jobs.evaluation, run_folder, "runtime"),
+        mem_mb=asks(jobs.evaluation, run_folder, "mem_mb"),
+        gpu=asks(jobs.evaluation, run_folder, "gpu"),
     params:
         compute=compute,
     shell:

@@ -9,6 +9,13 @@ measured = {
 }
 
 
+# Seconds each: not worth a place in a cluster's queue.
+localrules:
+    tables,
+    figures,
+    page,
+
+
 rule tables:
     input:
         settings=f"{settings}/report.json",

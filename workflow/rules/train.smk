@@ -3,7 +3,8 @@ gradient_folder = f"{results}/gradients/{{dataset}}/{{variant}}"
 
 
 # Checkpoints, sample grids and TensorBoard files lie beside the outputs, undeclared: Snakemake deletes what a failed
-# job declares, and a training that is started again goes on from its last checkpoint.
+# job declares, and a training that is started again goes on from its last checkpoint. It waits for one that a killed
+# Snakemake has left at work, on a cluster for example.
 rule train:
     input:
         run=f"{run_folder}/run.json",
@@ -16,19 +17,21 @@ rule train:
     log:
         f"{results}/logs/train/{{dataset}}.{{entry}}.seed{{seed}}.log",
     priority: lambda w: priority_of(run_folder.format(**w))
-    retries: 2
+    retries: retries_of_training
     conda:
         "../../environment.yml"
     threads: lambda w: threads_per_run * processes_of(run_folder.format(**w))
     resources:
-        gpu=lambda w: gpus_of(w) * processes_of(run_folder.format(**w)),
+        runtime=asks(jobs.training, run_folder, "runtime"),
+        mem_mb=asks(jobs.training, run_folder, "mem_mb"),
+        gpu=asks(jobs.training, run_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,
         team=lambda w: python_of(run_folder.format(**w)),
     shell:
         "exec python -m {params.team} msgunet train --run {input.run:q} --compute {params.compute:q}"
-        " --out {params.out:q}"
+        " --out {params.out:q} --wait"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
 
@@ -43,17 +46,19 @@ rule gradients:
     log:
         f"{results}/logs/gradients/{{dataset}}.{{variant}}.log",
     priority: lambda w: priority_of(gradient_folder.format(**w))
-    retries: 2
+    retries: retries_of_training
     conda:
         "../../environment.yml"
     threads: lambda w: threads_per_run * processes_of(gradient_folder.format(**w))
     resources:
-        gpu=lambda w: gpus_of(w) * processes_of(gradient_folder.format(**w)),
+        runtime=asks(jobs.training, gradient_folder, "runtime"),
+        mem_mb=asks(jobs.training, gradient_folder, "mem_mb"),
+        gpu=asks(jobs.training, gradient_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,
         team=lambda w: python_of(gradient_folder.format(**w)),
     shell:
         "exec python -m {params.team} msgunet gradients --run {input.run:q} --compute {params.compute:q}"
-        " --out {params.out:q}"
+        " --out {params.out:q} --wait"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"

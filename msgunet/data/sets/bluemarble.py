@@ -82,6 +82,10 @@ class BlueMarble(DataSet):
             pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, load, name=f"tile at {x}, {y} of the globe"))
         return pairs
 
+    def count(self) -> tuple[int, int]:
+        splits = [split for _, _, split in self.tiles()]
+        return splits.count("train"), splits.count("test")
+
     def tiles(self) -> list[tuple[int, int, Literal["train", "test"]]]:
         """Left and upper edge of every tile with enough land, and its split."""
         width, height = self.size

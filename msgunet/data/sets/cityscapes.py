@@ -54,6 +54,9 @@ class Cityscapes(DataSet):
             package(_PHOTOS, 3, "11 GB", "0a6e97e94b616a514066c9e2adb0c97f"),
         )
 
+    def count(self) -> tuple[int, int]:
+        return 2975, 500
+
     def pairs(self, work: Path) -> list[RawPair]:
         labels, photos = (open_zip(self.archives / name) for name in (_LABELS, _PHOTOS))
         there = {*labels.namelist(), *photos.namelist()}

@@ -64,6 +64,10 @@ class Folder(DataSet):
     def inputs(self) -> list[Path]:
         return _all_pictures(self.options)
 
+    def count(self) -> tuple[int, int]:
+        splits = [pair.split for pair in self.pairs(Path())]
+        return splits.count("train"), splits.count("test")
+
     def missing(self, downloads: bool = False) -> list[str]:
         return [f"{self.name}: there is no folder {folder}" for folder in _folders(self.options) if not folder.is_dir()]
 

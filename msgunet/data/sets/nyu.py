@@ -50,6 +50,9 @@ class NYU(DataSet):
             found.append(Remote(_CLASSES, (), "the mapClass table of Gupta et al. 2013, from its authors"))
         return tuple(found)
 
+    def count(self) -> tuple[int, int]:
+        return 795, 654
+
     def pairs(self, work: Path) -> list[RawPair]:
         import h5py
         from scipy.io import loadmat

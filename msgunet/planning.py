@@ -1,0 +1,162 @@
+"""`msgunet plan`: what a suite will take, before anyone spends it: jobs, steps, operations, hours."""
+
+import heapq
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from msgunet import jobs
+from msgunet.config import ComputeSettings, RunSettings
+from msgunet.data.pairs import steps_per_epoch
+from msgunet.errors import UserError
+from msgunet.registry import build_method
+from msgunet.report.costs import device_of
+from msgunet.report.render import Table
+from msgunet.suite import Plan
+from msgunet.training.memory import step_needs
+
+# What `msgunet bench` wrote for this project.
+_MEASURED = Path(__file__).resolve().parents[1] / "results" / "measured" / "cpu_speed.csv"
+_AT_ONCE = (1, 4, 16)
+
+
+def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str) -> Table:
+    """One row for each training.
+
+    Args:
+        plan: of the suite.
+        speed: what `msgunet bench` has written; None: the project's own measurements.
+        rate: TFLOP/s that trainings reach, instead of measured ones.
+        command: that makes the table.
+
+    Raises:
+        UserError: `speed` has no row of a training step in the suite's precision.
+
+    """
+    measured = None if rate else _measured(speed)
+    columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
+    rows, hours, assumed = [], [], False
+    for run in (*plan.runs, *plan.gradients):
+        if not run.trainable:
+            continue
+        settings = run.settings
+        count, _ = jobs.pairs(plan, run)
+        print(f"counting {settings.entry} on {settings.dataset}", file=sys.stderr, flush=True)
+        steps, flop = _work(settings, count)
+        reached, same = (rate, True) if rate else _reached(measured, settings)
+        assumed |= not same
+        hours.append(flop / 1e12 / reached / 3600 / plan.suite.compute.processes)
+        name = plan.titles.get(settings.entry, settings.entry)
+        if run in plan.gradients:
+            name += f" (gradients, {run.folder.name} intermediate outputs)"
+        elif len(plan.suite.seeds) > 1:
+            name += f" (seed {settings.seed})"
+        rows.append(
+            [
+                name,
+                settings.dataset,
+                "×".join(map(str, settings.size)),
+                str(count),
+                str(sum(phase.length for phase in build_method(settings).phases(settings.training))),
+                f"{steps:,}",
+                f"{flop / steps / 1e12:.3g}",
+                f"{reached:.3g}" + ("" if same else "*"),
+                _time(hours[-1]),
+                str(math.ceil(hours[-1] / plan.suite.compute.job_hours)),
+            ]
+        )
+    if rate:
+        notes = _totals(plan, hours, "a device")
+        notes.append(f"time: at {rate:g} TFLOP/s, as --rate says, whatever the network")
+    else:
+        notes = _totals(plan, hours, "a GPU" if measured["device_type"].iloc[0] == "cuda" else "a CPU")
+        notes.append(
+            f"time: at the speed of training steps measured on {device_of(measured)} at commit "
+            f"{measured['commit'].iloc[0]}; for another device: msgunet bench, then --speed, or --rate TFLOP/s"
+        )
+    if assumed:
+        notes.append("* not measured for this network at this size: the rate of the nearest that was")
+    notes.append(
+        "operations: counted for one step of each phase, 1 MAC = 2 FLOP; evaluations are minutes each, not in it"
+    )
+    return Table("plan", f"What the suite '{plan.name}' will take", columns, rows, notes, command)
+
+
+def _measured(speed: Path | None) -> pd.DataFrame:
+    path = speed or _MEASURED
+    try:
+        frame = pd.read_csv(path)
+        frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a table of 'msgunet bench' ({error})") from error
+    if frame.empty:
+        raise UserError(f"{path} has no training step; measure it: msgunet bench --part training --out {path}")
+    return frame
+
+
+def _reached(measured: pd.DataFrame, settings: RunSettings) -> tuple[float, bool]:
+    """TFLOP/s of this training's steps, and whether just these were measured."""
+    width, height = settings.size
+    precision = settings.training.precision
+    there = measured[measured["precision"] == precision]
+    if there.empty:
+        raise UserError(f"the measured speeds have no training step in {precision}; measure it: msgunet bench")
+    same = (there["entry"] == settings.entry) & (there["width"] == width) & (there["height"] == height)
+    if same.any():
+        return there.loc[same, "tflop_per_s"].iloc[0], True
+    found = there[there["entry"] == settings.entry] if (there["entry"] == settings.entry).any() else there
+    distance = (found["width"] * found["height"] / (width * height)).map(lambda ratio: abs(math.log(ratio)))
+    return found.loc[distance.idxmin(), "tflop_per_s"], False
+
+
+def _work(settings: RunSettings, count: int) -> tuple[int, float]:
+    """Steps of a training, and FLOP of all of them."""
+    method = build_method(settings)
+    per_epoch = steps_per_epoch(count, settings.training.batch_size)
+    phases = method.phases(settings.training)
+    flop = sum(
+        phase.length * per_epoch * step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases
+    )
+    return sum(phase.length for phase in phases) * per_epoch, flop
+
+
+def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:
+    team = plan.suite.compute.processes
+    side_by_side = ", ".join(f"{_time(_side_by_side(hours, count))} with {count}" for count in _AT_ONCE)
+    return [
+        f"jobs: {_jobs(plan)}; a training that takes longer than compute.job_hours ({plan.suite.compute.job_hours:g}) "
+        "takes several",
+        f"all trainings: {_time(team * sum(hours))} of {device}; longest first they end after {side_by_side} at once",
+        f"critical path: data, the longest training ({_time(max(hours, default=0))}), its evaluation, tables, page",
+    ]
+
+
+def _jobs(plan: Plan) -> str:
+    ablations = sum(run.settings.entry in plan.suite.ablation.methods for run in plan.runs)
+    counts = {
+        "preparations": len({data.folder for data in plan.data}),
+        "trainings": len(plan.runs),
+        "evaluations": len(plan.runs),
+        "ablations": ablations,
+        "gradient trainings": len(plan.gradients),
+        "cost": 1,
+    }
+    said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{sum(counts.values())} ({said}); fetching, tables, figures and page are done where Snakemake runs"
+
+
+def _side_by_side(hours: Sequence[float], count: int) -> float:
+    """When the last training ends if so many run at once, each taking the longest that is left."""
+    ends = [0.0] * count
+    for one in sorted(hours, reverse=True):
+        heapq.heappush(ends, heapq.heappop(ends) + one)
+    return max(ends)
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    return f"{60 * hours:.0f} min" if hours >= 1 / 6 else f"{math.ceil(3600 * hours)} s"

@@ -1,0 +1,156 @@
+"""What jobs ask for, and what `msgunet plan` says that a suite takes."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from msgunet import jobs
+from msgunet.cli import main
+from msgunet.config import ComputeSettings
+from msgunet.registry import build_method
+from msgunet.suite import load_plan
+from msgunet.suite_file import CONFIG
+from msgunet.training.memory import step_needs
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Plans of suites, where nothing is prepared."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name="paper", old="", new=""):
+        load_plan.cache_clear()
+        path = tmp_path / f"{name}.yaml"
+        text = (CONFIG / f"{name}.yaml").read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        return load_plan(str(path))
+
+    yield make
+    load_plan.cache_clear()
+
+
+def run_of(plan, entry, dataset):
+    return next(run for run in plan.runs if (run.settings.entry, run.settings.dataset) == (entry, dataset))
+
+
+@pytest.mark.parametrize(
+    ("entry", "dataset"),
+    [("pix2pix", "maps"), ("pan", "maps"), ("pix2pixhd_global", "cityscapes"), ("msgunet", "nyu")],
+)
+def test_requests_are_more_than_the_counts(plan, entry, dataset):
+    """Memory of a step on a CPU, and operations at the rate that the request is made for."""
+    paper = plan("paper", "gpu_required: true", "job_hours: 1000000")
+    run = run_of(paper, entry, dataset)
+    method = build_method(run.settings)
+    [phase] = method.phases(run.settings.training)
+    needs = step_needs(method, run.settings, phase, ComputeSettings())
+    asked = jobs.training(paper, run)
+    assert needs.memory / 1e6 < asked.mem_mb < 1.5 * needs.memory / 1e6 + 8000
+    assert asked.gpu == 0
+    hours = needs.flop * phase.length * jobs.pairs(paper, run)[0] / (4e10 * 4) / 3600
+    assert hours < asked.runtime / 60 < 8 * hours
+
+
+def test_requests_grow_with_the_attempt_up_to_the_limits(plan):
+    paper = plan()
+    run = run_of(paper, "msgunet", "cityscapes")
+    first, second, tenth = (jobs.training(paper, run, attempt) for attempt in (1, 2, 10))
+    assert first.gpu == 1
+    assert first.runtime == tenth.runtime == 24 * 60
+    assert first.mem_mb < second.mem_mb < tenth.mem_mb == 2 * first.mem_mb
+    evaluations = [jobs.evaluation(paper, run, attempt) for attempt in (1, 2)]
+    assert evaluations[1].runtime == pytest.approx(2 * evaluations[0].runtime, abs=1)
+    assert jobs.cost(paper).gpu == 1
+    assert jobs.training(paper, run_of(paper, "mean", "cityscapes")).gpu == 0
+    compute = paper.suite.compute.model_copy(update={"processes": 2})
+    team = dataclasses.replace(paper, suite=paper.suite.model_copy(update={"compute": compute}))
+    asked = jobs.training(team, run)
+    assert (asked.gpu, asked.mem_mb) == (2, 2 * first.mem_mb)
+
+
+@pytest.mark.parametrize(("dataset", "count"), [("cityscapes", 2975), ("nyu", 795), ("maps", 1096)])
+def test_pairs_are_known_before_they_are_prepared(plan, dataset, count):
+    paper = plan()
+    assert jobs.pairs(paper, run_of(paper, "msgunet", dataset))[0] == count
+
+
+def table(text: str) -> pd.DataFrame:
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    return pd.DataFrame(cells[2:], columns=cells[0])
+
+
+def test_plan_counts_steps_and_time(plan, capsys, tmp_path):
+    plan("demo")
+    main(["plan", str(tmp_path / "demo.yaml"), "--rate", "0.001"])
+    said = capsys.readouterr().out
+    found = table(said).set_index("Training")
+    assert found.loc["MSG U-Net", "Pairs"] == "256"
+    assert found.loc["MSG U-Net", "Steps"] == "768"
+    hours = 768 * float(found.loc["MSG U-Net", "TFLOP a step"]) / 0.001 / 3600
+    assert found.loc["MSG U-Net", "Time"] == f"{hours:.1f} h"
+    assert "17 (preparations 1, trainings 6, evaluations 6, ablations 1, gradient trainings 2, cost 1)" in said
+    assert "at 0.001 TFLOP/s" in said
+
+
+def speed(path, **changes):
+    row = {
+        **{"entry": "msgunet", "width": 128, "height": 128, "part": "training", "way": "engine", "precision": "fp32"},
+        **{"tflop_per_s": 0.5, "device": "A card", "device_type": "cuda", "threads": 1, "commit": "abc"},
+    }
+    pd.DataFrame([row, {**row, "width": 2048, "height": 1024, "tflop_per_s": 2.0}]).assign(**changes).to_csv(path)
+    return str(path)
+
+
+def test_plan_takes_measured_speeds_and_says_where_there_are_none(plan, capsys, tmp_path):
+    plan("demo")
+    main(["plan", str(tmp_path / "demo.yaml"), "--speed", speed(tmp_path / "speed.csv")])
+    said = capsys.readouterr().out
+    reached = table(said).set_index("Training")["TFLOP/s"]
+    assert reached["MSG U-Net"] == "0.5"
+    assert reached["Pix2Pix"] == "0.5*"
+    assert "measured on A card at commit abc" in said
+    assert "of a GPU" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"part": "inference"}, "has no training step"),
+        ({"precision": "bf16"}, "no training step in fp32"),
+        ({"way": None}, "has no training step"),
+    ],
+)
+def test_plan_refuses_speeds_that_say_nothing(plan, capsys, tmp_path, changes, expected):
+    plan("demo")
+    path = speed(tmp_path / "speed.csv", **changes)
+    assert main(["plan", str(tmp_path / "demo.yaml"), "--speed", path]) == 2
+    assert expected in capsys.readouterr().err
+    assert main(["plan", str(tmp_path / "demo.yaml"), "--speed", "elsewhere.csv"]) == 2
+    assert "elsewhere.csv: not a table of 'msgunet bench'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "demo", "--rate", "0"])
+
+
+def test_longest_trainings_first_on_several_cards():
+    from msgunet.planning import _side_by_side
+
+    assert _side_by_side([5, 4, 3, 3, 3], 2) == 10
+    assert _side_by_side([5, 4, 3, 3, 3], 16) == 5
+    assert _side_by_side([], 4) == 0
+
+
+def test_check_for_a_cluster_asks_for_no_gpu_here(plan, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("CITYSCAPES_CREDENTIALS", "/nonexistent")
+    plan("paper", "disk_gb: 200", "disk_gb: 0")
+    path = str(tmp_path / "paper.yaml")
+    if not torch.cuda.is_available():
+        assert main(["check", path]) == 2
+        assert "a CUDA GPU: torch finds none" in capsys.readouterr().err
+    assert main(["check", path, "--cluster"]) == 2
+    said = capsys.readouterr().err
+    assert "CUDA" not in said
+    assert "cityscapes" in said

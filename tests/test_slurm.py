@@ -1,0 +1,238 @@
+"""The workflow on a real Slurm: as on one machine, through cancelled jobs, time limits and killed Snakemakes."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from checkout import copy_checkout, edit_suite, newest, snakemake
+from conftest import SHARED
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
+
+PROFILE = ("--workflow-profile", "profiles/slurm", "--config", "suite=tiny")
+# Of five steps: more than a minute and a half in all.
+EPOCHS = 200
+RUN = "results/tiny/runs/bluemarble/msgunet/seed0"
+GENERATOR = f"{RUN}/generator.safetensors"
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A cluster with the partitions `cpu` and `gpu`: the one of this machine, or one that is started for the tests."""
+    script = SHARED / "slurm" / "start-slurm.sh"
+    if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    if not script.is_file() or os.getuid() != 0:
+        pytest.skip("there is no Slurm here, and none can be started")
+    folder = tmp_path_factory.mktemp("slurm")
+    environment = {**os.environ, "SLURM_TEST_MEM_MB": "16000"}
+    subprocess.run(["bash", script, "start", folder], check=True, env=environment, timeout=300)
+    yield
+    subprocess.run(["bash", script, "stop", folder], check=True, timeout=120)
+
+
+def checkout(folder: Path, finished: Path | None = None) -> Path:
+    """A checkout whose profile sends trainings to GPUs and looks at jobs more often."""
+    copy_checkout(folder)
+    if finished is not None:
+        shutil.copytree(finished / "data", folder / "data", symlinks=True)
+    path = folder / "profiles" / "slurm" / "config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    profile["slurm-init-seconds-before-status-checks"] = 5
+    profile["slurm-keep-successful-logs"] = True
+    profile["latency-wait"] = 15
+    profile["set-resources"] = {"train": {"gpu": 1}, "gradients": {"gpu": 1}}
+    path.write_text(yaml.safe_dump(profile))
+    return folder
+
+
+def edit_profile(folder: Path, change) -> None:
+    path = folder / "profiles" / "slurm" / "config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    change(profile)
+    path.write_text(yaml.safe_dump(profile))
+
+
+def job_ids(folder: Path, rule: str) -> dict[str, list[str]]:
+    """Slurm's job ids, by a job's wildcards."""
+    found: dict[str, list[str]] = {}
+    for log in (folder / ".snakemake" / "slurm_logs" / f"rule_{rule}").rglob("*.log"):
+        found.setdefault(log.parent.name, []).append(log.stem)
+    return found
+
+
+def about(job: str) -> dict[str, str]:
+    """What Slurm says about a job."""
+    text = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return dict(field.split("=", 1) for field in text.split() if "=" in field)
+
+
+def said_by(folder: Path, job: str) -> str:
+    """What a training's job printed."""
+    [log] = (folder / ".snakemake" / "slurm_logs" / "rule_train").rglob(f"{job}.log")
+    return log.read_text()
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def long(epochs: int, **compute):
+    """The tiny suite with one method, trained for so many epochs of five steps."""
+
+    def change(suite):
+        suite["methods"] = {"msgunet": suite["methods"]["msgunet"] | {"training": {"epochs": epochs, "batch_size": 4}}}
+        del suite["ablation"], suite["gradients"]
+        suite["compute"] |= {"checkpoint_minutes": 0.02, **compute}
+
+    return change
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    """Snakemake in the background, its output in `snakemake.log`."""
+    command = [sys.executable, "-m", "snakemake", *PROFILE, *arguments]
+    with (folder / "snakemake.log").open("w") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(condition, seconds: float, folder: Path):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, (folder / "snakemake.log").read_text()
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> Path:
+    """The tiny suite, run on this machine alone."""
+    folder = copy_checkout(tmp_path_factory.mktemp("local") / "checkout")
+    run = snakemake(folder, "--cores", "2", "--config", "suite=tiny")
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_alone(tmp_path_factory, local):
+    """The hash of the generator of `long(epochs)`, trained on this machine without any interruption."""
+
+    @functools.cache
+    def train(epochs: int) -> str:
+        folder = copy_checkout(tmp_path_factory.mktemp("alone") / "checkout")
+        shutil.copytree(local / "data", folder / "data", symlinks=True)
+        edit_suite(folder, long(epochs))
+        run = snakemake(folder, "--cores", "2", "--config", "suite=tiny", "--", GENERATOR)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return digest(folder / GENERATOR)
+
+    return train
+
+
+def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm, local):
+    folder = checkout(tmp_path / "checkout")
+    run = snakemake(folder, *PROFILE)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (folder / "results/tiny/report/index.html").is_file()
+    generators = sorted(path.relative_to(local) for path in local.glob("results/tiny/runs/*/*/*/generator.safetensors"))
+    assert len(generators) == 6
+    assert [digest(folder / path) for path in generators] == [digest(local / path) for path in generators]
+    trainings = job_ids(folder, "train")
+    assert len(trainings) == 6
+    ids = [job for jobs in trainings.values() for job in jobs]
+    assert len(set(ids)) == 6
+    for job in ids:
+        said = about(job)
+        assert (said["Partition"], said["JobState"], said["TresPerJob"]) == ("gpu", "COMPLETED", "gres:gpu:1")
+    assert {about(job)["Partition"] for jobs in job_ids(folder, "evaluate").values() for job in jobs} == {"cpu"}
+    assert not {"tables", "figures", "page", "fetch"} & {
+        path.name.removeprefix("rule_") for path in (folder / ".snakemake/slurm_logs").iterdir()
+    }
+
+
+def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, slurm, local, trained_alone):
+    folder = checkout(tmp_path / "checkout", local)
+    edit_suite(folder, long(EPOCHS, checkpoint_minutes=60))
+    process = start(folder, "--", GENERATOR)
+    log = folder / "results/tiny/logs/train/bluemarble.msgunet.seed0.log"
+    wait_for(lambda: log.is_file() and "step " in log.read_text(), 120, folder)
+    [[first]] = job_ids(folder, "train").values()
+    subprocess.run(["scancel", first], check=True)
+    assert process.wait(timeout=300) == 0, (folder / "snakemake.log").read_text()
+    [ids] = job_ids(folder, "train").values()
+    assert sorted(about(job)["JobState"] for job in ids) == ["CANCELLED", "COMPLETED"]
+    [last] = [job for job in ids if job != first]
+    stopped = re.search(r"stopped by SIGTERM after step (\d+)", said_by(folder, first))
+    assert stopped is not None
+    assert f"going on from step {stopped[1]} " in said_by(folder, last)
+    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+
+
+def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, local, trained_alone):
+    folder = checkout(tmp_path / "checkout", local)
+    edit_suite(folder, long(EPOCHS, job_hours=2 / 60, checkpoint_minutes=60))
+    # Slurm may be half a minute early.
+    edit_profile(folder, lambda profile: profile["default-resources"].update(slurm_extra="'--signal=TERM@60'"))
+    process = start(folder, "--", GENERATOR)
+    assert process.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
+    [ids] = job_ids(folder, "train").values()
+    states = sorted(about(job)["JobState"] for job in ids)
+    assert (states[0], {*states[1:]}) == ("COMPLETED", {"FAILED"})
+    assert any("stopped by SIGTERM after step" in said_by(folder, job) for job in ids)
+    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+
+
+def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm, local, trained_alone):
+    folder = checkout(tmp_path / "checkout", local)
+    edit_suite(folder, long(EPOCHS, job_hours=1 / 60))
+    # The signal for two minutes before the end would come at once.
+    edit_profile(folder, lambda profile: profile["default-resources"].pop("slurm_extra"))
+    process = start(folder, "--", GENERATOR)
+    assert process.wait(timeout=900) == 0, (folder / "snakemake.log").read_text()
+    [ids] = job_ids(folder, "train").values()
+    states = sorted(about(job)["JobState"] for job in ids)
+    assert states[0] == "COMPLETED"
+    assert {*states[1:]} == {"TIMEOUT"}
+    assert {about(job)["TimeLimit"] for job in ids} == {"00:01:00"}
+    seconds = json.loads((folder / RUN / "training.json").read_text())["seconds"]
+    assert seconds > 60
+    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+
+
+def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_path, slurm, local, trained_alone):
+    folder = checkout(tmp_path / "checkout", local)
+    edit_suite(folder, long(EPOCHS))
+    process = start(folder)
+    wait_for(lambda: newest(folder / RUN) > 20, 120, folder)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    [[orphan]] = job_ids(folder, "train").values()
+    again = start(folder)
+    ids = wait_for(lambda: [i for jobs in job_ids(folder, "train").values() for i in jobs if i != orphan], 120, folder)
+    wait_for(lambda: "another process is training in" in said_by(folder, ids[0]), 60, folder)
+    assert about(orphan)["JobState"] == "RUNNING"
+    assert again.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
+    assert (folder / "results/tiny/report/index.html").is_file()
+    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+
+
+def test_a_training_by_two_processes_is_one_job_with_two_gpus(tmp_path, slurm, local):
+    folder = checkout(tmp_path / "checkout", local)
+    edit_suite(folder, long(2, processes=2, threads=2))
+    edit_profile(folder, lambda profile: profile["set-resources"].update(train={"gpu": 2}))
+    run = snakemake(folder, *PROFILE, "--", GENERATOR)
+    assert run.returncode == 0, run.stdout + run.stderr
+    [[job]] = job_ids(folder, "train").values()
+    said = about(job)
+    assert (said["TresPerJob"], said["NumCPUs"], said["NumNodes"]) == ("gres:gpu:2", "4", "1")
+    assert json.loads((folder / RUN / "training.json").read_text())["processes"] == 2
