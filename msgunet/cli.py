@@ -77,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
 
     check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
     check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
-
     check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
 
     plan = verb("plan", _plan, "Say what a suite will take: jobs, steps, operations and hours of every training.")
@@ -183,16 +182,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
-    if not rate > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return rate
 
 

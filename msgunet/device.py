@@ -69,7 +69,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def kind_of(precision: str) -> torch.dtype:
+def dtype_of(precision: str) -> torch.dtype:
     """The type of weights and pictures at inference in `precision`."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from msgunet.config import RunSettings
 from msgunet.data.pairs import keyed_seed
-from msgunet.device import kind_of, set_precision
+from msgunet.device import dtype_of, set_precision
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
@@ -41,7 +41,7 @@ def prepare(method: Method, generator: nn.Module, device: torch.device, precisio
     """
     method.prepare_inference(generator)
     fold_batch_norm(generator)
-    return generator.to(device, kind_of(precision), memory_format=torch.channels_last)
+    return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
 
 
 @dataclass
@@ -58,8 +58,8 @@ class LoadedGenerator:
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
         """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, a picture's id, seeds dropout."""
         set_precision(self.precision)
-        kind = kind_of(self.precision)
-        given = [source.to(self.device, kind, memory_format=torch.channels_last) for source in sources]
+        dtype = dtype_of(self.precision)
+        given = [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             return [output.float() for output in self.network(given)]

@@ -12,6 +12,7 @@ from msgunet import jobs
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import steps_per_epoch
 from msgunet.errors import UserError
+from msgunet.files import canonical_json
 from msgunet.registry import build_method
 from msgunet.report.costs import device_of
 from msgunet.report.render import Table
@@ -39,13 +40,13 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
     measured = None if rate else _measured(speed)
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
     rows, hours, assumed = [], [], False
+    counted: dict[str, list[int]] = {}
     for run in (*plan.runs, *plan.gradients):
         if not run.trainable:
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        print(f"counting {settings.entry} on {settings.dataset}", file=sys.stderr, flush=True)
-        steps, flop = _work(settings, count)
+        steps, flop = _work(settings, count, counted)
         reached, same = (rate, True) if rate else _reached(measured, settings)
         assumed |= not same
         hours.append(flop / 1e12 / reached / 3600 / plan.suite.compute.processes)
@@ -112,14 +113,18 @@ def _reached(measured: pd.DataFrame, settings: RunSettings) -> tuple[float, bool
     return found.loc[distance.idxmin(), "tflop_per_s"], False
 
 
-def _work(settings: RunSettings, count: int) -> tuple[int, float]:
-    """Steps of a training, and FLOP of all of them."""
+def _work(settings: RunSettings, count: int, counted: dict[str, list[int]]) -> tuple[int, float]:
+    """Steps of a training, and FLOP of all of them; `counted`: FLOP of a step of each phase, of networks before."""
     method = build_method(settings)
-    per_epoch = steps_per_epoch(count, settings.training.batch_size)
     phases = method.phases(settings.training)
-    flop = sum(
-        phase.length * per_epoch * step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases
-    )
+    # The same network on another data set takes the same steps.
+    same = settings.model_dump(mode="json", exclude={"dataset", "data", "entry", "seed", "gradient_records"})
+    key = canonical_json(same)
+    if key not in counted:
+        print(f"counting {settings.entry} at {settings.size[0]}x{settings.size[1]}", file=sys.stderr, flush=True)
+        counted[key] = [step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases]
+    per_epoch = steps_per_epoch(count, settings.training.batch_size)
+    flop = sum(phase.length * per_epoch * one for phase, one in zip(phases, counted[key], strict=True))
     return sum(phase.length for phase in phases) * per_epoch, flop
 
 

@@ -13,7 +13,7 @@ from msgunet.inference import load_generator
 from msgunet.method import Phase, schedule_label
 from msgunet.registry import build_method
 from msgunet.training import loop
-from msgunet.training.loop import Schedule
+from msgunet.training.schedule import Schedule
 
 
 def test_a_training_writes_what_it_says(tmp_path, data, compute):

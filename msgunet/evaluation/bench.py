@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
-from msgunet.device import autocast, has_bf16, kind_of, pick_device, set_precision
+from msgunet.device import autocast, dtype_of, has_bf16, pick_device, set_precision
 from msgunet.errors import UserError
 from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
 from msgunet.files import atomic, canonical_json, short_hash
@@ -183,12 +183,12 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     found = {}
     for precision in precisions:
         set_precision(precision)
-        kind = kind_of(precision)
+        dtype = dtype_of(precision)
         size, seconds = 128, 0.0
         # A device that does not compute in this precision itself may need minutes for a product of the largest size.
         while size < largest and seconds < 0.1:
             size *= 2
-            a, b = (torch.randn(size, size, device=device).to(kind) for _ in "ab")
+            a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
             seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(5))
         found[precision] = 2 * size**3 / 1e12 / seconds
     source, target = (torch.zeros(length, device=device) for _ in "st")
@@ -213,7 +213,7 @@ def _inference(settings: RunSettings, variant: Variant, device: torch.device) ->
         network.to(device)
     else:
         prepare(method, network, device, variant.precision)
-        sources = [s.to(dtype=kind_of(variant.precision), memory_format=torch.channels_last) for s in sources]
+        sources = [s.to(dtype=dtype_of(variant.precision), memory_format=torch.channels_last) for s in sources]
     if variant.way == "compiled":
         network.compile()
     plain_autocast = autocast(device, variant.precision if variant.way == "plain" else "fp32")
@@ -303,5 +303,5 @@ def _needs(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
         network = prepare(method, method.build_generator(), torch.device("meta"), precision)
         sources = blank_pyramid(method.scales(method.options, settings.size), settings.size)
         before = meter.flop, meter.moved
-        network([source.to(kind_of(precision)) for source in sources])
+        network([source.to(dtype_of(precision)) for source in sources])
         return meter.flop - before[0], meter.moved - before[1]

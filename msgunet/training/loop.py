@@ -1,26 +1,22 @@
 """The training loop of all methods."""
 
 import contextlib
-import copy
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import Timeout
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from msgunet.config import ComputeSettings, RunSettings, TrainingSettings, batch_problem
+from msgunet.config import ComputeSettings, RunSettings, batch_problem
 from msgunet.data.pairs import (
     PairDataset,
-    PairTensors,
     keyed_seed,
-    normalise,
-    pyramid,
     steps_per_epoch,
     training_order,
 )
@@ -30,13 +26,14 @@ from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
-from msgunet.method import Method, Phase
+from msgunet.method import Method
 from msgunet.provenance import device_name, facts
 from msgunet.registry import build_method
 from msgunet.training import memory
 from msgunet.training.checkpoint import load_checkpoint
+from msgunet.training.keeper import Keeper, pyramids
 from msgunet.training.processes import Processes, processes
-from msgunet.training.progress import History, Progress, save_grid
+from msgunet.training.schedule import Schedule
 from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
 
@@ -156,7 +153,7 @@ def _train(
         worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
     )
-    keeper = _Keeper(method, settings, pairs, out, compute, state, total) if team.first else None
+    keeper = Keeper(method, settings, pairs, out, compute, state, total) if team.first else None
     first_step = state.step
     clock = time.monotonic()
     with _Signals() as signals:
@@ -166,7 +163,7 @@ def _train(
             starts = position == 0 and phase_epoch == 0
             if starts or state.step == first_step:
                 state.begin_phase(method, phase, resumed=not starts)
-            sources, targets = _pyramids(batch, method, phase, settings, device, state.layout)
+            sources, targets = pyramids(batch, method, phase, settings, device, state.layout)
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
@@ -198,59 +195,6 @@ def _train(
         _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
 
 
-class _Keeper:
-    """What a training shows and keeps while it runs: history, progress, samples and checkpoints."""
-
-    def __init__(
-        self,
-        method: Method,
-        settings: RunSettings,
-        pairs: PairDataset,
-        out: Path,
-        compute: ComputeSettings,
-        state: TrainingState,
-        total: int,
-    ) -> None:
-        self._method, self._settings, self._compute, self._state = method, settings, compute, state
-        self._folder = checkpoint_folder(out, settings)
-        self._total = total
-        self._history = History(out, state.history, state.step)
-        self._progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
-        self._sample = _Sample(settings, pairs, out / "samples")
-        self._last_save = time.monotonic()
-
-    def after_step(
-        self,
-        losses: dict[str, Tensor],
-        phase: Phase,
-        rate: float,
-        per_epoch: int,
-        device: torch.device,
-        save: bool,
-    ) -> None:
-        """Take in a step that was just done, and write what is due; `save` or not."""
-        state, compute = self._state, self._compute
-        self._history.add(losses)
-        self._progress.step(losses)
-        last = state.step == self._total
-        if state.step % compute.log_steps == 0 or last:
-            self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
-        epoch, rest = divmod(state.step, per_epoch)
-        if rest == 0 and (epoch % compute.sample_epochs == 0 or last):
-            self._history.settle()
-            self._sample.save(self._method, phase, state.published(), epoch, device)
-        if save or time.monotonic() - self._last_save > 60 * compute.checkpoint_minutes:
-            self._history.settle()
-            state.save(self._folder, self._settings)
-            self._history.write()
-            self._last_save = time.monotonic()
-
-    def close(self) -> None:
-        """The training is over."""
-        self._progress.close()
-        self._history.close()
-
-
 def _say(team: Processes, text: str) -> None:
     if team.first:
         print(text, file=sys.stderr, flush=True)
@@ -271,47 +215,6 @@ def _publish(
     save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
 
 
-def _pyramids(
-    batch: PairTensors,
-    method: Method,
-    phase: Phase,
-    settings: RunSettings,
-    device: torch.device,
-    layout: torch.memory_format = torch.channels_last,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Sources and targets as a phase of the method works on them."""
-    scales = method.scales(method.options, settings.size)
-
-    def prepared(images: Tensor, kind: str) -> list[Tensor]:
-        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=layout)
-        return method.view(phase, pyramid(images, scales, kind), kind)
-
-    return prepared(batch.source, settings.source_kind), prepared(batch.target, settings.target_kind)
-
-
-class Schedule:
-    """The phases of a training one after another: constant learning rate, then linear towards zero, epoch by epoch.
-
-    In epoch k of d decay epochs, counted from 0, the rate is 1 - (k + 1) / (d + 1) of the full one for Pix2Pix and
-    1 - k / d for Pix2Pix-HD, as in their published code (`TrainingSettings.decay_from`).
-    """
-
-    def __init__(self, phases: Sequence[Phase], training: TrainingSettings) -> None:
-        self._phases, self._training = phases, training
-        self.length = sum(phase.length for phase in phases)
-
-    def at(self, epoch: int) -> tuple[Phase, int, float]:
-        """The phase of an epoch, the epoch within it, and the learning rate."""
-        for phase in self._phases:
-            if epoch < phase.length:
-                lead = 1 if self._training.decay_from == "first" else 0
-                falling = max(0, epoch - phase.epochs + lead)
-                factor = 1 - falling / (phase.decay_epochs + lead) if falling else 1
-                return phase, epoch, self._training.learning_rate * factor
-            epoch -= phase.length
-        raise IndexError("the training has ended")
-
-
 @contextlib.contextmanager
 def _told_in_words(settings: RunSettings, compute: ComputeSettings) -> Iterator[None]:
     """Too little memory as a user's error; nothing is made smaller behind anybody's back."""
@@ -325,24 +228,6 @@ def _told_in_words(settings: RunSettings, compute: ComputeSettings) -> Iterator[
             f"{settings.training.batch_size}; {memory.less(settings, compute)}",
             f"  {str(error).splitlines()[0]}",
         ) from error
-
-
-class _Sample:
-    """A grid of source, output and target of the same four training pairs, to look at while training."""
-
-    def __init__(self, settings: RunSettings, pairs: PairDataset, folder: Path) -> None:
-        self._settings, self._folder = settings, folder
-        self._batch = torch.utils.data.default_collate([pairs[i] for i in range(min(4, len(pairs)))])
-
-    @torch.inference_mode()
-    def save(self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device) -> None:
-        """Write the grid of an epoch without touching the training's random numbers or batch statistics."""
-        network = copy.deepcopy(generator)
-        method.prepare_inference(network)
-        with torch.random.fork_rng():
-            sources, targets = _pyramids(PairTensors(*self._batch), method, phase, self._settings, device)
-            outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
-        save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
 
 
 def _ignore_signals(_: int) -> None:

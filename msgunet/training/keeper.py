@@ -1,0 +1,103 @@
+"""What a training shows and keeps while it runs, and the pyramids that it works on."""
+
+import copy
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from msgunet.config import ComputeSettings, RunSettings
+from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
+from msgunet.method import Method, Phase
+from msgunet.training.progress import History, Progress, save_grid
+from msgunet.training.state import TrainingState, checkpoint_folder
+
+
+class Keeper:
+    """What a training shows and keeps while it runs: history, progress, samples and checkpoints."""
+
+    def __init__(
+        self,
+        method: Method,
+        settings: RunSettings,
+        pairs: PairDataset,
+        out: Path,
+        compute: ComputeSettings,
+        state: TrainingState,
+        total: int,
+    ) -> None:
+        self._method, self._settings, self._compute, self._state = method, settings, compute, state
+        self._folder = checkpoint_folder(out, settings)
+        self._total = total
+        self._history = History(out, state.history, state.step)
+        self._progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
+        self._sample = _Sample(settings, pairs, out / "samples")
+        self._last_save = time.monotonic()
+
+    def after_step(
+        self,
+        losses: dict[str, Tensor],
+        phase: Phase,
+        rate: float,
+        per_epoch: int,
+        device: torch.device,
+        save: bool,
+    ) -> None:
+        """Take in a step that was just done, and write what is due; `save` or not."""
+        state, compute = self._state, self._compute
+        self._history.add(losses)
+        self._progress.step(losses)
+        last = state.step == self._total
+        if state.step % compute.log_steps == 0 or last:
+            self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
+        epoch, rest = divmod(state.step, per_epoch)
+        if rest == 0 and (epoch % compute.sample_epochs == 0 or last):
+            self._history.settle()
+            self._sample.save(self._method, phase, state.published(), epoch, device)
+        if save or time.monotonic() - self._last_save > 60 * compute.checkpoint_minutes:
+            self._history.settle()
+            state.save(self._folder, self._settings)
+            self._history.write()
+            self._last_save = time.monotonic()
+
+    def close(self) -> None:
+        """The training is over."""
+        self._progress.close()
+        self._history.close()
+
+
+class _Sample:
+    """A grid of source, output and target of the same four training pairs, to look at while training."""
+
+    def __init__(self, settings: RunSettings, pairs: PairDataset, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._batch = torch.utils.data.default_collate([pairs[i] for i in range(min(4, len(pairs)))])
+
+    @torch.inference_mode()
+    def save(self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device) -> None:
+        """Write the grid of an epoch without touching the training's random numbers or batch statistics."""
+        network = copy.deepcopy(generator)
+        method.prepare_inference(network)
+        with torch.random.fork_rng():
+            sources, targets = pyramids(PairTensors(*self._batch), method, phase, self._settings, device)
+            outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
+        save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
+
+
+def pyramids(
+    batch: PairTensors,
+    method: Method,
+    phase: Phase,
+    settings: RunSettings,
+    device: torch.device,
+    layout: torch.memory_format = torch.channels_last,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Sources and targets as a phase of the method works on them."""
+    scales = method.scales(method.options, settings.size)
+
+    def prepared(images: Tensor, kind: str) -> list[Tensor]:
+        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=layout)
+        return method.view(phase, pyramid(images, scales, kind), kind)
+
+    return prepared(batch.source, settings.source_kind), prepared(batch.target, settings.target_kind)
