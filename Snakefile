@@ -18,6 +18,9 @@ shell.prefix(
 )
 
 
+report: "workflow/report/suite.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
@@ -34,7 +37,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        page,
+        *rules.page.output,
         *rules.tables.output,
         *rules.figures.output,
         *(file for files in measured.values() for file in files),

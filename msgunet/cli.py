@@ -70,19 +70,26 @@ def parser() -> argparse.ArgumentParser:
     def path(sub: argparse.ArgumentParser, flag: str, text: str, required: bool = True) -> None:
         sub.add_argument(flag, type=Path, metavar="PATH", required=required, help=text)
 
+    def suite(sub: argparse.ArgumentParser) -> None:
+        text = "name in config/, or path of a .yaml (default: paper)"
+        sub.add_argument("suite", nargs="?", default="paper", help=text)
+
     def compute(sub: argparse.ArgumentParser) -> None:
         path(
             sub, "--compute", "settings/compute.json of a suite: device, threads, where archives are, and so on", False
         )
 
     check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
-    check.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    suite(check)
     check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
 
     plan = verb("plan", _plan, "Say what a suite will take: jobs, steps, operations and hours of every training.")
-    plan.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    suite(plan)
     path(plan, "--speed", "CSV of 'msgunet bench' on the device (default: what this project has measured)", False)
     plan.add_argument("--rate", type=_rate, metavar="TFLOP/s", help="that trainings reach, instead of measured speeds")
+
+    status = verb("status", _status, "Say where a suite is: what is done, running, failed or still to come.")
+    suite(status)
 
     data = verb("data", _data, "Show every data set: where it is, its state and licence, and what is missing.")
     data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared pictures")
@@ -152,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     bench = verb(
         "bench", _bench, "Time training steps and inference against plain PyTorch and the limits of this device."
     )
-    bench.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    suite(bench)
     bench.add_argument("--entry", nargs="+", metavar="NAME", help="only these entries of the suite")
     bench.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="instead of the suite's sizes")
     bench.add_argument("--part", nargs="+", choices=["inference", "training"], help="default: both")
@@ -169,15 +176,17 @@ def parser() -> argparse.ArgumentParser:
     compute(bench)
 
     for name, function, text in (
-        ("tables", _tables, "Make the tables (CSV, Markdown, LaTeX) from what has been measured."),
+        ("tables", _tables, "Make the tables (CSV, Markdown, LaTeX, HTML) from what has been measured."),
         ("figures", _figures, "Make the figures (PDF and PNG) from what has been measured."),
-        ("page", _page, "Make the self-contained HTML page."),
+        ("page", _page, "Make the page: a folder that a browser opens from disk."),
     ):
         sub = verb(name, function, text)
         path(sub, "--settings", "settings/report.json of a suite")
         path(sub, "--results", "folder of the suite's results")
+    report = verb("report", _report, "Make tables, figures and page of a suite from what is done so far.")
+    suite(report)
     show = verb("show", _show, "Print Table 1 of a suite, and where its page is.")
-    show.add_argument("suite", nargs="?", default="paper", help="name in config/, or path of a .yaml (default: paper)")
+    suite(show)
     return top
 
 
@@ -220,6 +229,13 @@ def _plan(options: Any) -> None:
     from msgunet.suite import load_plan
 
     print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).markdown())
+
+
+def _status(options: Any) -> None:
+    from msgunet.status import status_table
+    from msgunet.suite import load_plan
+
+    print(status_table(load_plan(options.suite), _command(options)).markdown())
 
 
 def _prepare(options: Any) -> None:
@@ -326,6 +342,27 @@ def _page(options: Any) -> None:
     from msgunet.report.page import write_page
 
     write_page(options.settings, options.results)
+
+
+def _report(options: Any) -> None:
+    from msgunet.report.figures import write_figures
+    from msgunet.report.page import write_page
+    from msgunet.report.tables import write_tables
+    from msgunet.suite import load_plan
+
+    plan = load_plan(options.suite)
+    results = plan.results
+    settings = results / "settings" / "report.json"
+    if not settings.is_file():
+        raise UserError(f"there is no {settings}; run 'snakemake --cores all --config suite={options.suite}' first")
+    if changed := plan.changed():
+        raise UserError(
+            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
+            f"'snakemake -n --config suite={options.suite}' writes them, and says what must run again"
+        )
+    write_tables(settings, results)
+    write_figures(settings, results)
+    print(f"The page of what is done: {write_page(settings, results).resolve().as_uri()}")
 
 
 def _show(options: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from msgunet.files import canonical_json, short_hash
+
 ARCHIVES = Path("data/archives")
 WEIGHTS = Path("data/weights")
 
@@ -19,6 +21,10 @@ class Strict(BaseModel):
     """Frozen; unknown keys and values that are not finite are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _identity(settings: BaseModel) -> str:
+    return short_hash(canonical_json(settings.model_dump(mode="json")))
 
 
 class TrainingSettings(Strict):
@@ -132,6 +138,11 @@ class Network(Strict):
     options: dict[str, Any]
     used: bool = Field(description="whether the suite trains it at this size")
 
+    @property
+    def identity(self) -> str:
+        """A short hash: what is counted carries it, so that it is not taken for another network's."""
+        return _identity(self)
+
 
 class NetworkList(CostSettings):
     """All networks of a suite: written as canonical JSON, and the input of the cost table."""
@@ -142,7 +153,7 @@ class NetworkList(CostSettings):
 class ReportSettings(Strict):
     """How results are shown; never changes a result."""
 
-    examples: int = Field(4, ge=1, le=32, description="test pictures in the qualitative figure")
+    examples: int = Field(4, ge=1, le=32, description="test pictures in the figure of pictures")
     resamples: int = Field(2000, ge=100, description="of the bootstrap behind the 95 % intervals")
     protocol: Literal["native", "full"] = Field("native", description="of the table that the demo prints")
 
@@ -254,3 +265,8 @@ class RunSettings(Strict):
     training: TrainingSettings
     perceptual: PerceptualSettings | None = None
     gradient_records: int = Field(0, description="how often gradients are recorded over the training; 0: never")
+
+    @property
+    def identity(self) -> str:
+        """A short hash: results of a run carry it, so that none is taken for one of other settings."""
+        return _identity(self)

@@ -9,6 +9,16 @@ class UserError(Exception):
         super().__init__("\n".join(problems))
 
 
+class OutOfMemory(UserError):  # noqa: N818 (as everyone calls it)
+    """The work does not fit into the memory there is."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had too little memory."""
+    said = any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    return isinstance(error, OutOfMemory | MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
 class InterruptedTraining(Exception):  # noqa: N818 (it is no error)
     """A signal arrived; the step in flight was finished and the state saved. Exit status 128 + `signal`."""
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from msgunet import jobs
 from msgunet.config import ComputeSettings, RunSettings
-from msgunet.data.pairs import steps_per_epoch
+from msgunet.data.manifest import steps_per_epoch
 from msgunet.errors import UserError
 from msgunet.files import canonical_json
 from msgunet.registry import build_method
 from msgunet.report.costs import device_of
-from msgunet.report.render import Table
+from msgunet.report.render import Cell, Table, number
 from msgunet.suite import Plan
 from msgunet.training.memory import step_needs
 
@@ -60,13 +60,13 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
                 name,
                 settings.dataset,
                 "×".join(map(str, settings.size)),
-                str(count),
-                str(sum(phase.length for phase in build_method(settings).phases(settings.training))),
-                f"{steps:,}",
-                f"{flop / steps / 1e12:.3g}",
-                f"{reached:.3g}" + ("" if same else "*"),
-                _time(hours[-1]),
-                str(math.ceil(hours[-1] / plan.suite.compute.job_hours)),
+                number(count, ","),
+                number(sum(phase.length for phase in build_method(settings).phases(settings.training)), ","),
+                number(steps, ","),
+                number(flop / steps / 1e12, ".3g"),
+                Cell(f"{reached:.3g}" + ("" if same else "*"), reached),
+                Cell(_time(hours[-1]), hours[-1]),
+                number(math.ceil(hours[-1] / plan.suite.compute.job_hours), ","),
             ]
         )
     if rate:

@@ -1,6 +1,7 @@
 """From a suite's YAML file to a plan: the prepared data, the runs and the settings files that the rules depend on."""
 
 import functools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,11 @@ class Plan:
         entries = self.suite.methods.items()
         return {key: entry.title or registry.methods()[entry.method or key].title for key, entry in entries}
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the report's settings file says."""
+        return json.loads(self.files[self.results / "settings" / "report.json"])
+
     def dataset(self, data: DataPlan) -> tuple[DataSet, bool]:
         """A data set, on the folder with its published files, and whether what is missing there is downloaded."""
         folder, downloads = self.machine.archives(data.kind)
@@ -104,6 +110,15 @@ class Plan:
             return [], dataset.inputs()
         absent = [dataset.archives / remote.name for remote in remotes if downloads and remote.urls]
         return list(dict.fromkeys([*dataset.inputs(), *absent])), []
+
+    def changed(self) -> list[Path]:
+        """Settings files that are not there or say something else than the suite does now."""
+
+        def said(text: str) -> dict[str, Any]:
+            # By which path the suite is called does not matter.
+            return {key: value for key, value in json.loads(text).items() if key != "command"}
+
+        return [path for path, text in self.files.items() if not path.is_file() or said(path.read_text()) != said(text)]
 
     def write(self) -> None:
         """Write the settings files; those that say the same already keep their time, so nothing runs again."""
@@ -225,10 +240,15 @@ def load_plan(name: str = "paper") -> Plan:
                 problems += [problem] if problem else []
                 if key in suite.ablation.methods and _scales(settings) < 2:
                     problems.append(f"ablation.methods: '{key}' has one scale only on {plan.name}, it needs several")
+    used = {run.settings.dataset for run in runs}
+    problems += [f"datasets.{plan.name}: no method is trained on it" for plan in data if plan.name not in used]
+    try:
+        gradients = _gradient_runs(suite, results, runs)
+    except UserError as error:
+        problems += error.problems
     if problems:
         # Every seed has the same problems.
         raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
-    gradients = _gradient_runs(suite, results, runs)
     networks = NetworkList(**suite.cost.model_dump(), networks=_networks(runs))
     plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
     plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
@@ -279,6 +299,12 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             "runs": [str(run.folder) for run in plan.runs],
             "ablation": list(suite.ablation.methods),
             "gradients": [str(run.folder) for run in plan.gradients],
+            "trained": {
+                key: list(
+                    dict.fromkeys(r.settings.entry for r in plan.runs if r.trainable and r.settings.dataset == key)
+                )
+                for key in suite.datasets
+            },
         },
     }
     return {plan.results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}

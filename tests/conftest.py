@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,14 @@ def make_picture(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def make_data(folder: Path, width: int = 64, height: int = 64, train: int = 6, test: int = 3) -> Path:
+def make_data(
+    folder: Path,
+    width: int = 64,
+    height: int = 64,
+    train: int = 6,
+    test: int = 3,
+    name: Callable[[int], str] = "p{:02d}".format,
+) -> Path:
     """A prepared data set whose target is the negative of the source."""
     pairs = []
     for i in range(train + test):
@@ -54,12 +61,12 @@ def make_data(folder: Path, width: int = 64, height: int = 64, train: int = 6, t
         target = Image.eval(source, lambda v: 255 - v)
         paths, hashes = [], []
         for role, image in (("source", source), ("target", target)):
-            path = folder / split / f"p{i:02d}.{role}.png"
+            path = folder / split / f"{name(i)}.{role}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
             paths.append(str(path.relative_to(folder)))
             hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
-        pairs.append(Pair(f"p{i:02d}", split, *paths, width, height, width, height, *hashes))
+        pairs.append(Pair(name(i), split, *paths, width, height, width, height, *hashes))
     write_manifest(folder / "manifest.csv", pairs)
     return folder
 

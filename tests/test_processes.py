@@ -144,14 +144,13 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on(tm
 
 
 def start_in_loop(context, arguments: list[str], folder: Path) -> list:
-    """A team that has begun its first steps."""
-    before = len(list(folder.glob("tensorboard/*")))
+    """A team that has done its first step."""
+    (folder / "progress.json").unlink(missing_ok=True)
     team = start_team(context, verb, arguments)
     deadline = time.monotonic() + 60
-    while len(list(folder.glob("tensorboard/*"))) == before:
+    while not (folder / "progress.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(2)
     return team
 
 

@@ -1,18 +1,31 @@
 """Tables, figures, page: the paper's numbers, intervals, escaping, half-finished suites."""
 
+import contextlib
+import json
+import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from made import EVIL, fill, make_plan
 
+from msgunet.attempts import attempt
+from msgunet.cli import main
+from msgunet.errors import OutOfMemory
 from msgunet.published import published
-from msgunet.report.figures import _rebin
-from msgunet.report.render import Table
-from msgunet.report.tables import bootstrap
+from msgunet.report.collect import Collection
+from msgunet.report.figures import write_figures
+from msgunet.report.figures.gradients import _rebin
+from msgunet.report.page import write_page
+from msgunet.report.render import Cell, Table
+from msgunet.report.reproduction import reproduction_table
+from msgunet.report.tables import build_tables, write_tables
+from msgunet.suite import load_plan
 
 
 def test_published_numbers_are_the_papers(shared):
@@ -35,49 +48,236 @@ def test_published_numbers_are_the_papers(shared):
         assert float(line[column]) == row["ssim"]
 
 
-def test_bootstrap_is_repeatable_and_covers_the_mean():
-    draw = np.random.default_rng(1)
-    inside = 0
-    for _ in range(200):
-        mean, low, high = bootstrap(draw.normal(5, 1, (1, 40)), 400)
-        inside += low <= 5 <= high
-        assert low <= mean <= high
-    assert 0.88 < inside / 200 < 0.99
-    values = draw.normal(size=(3, 20))
-    assert bootstrap(values, 200) == bootstrap(values, 200)
-    spread = [np.diff(bootstrap(v, 400)[1:])[0] for v in (values[:1], values + np.array([[-3], [0], [3]]))]
-    assert spread[1] > spread[0], "seeds that differ widen the interval"
-
-
-EVIL = Table("t", "a <script> & 50 % of $x_1$", ["M|ethod", "x"], [["<b>", "1"]], ["note_1 # <i>"], "cmd", {(0, 1)})
+HOSTILE = Table(
+    "t",
+    "a <script> & 50 % of $x_1$",
+    ["M|ethod", "x"],
+    [["<b>", Cell("1", 1.0, bold=True, shade=0.5)], ["[1] λ “é” 中", Cell("2", 2.0)]],
+    ["note_1 # <i>"],
+    "cmd",
+)
 
 
 def test_names_are_escaped():
-    html = EVIL.html()
+    html = HOSTILE.html()
     assert "<script>" not in html
     assert "<b>" not in html
     assert "&lt;b&gt;" in html
     assert "<strong>1</strong>" in html
-    markdown = EVIL.markdown()
+    markdown = HOSTILE.markdown()
     assert r"M\|ethod" in markdown
     assert "<b>" not in markdown
     assert "**1**" in markdown
 
 
 def test_latex_escapes_and_is_booktabs():
-    latex = EVIL.latex()
+    latex = HOSTILE.latex()
     assert r"50 \% of \$x\_1\$" in latex
     assert r"\textbf{1}" in latex
     assert [latex.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX installed")
-def test_latex_compiles(tmp_path):
-    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + EVIL.latex() + "\\end{document}"
-    (tmp_path / "t.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+def test_every_latex_table_compiles_as_it_is(workplace):
+    """With the packages that its second line names, and no others."""
+    plan = make_plan(workplace)
+    fill(plan)
+    write_tables(plan.results / "settings" / "report.json", plan.results)
+    long = Table("long", "over pages", ["a", "b"], [["x", Cell("1", 1.0)]] * 100, ["note"], "cmd")
+    texts = [path.read_text() for path in plan.results.glob("tables/*.tex")] + [HOSTILE.latex(), long.latex()]
+    assert len(texts) == 9
+    groups = {}
+    for text in texts:
+        groups.setdefault(text.splitlines()[1].removeprefix("% Needs: "), []).append(text)
+    for number, (packages, group) in enumerate(groups.items()):
+        document = [r"\documentclass{article}", packages, r"\begin{document}", *group, r"\end{document}"]
+        (workplace / f"t{number}.tex").write_text("\n".join(document))
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"t{number}.tex"]
+        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert not re.findall(r"Overfull .hbox .([0-9.]+)pt too wide. in paragraph", done.stdout)
+
+
+def rows_of(html):
+    """The cells of an HTML table's body, without the first column."""
+    table = ElementTree.fromstring(re.search(r"<table.*?</table>", html, re.S)[0])
+    return [row.findall("td") for row in table.find("tbody")]
+
+
+def shown_in(cell):
+    return "".join(cell.itertext())
+
+
+def numbers(text):
+    """Every number of a table's line, without the marks of a format."""
+    return re.findall(r"[−+]?\d+(?:\.\d+)?(?:e[−+]\d+)?", text.replace("$-$", "−"))
+
+
+def test_every_number_in_every_format_is_the_csvs(workplace):
+    plan = make_plan(workplace)
+    fill(plan)
+    write_tables(plan.results / "settings" / "report.json", plan.results)
+    write_page(plan.results / "settings" / "report.json", plan.results)
+    page = (plan.results / "report" / "index.html").read_text()
+    frames = {path.stem: pd.read_csv(path) for path in plan.results.glob("tables/*.csv")}
+    compared = 0
+    for name, kind in (("table1_bluemarble_full", "table1"), ("comparisons_bluemarble_native", "comparisons")):
+        table = rows_of(page[page.index(f'id="table-{name}"') :])
+        alone = rows_of((plan.results / "tables" / f"{name}.html").read_text())
+        markdown = (plan.results / "tables" / f"{name}.md").read_text().splitlines()[4:]
+        latex = (plan.results / "tables" / f"{name}.tex").read_text().split("\\midrule\n")[1].splitlines()
+        frame = frames[kind][frames[kind]["protocol"] == name.split("_")[-1]]
+        values = {f"{value:.8g}" for column in frame.select_dtypes("number") for value in frame[column]}
+        for cells, same, line, tex in zip(table, alone, markdown, latex, strict=False):
+            for cell in cells:
+                if cell.get("data-sort"):
+                    assert f"{float(cell.get('data-sort')):.8g}" in values
+                    compared += 1
+            shown = [numbers(shown_in(cell)) for cell in cells]
+            assert shown == [numbers(shown_in(cell)) for cell in same]
+            assert shown == [numbers(cell) for cell in line.replace(r"\|", "").split("|")[2:-1]]
+            assert shown == [numbers(cell.replace("times", "")) for cell in re.split(r"(?<!\\)&", tex)[1:]]
+    assert compared == 3 * 3 + 6
+    summary = frames["table1"].set_index(["entry", "protocol"])
+    first = rows_of((plan.results / "tables" / "table1_bluemarble_full.html").read_text())[1]
+    row = summary.loc["msgunet", "full"]
+    wanted = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
+    assert shown_in(first[1]) == wanted
+
+
+def test_a_suite_with_a_failed_method_still_gives_everything(workplace):
+    plan = make_plan(workplace)
+    fill(plan, without=("pix2pix",))
+    run = plan.runs[0]
+    with pytest.raises(OutOfMemory), attempt(run.folder, "train", run.settings):
+        raise OutOfMemory("the card is full")
+    settings = plan.results / "settings" / "report.json"
+    write_tables(settings, plan.results)
+    names = {figure["name"] for figure in write_figures(settings, plan.results)}
+    page = write_page(settings, plan.results).read_text()
+    frame = pd.read_csv(plan.results / "tables" / "table1.csv").set_index(["entry", "protocol"])
+    assert frame.loc["pix2pix", "native"]["status"] == "out of memory"
+    assert frame.loc["msgunet", "native"]["status"] == "done"
+    assert page.count("out of memory") > 6
+    assert "out of memory: the card is full" in page
+    assert {"distributions_bluemarble", "pictures_bluemarble", "learning_bluemarble"} <= names
+    # Nothing of an earlier state stays.
+    assert {path.stem for path in (plan.results / "figures").glob("*.png")} == names
+
+
+def test_of_several_seeds_and_data_sets_nothing_is_mixed(workplace):
+    sets = {
+        name: {"kind": "bluemarble", "size": [128, 64], "options": {"overlap": k / 8}} for k, name in enumerate("xy")
+    }
+    plan = make_plan(workplace, seeds=[0, 1], datasets=sets)
+    fill(plan, without=("msgunet/0",))
+    failed = next(run for run in plan.runs if run.settings.entry == "msgunet" and run.settings.dataset == "x")
+    with contextlib.suppress(ValueError), attempt(failed.folder, "train", failed.settings):
+        raise ValueError("no luck")
+    settings = plan.results / "settings" / "report.json"
+    write_tables(settings, plan.results)
+    page = write_page(settings, plan.results)
+    frame = pd.read_csv(plan.results / "tables" / "table1.csv").set_index(["dataset", "entry", "protocol"])
+    assert frame.loc[("x", "msgunet", "full"), "status"] == "failed, 1 of 2 seeds done"
+    assert frame.loc[("y", "msgunet", "full"), "status"] == "not yet, 1 of 2 seeds done"
+    mean = [pd.read_csv(run.folder / "metrics.csv") for run in plan.runs if run.settings.entry == "pix2pix"]
+    mean = [table[table["protocol"] == "full"]["psnr"].mean() for table in mean]
+    assert frame.loc[("y", "pix2pix", "full"), "psnr"] == pytest.approx((mean[1] + mean[3]) / 2, rel=1e-6)
+    data = json.loads((page.parent / "assets" / "pictures.js").read_text().removeprefix("window.suite = ")[:-2])
+    assert [found["name"] for found in data] == ["x", "y"]
+    assert [method["title"] for method in data[0]["methods"]] == [f"{EVIL}, seed 0", "MSG U-Net, seed 1"]
+    assert [picture["id"] for picture in data[0]["pictures"]] == [f"{i:04d}" for i in range(4, 12)]
+    first = pd.read_csv(plan.runs[0].folder / "metrics.csv").iloc[0]
+    shown = data[0]["pictures"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
+    assert shown == pytest.approx(first["psnr"], rel=1e-5)
+    assert "MSG U-Net, seed 0: failed: no luck" in page.read_text()
+
+
+def test_a_page_that_cannot_be_made_leaves_the_old_one(workplace, monkeypatch):
+    plan = make_plan(workplace)
+    fill(plan)
+    settings = plan.results / "settings" / "report.json"
+    page = write_page(settings, plan.results)
+    before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("msgunet.report.page.write_pictures", full)
+    with pytest.raises(OSError, match="No space"):
+        write_page(settings, plan.results)
+    assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == before
+    assert not list(plan.results.glob(".tmp*"))
+
+
+def test_a_report_on_a_suite_that_has_changed_is_refused(workplace, capsys):
+    plan = make_plan(workplace)
+    fill(plan)
+    assert main(["report", "made.yaml"]) == 0
+    assert "The page of what is done: file:" in capsys.readouterr().out
+    path = workplace / "made.yaml"
+    path.write_text(path.read_text().replace("decay_epochs: 1", "decay_epochs: 2"))
+    load_plan.cache_clear()
+    assert main(["report", "made.yaml"]) == 2
+    assert "the suite has changed since it was run, 3 of its settings files" in capsys.readouterr().err
+
+
+def test_pictures_may_be_deleted_once_all_is_measured(workplace):
+    plan = make_plan(workplace)
+    fill(plan)
+    shutil.rmtree(plan.data[0].folder)
+    settings = plan.results / "settings" / "report.json"
+    write_tables(settings, plan.results)
+    names = {figure["name"] for figure in write_figures(settings, plan.results)}
+    assert "distributions_bluemarble" in names
+    assert "pictures_bluemarble" not in names
+    assert "No pictures" in write_page(settings, plan.results).read_text()
+
+
+def test_costs_of_other_networks_are_not_shown(workplace):
+    plan = make_plan(workplace)
+    fill(plan)
+    networks = plan.networks.networks
+    rows = [{"entry": n.entry, "settings": n.identity, "tflop": k} for k, n in enumerate(networks)]
+    frame = pd.DataFrame([*rows, {"entry": "gone", "settings": "0" * 8, "tflop": 9}])
+    frame.to_csv(plan.results / "cost.csv", index=False)
+    collection = Collection(plan.results / "settings" / "report.json", plan.results)
+    assert list(collection.cost()["tflop"]) == list(range(len(networks)))
+
+
+def test_results_of_other_settings_are_not_shown(workplace):
+    fill(make_plan(workplace))
+    plan = make_plan(workplace, training={"epochs": 2, "decay_epochs": 1})
+    tables = build_tables(Collection(plan.results / "settings" / "report.json", plan.results))
+    status = tables.frames["table1"].set_index("entry")["status"]
+    assert set(status[["pix2pix", "msgunet"]]) == {"not yet"}
+    assert tables.frames["ablation"].empty
+
+
+def test_the_paper_is_compared_number_by_number(workplace):
+    """Where a suite has the paper's data set and sizes."""
+    plan = make_plan(workplace)
+    fill(plan)
+    collection = Collection(plan.results / "settings" / "report.json", plan.results)
+    assert "no numbers" in reproduction_table(build_tables(collection).frames["reproduction"], collection).notes[0]
+    collection.settings["datasets"]["bluemarble"]["kind"] = "maps"
+    run = collection.runs[0]
+    paper = published("table1").query("dataset == 'maps' and method == 'pix2pix'").iloc[0]
+    size = (int(paper["width"]), int(paper["height"]))
+    object.__setattr__(run.settings, "size", size)
+    vars(run).pop("state", None)
+    for name in ("training.json", "evaluation.json"):
+        facts = json.loads((run.folder / name).read_text())
+        (run.folder / name).write_text(json.dumps({**facts, "settings": run.settings.identity}))
+    metrics = pd.read_csv(run.folder / "metrics.csv")
+    metrics["psnr"] += paper["psnr"] - metrics["psnr"].mean()
+    metrics["ssim"] = 0.999
+    metrics.to_csv(run.folder / "metrics.csv", index=False)
+    frame = build_tables(collection).frames["reproduction"].set_index("what")
+    assert list(frame["paper"]) == [paper["psnr"], paper["ssim"], paper["vif"]]
+    assert frame.loc[f"PSNR at {size[0]}×{size[1]}", "inside"] == "inside"
+    ssim = frame.loc[f"SSIM at {size[0]}×{size[1]}"]
+    assert (ssim["inside"], ssim["difference"]) == ("outside", pytest.approx(0.999 - paper["ssim"]))
 
 
 def test_rebinning_keeps_the_mass():

@@ -124,7 +124,9 @@ def test_gradients_of_an_entry_that_is_not_trained_there(tmp_path):
     suite = {**GOOD, "gradients": {"dataset": "bluemarble"}}
     suite["datasets"] = {"bluemarble": {"size": [64, 64]}, "other": {"kind": "bluemarble", "size": [64, 64]}}
     suite["methods"] = {"msgunet": {"datasets": ["other"]}}
-    assert "'msgunet' is not trained on 'bluemarble'" in problems_of(tmp_path, suite)[0]
+    unused, gradients = problems_of(tmp_path, suite)
+    assert "datasets.bluemarble: no method is trained on it" in unused
+    assert "'msgunet' is not trained on 'bluemarble'" in gradients
 
 
 def test_a_title_is_no_part_of_a_run(tmp_path):

@@ -76,11 +76,11 @@ def command(folder: Path, *extra: str) -> list[str]:
     return [sys.executable, "-m", "msgunet", "train", "--run", run, "--out", str(folder), *extra]
 
 
-def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Path, subprocess.Popen]:
+def start_long(tmp_path: Path, name: str, compute: ComputeSettings, epochs: int = 20) -> tuple[Path, subprocess.Popen]:
     """A training of some seconds in a process group of its own, after its first checkpoint or sample."""
     data = make_data(tmp_path / "long", train=8)
     folder = tmp_path / name
-    settings = make_settings(data, training=TrainingSettings(epochs=20, decay_epochs=0, batch_size=2))
+    settings = make_settings(data, training=TrainingSettings(epochs=epochs, decay_epochs=0, batch_size=2))
     write_run(folder, settings)
     machine = tmp_path / "compute.json"
     machine.write_text(compute.model_dump_json())
@@ -128,7 +128,7 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute):
 
 
 def test_a_second_trainer_leaves_or_waits(tmp_path, compute):
-    folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}))
+    folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}), epochs=60)
     second = subprocess.run(command(folder), capture_output=True, text=True, check=False)
     third = subprocess.Popen([*command(folder), "--wait"], stderr=subprocess.PIPE, text=True)
     said = third.stderr.readline()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -60,18 +61,33 @@ def test_everything_is_there(finished):
         markdown = (results / "tables" / f"{name}.md").read_text()
         assert "Made by `snakemake --cores all --config suite=tiny" in markdown
         assert r"\toprule" in (results / "tables" / f"{name}.tex").read_text()
-    for name in ("fig2_gradients", "gradient_depth", "qualitative_bluemarble"):
+    for name in ("fig2_gradients", "gradient_depth", "pictures_bluemarble"):
         assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_needs_nothing_but_itself(finished):
-    html = (finished / "results" / "tiny" / "report" / "index.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
-    assert html.count("data:image/png;base64,") == 3
+def test_the_page_needs_nothing_but_its_folder(finished):
+    page = finished / "results" / "tiny" / "report" / "index.html"
+    html = page.read_text()
+    linked = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)["']""", html)
+    assert len(linked) > 20
+    assert [link for link in linked if not (page.parent / link).is_file()] == []
+    assert not [path for path in page.parent.rglob("*") if path.is_symlink()]
     table = pd.read_csv(finished / "results" / "tiny" / "tables" / "table1.csv")
     shown = f"{table['psnr'][0]:.2f} [{table['psnr_low'][0]:.2f}, {table['psnr_high'][0]:.2f}]"
     assert shown in html
+
+
+def test_snakemakes_own_report_has_tables_figures_and_the_page(finished, tmp_path):
+    path = tmp_path / "report.zip"
+    run = snakemake(finished, *TINY, "--report", str(path))
+    assert run.returncode == 0, run.stdout + run.stderr
+    with zipfile.ZipFile(path) as archive:
+        html = next(archive.read(name) for name in archive.namelist() if name.endswith("report.html")).decode()
+        names = archive.namelist()
+    for name in ("table1_bluemarble_native.html", "pictures_bluemarble.png", "index.html"):
+        assert any(found.endswith(name) for found in names), name
+    assert {"Tables", "Figures", "Page"} <= set(re.findall(r"[A-Z][a-z]+", html))
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -99,7 +115,7 @@ def test_a_training_setting_trains_that_method_again(suite_kept):
     assert "runs/bluemarble/pix2pix/seed0/run.json" in run.stdout + run.stderr
     generator = suite_kept / "results/tiny/runs/bluemarble/pix2pix/seed0/generator.safetensors"
     before = generator.read_bytes()
-    run = snakemake(suite_kept, *TINY)
+    run = snakemake(suite_kept, *TINY, "--", str(generator.relative_to(suite_kept)))
     assert run.returncode == 0, run.stdout + run.stderr
     assert generator.read_bytes() != before
     suite.write_text(text)
@@ -113,7 +129,7 @@ def test_two_processes_train_a_run_through_the_rule(suite_kept):
     run = suite_kept / "results/tiny/runs/bluemarble/pix2pix/seed0"
     (run / "generator.safetensors").unlink()
     shutil.rmtree(run / "checkpoints")
-    done = snakemake(suite_kept, *TINY)
+    done = snakemake(suite_kept, *TINY, "--", "results/tiny/runs/bluemarble/pix2pix/seed0/generator.safetensors")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((run / "training.json").read_text())["processes"] == 2
     edit_suite(suite_kept, lambda s: s["compute"].update(gpu_required=True))
@@ -161,11 +177,18 @@ def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path):
     run = snakemake(folder, *TINY)
     assert run.returncode != 0
     assert (folder / "results/tiny/runs/bluemarble/mean/seed0/metrics.csv").exists(), run.stdout + run.stderr
-    report = ["--settings", "results/tiny/settings/report.json", "--results", "results/tiny"]
-    subprocess.run([sys.executable, "-m", "msgunet", "tables", *report], cwd=folder, check=True)
+    assert "Not everything could be made; the report is made from what there is." in run.stdout + run.stderr
     table = (folder / "results/tiny/tables/table1_bluemarble_native.md").read_text()
-    assert re.search(r"Pix2Pix-HD .*not yet", table)
+    assert re.search(r"Pix2Pix-HD .*\| +failed \|", table)
+    assert "- Pix2Pix-HD: failed: [Errno" not in table
+    assert "- Pix2Pix-HD: failed: broken" in table
     assert re.search(r"mean .*\[", table)
+    page = (folder / "results/tiny/report/index.html").read_text()
+    assert "The suite is not done" in page
+    assert "Pix2Pix-HD: failed: broken" in page
+    assert "mean (training target)" in page
+    # The status is at the end of what Snakemake says.
+    assert re.search(r"Pix2Pix-HD +\| bluemarble +\| failed", run.stdout + run.stderr)
     method.write_text(text)
     assert dry(folder) == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
 

@@ -61,3 +61,8 @@ def read_manifest(path: Path, split: str | None = None) -> list[Pair]:
     if not pairs:
         raise UserError(f"{path} has no {split or ''} pairs")
     return pairs
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Full batches in `count` pairs, at least one."""
+    return max(1, count // batch)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from msgunet.config import TrainingSettings
 from msgunet.data.base import Kind, decode, resize
-from msgunet.data.manifest import read_manifest
+from msgunet.data.manifest import read_manifest, steps_per_epoch
 
 _CACHE_BYTES = 1 << 30
 
@@ -159,8 +159,3 @@ def training_order(count: int, batch: int, seed: int, epochs: int, first_step: i
         order: Sequence[int] = np.random.default_rng(keyed_seed(seed, epoch)).permutation(count).tolist()
         for step in range(first_step % steps if epoch == first_step // steps else 0, steps):
             yield [(epoch, index) for index in order[step * batch : (step + 1) * batch]]
-
-
-def steps_per_epoch(count: int, batch: int) -> int:
-    """Full batches in `count` pairs, at least one."""
-    return max(1, count // batch)

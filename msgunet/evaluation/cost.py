@@ -36,6 +36,7 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
     for network in networks.networks:
         row: dict[str, Any] = {"entry": network.entry, "method": network.method, "part": network.part}
         row |= {"width": network.size[0], "height": network.size[1], "used": network.used, **counts(network)}
+        row["settings"] = network.identity
         if network.part == "generator" and not counts_only:
             row |= fresh_process("{} at {}x{}".format(network.entry, *network.size), timing, network, networks, compute)
         rows.append(row)

@@ -1,11 +1,15 @@
 """Run a generator over the test pairs and measure every output: one row per image and protocol."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from msgunet.attempts import attempt
 from msgunet.config import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.base import decode
 from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image, to_tensor
@@ -30,32 +34,50 @@ def evaluate(
     Protocol `native` measures at the network's size; `full` first brings the output to the data set's size (bicubic;
     labels by nearest neighbour).
     """
-    run, model = _load(run_file, generator, pick_device(compute))
-    folder = data or Path(run.data)
-    pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
-    rows = []
-    for index, pair in enumerate(tqdm(pairs.pairs, desc=f"evaluate {run.entry}", unit="image", disable=None)):
-        source, native = pairs.images(index)
-        sources = pyramid(normalise(to_tensor(source)[None]), _scales(model), run.source_kind)
-        image = to_image(model(sources, pair.id)[0][0])
-        path = out / "predictions" / f"{pair.id}.png"
-        with atomic(path) as temporary:
-            image.save(temporary, compress_level=4)
-        output = decode(path, str(path))
-        for protocol in settings.protocols:
-            target, shown = native, output
-            if protocol == "full" and (pair.width, pair.height) != run.size:
-                target = decode(folder / pair.target, str(folder / pair.target))
-                resample = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
-                shown = output.resize(target.size, resample)
-            size = {"width": target.width, "height": target.height}
-            rows.append({"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures)})
-    write_csv(out / "metrics.csv", rows)
-    write_json(out / "evaluation.json", facts(model.device, compute.threads))
+    run = read_settings(run_file, RunSettings)
+    with attempt(out, "evaluate", run):
+        device = pick_device(compute)
+        model = _load(run, run_file, generator, device)
+        folder = data or Path(run.data)
+        pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
+        rows = []
+        for index in tqdm(range(len(pairs)), desc=f"evaluate {run.entry}", unit="image", disable=None):
+            rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)
+        write_csv(out / "metrics.csv", rows)
+        done = {"settings": run.identity, "trained": _finished(generator), **settings.model_dump(mode="json")}
+        write_json(out / "evaluation.json", {**done, **facts(device, compute.threads)})
+
+
+def _evaluate_pair(
+    run: RunSettings,
+    model: LoadedGenerator,
+    pairs: PairDataset,
+    index: int,
+    folder: Path,
+    out: Path,
+    settings: EvaluationSettings,
+) -> Iterator[dict[str, Any]]:
+    """Translate one test picture; its measures in each protocol."""
+    pair = pairs.pairs[index]
+    source, native = pairs.images(index)
+    sources = pyramid(normalise(to_tensor(source)[None]), _scales(model), run.source_kind)
+    image = to_image(model(sources, pair.id)[0][0])
+    path = out / "predictions" / f"{pair.id}.png"
+    with atomic(path) as temporary:
+        image.save(temporary, compress_level=4)
+    output = decode(path, str(path))
+    for protocol in settings.protocols:
+        target, shown = native, output
+        if protocol == "full" and (pair.width, pair.height) != run.size:
+            target = decode(folder / pair.target, str(folder / pair.target))
+            resample = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
+            shown = output.resize(target.size, resample)
+        size = {"width": target.width, "height": target.height}
+        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures)}
 
 
 def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings, data: Path | None) -> None:
-    """Input against output resolution (the paper's Tables 2 and 3): write `out`, one row per image and cell.
+    """Input against output resolution (the paper's Tables 2 and 3): write `out`, one row per image and cell, and facts.
 
     The source is brought down to each input scale and from there up again to the scales above it; the SSIM of every
     output scale is taken against the target at that scale, on 8 bits.
@@ -64,28 +86,38 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
         UserError: the generator has one scale only.
 
     """
-    run, model = _load(run_file, generator, pick_device(compute))
-    scales = _scales(model)
-    if scales < 2:
-        raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has {scales}")
-    pairs = PairDataset(data or Path(run.data), "test", run.size, (run.source_kind, run.target_kind))
+    run = read_settings(run_file, RunSettings)
+    with attempt(out.parent, "ablate", run):
+        device = pick_device(compute)
+        model = _load(run, run_file, generator, device)
+        if _scales(model) < 2:
+            raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")
+        pairs = PairDataset(data or Path(run.data), "test", run.size, (run.source_kind, run.target_kind))
+        rows = []
+        for index in tqdm(range(len(pairs)), desc=f"ablate {run.entry}", unit="image", disable=None):
+            rows += _ablate_pair(run, model, pairs, index)
+        write_csv(out, rows)
+        done = {"settings": run.identity, "trained": _finished(generator)}
+        write_json(out.with_suffix(".json"), {**done, **facts(device, compute.threads)})
+
+
+def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
+    """Every input scale against every output scale, for one test picture."""
     width, height = run.size
-    rows = []
-    for index, pair in enumerate(tqdm(pairs.pairs, desc=f"ablate {run.entry}", unit="image", disable=None)):
-        source, target = (normalise(images[None]) for images in pairs[index])
-        targets = pyramid(target, scales, run.target_kind)
-        for input_scale in range(scales):
-            outputs = model(reduced_pyramid(source, scales, input_scale, run.source_kind), pair.id)
-            for output_scale, output in enumerate(outputs):
-                row = measure(to_image(output[0]), to_image(targets[output_scale][0]), ("ssim",))
-                sizes = {
-                    "input_width": width >> input_scale,
-                    "input_height": height >> input_scale,
-                    "output_width": width >> output_scale,
-                    "output_height": height >> output_scale,
-                }
-                rows.append({"id": pair.id, **sizes, **row})
-    write_csv(out, rows)
+    scales, name = _scales(model), pairs.pairs[index].id
+    source, target = (normalise(images[None]) for images in pairs[index])
+    targets = pyramid(target, scales, run.target_kind)
+    for input_scale in range(scales):
+        outputs = model(reduced_pyramid(source, scales, input_scale, run.source_kind), name)
+        for output_scale, output in enumerate(outputs):
+            sizes = {
+                "input_width": width >> input_scale,
+                "input_height": height >> input_scale,
+                "output_width": width >> output_scale,
+                "output_height": height >> output_scale,
+            }
+            measures = measure(to_image(output[0]), to_image(targets[output_scale][0]), ("ssim",))
+            yield {"id": name, **sizes, **measures}
 
 
 def reduced_pyramid(source: torch.Tensor, scales: int, input_scale: int, kind: str) -> list[torch.Tensor]:
@@ -100,10 +132,15 @@ def _scales(model: LoadedGenerator) -> int:
     return model.method.scales(model.method.options, model.settings.size)
 
 
-def _load(run_file: Path, generator: Path, device: torch.device) -> tuple[RunSettings, LoadedGenerator]:
-    """A run's settings and its generator, which must be of the same settings."""
-    run = read_settings(run_file, RunSettings)
+def _finished(generator: Path) -> str | None:
+    """When the training of a generator ended: what is measured is of that training."""
+    path = generator.parent / "training.json"
+    return json.loads(path.read_text(encoding="utf-8"))["finished"] if path.is_file() else None
+
+
+def _load(run: RunSettings, run_file: Path, generator: Path, device: torch.device) -> LoadedGenerator:
+    """A run's generator, which must be of the same settings."""
     model = load_generator(generator, device)
     if model.settings != run:
         raise UserError(f"{generator} was trained with other settings than {run_file} holds; train it again")
-    return run, model
+    return model

@@ -1,5 +1,6 @@
 """Read what has been measured: runs, ablations, cost, gradients."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from msgunet import registry
-from msgunet.config import RunSettings
+from msgunet.attempts import State, ablated_facts, measured_facts, state_of, trained_facts
+from msgunet.config import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.errors import UserError
 from msgunet.files import read_settings
@@ -22,20 +24,46 @@ class Run:
     settings: RunSettings
     folder: Path
     title: str
+    evaluation: EvaluationSettings
 
     @property
     def size(self) -> str:
         return "{}×{}".format(*self.settings.size)
 
-    def facts(self, name: str = "training.json") -> dict[str, Any]:
-        """What `train` or `evaluate` wrote about itself; empty where it has not run."""
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    @functools.cached_property
+    def state(self) -> State:
+        """Where the run is."""
+        return state_of(self.folder, self.settings, self.evaluation)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it is a method, and not one of the rows that show what a number is worth."""
+        return registry.get_method(self.settings.method).trainable
+
+    def facts(self) -> dict[str, Any]:
+        """What the training wrote about itself; empty where it is not done."""
+        return trained_facts(self.folder, self.settings)
+
+    def evaluation_facts(self) -> dict[str, Any]:
+        """What the evaluation wrote about itself; empty where it is not done."""
+        return measured_facts(self.folder, self.settings, self.evaluation)
+
+    def measured(self) -> pd.DataFrame | None:
+        """One row per test picture and protocol, or None where there are none yet."""
+        return _read(self.folder / "metrics.csv") if self.evaluation_facts() else None
+
+    def ablation(self) -> pd.DataFrame | None:
+        """One row per test picture and cell, or None where there are none yet."""
+        return _read(self.folder / "ablation.csv") if ablated_facts(self.folder, self.settings) else None
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """A CSV of the run, or None where it is not there yet."""
-        path = self.folder / name
-        return pd.read_csv(path) if path.is_file() else None
+        """A CSV that the training wrote, or None where it is not done."""
+        return _read(self.folder / name) if self.facts() else None
+
+
+def _read(path: Path) -> pd.DataFrame:
+    # A picture that is called 0001 or NA keeps its name.
+    return pd.read_csv(path, converters={"id": str})
 
 
 class Collection:
@@ -52,7 +80,8 @@ class Collection:
 
     def _run(self, folder: Path) -> Run:
         settings = read_settings(folder / "run.json", RunSettings)
-        return Run(settings, folder, self.titles[settings.entry])
+        evaluation = EvaluationSettings(measures=self.settings["measures"], protocols=self.settings["protocols"])
+        return Run(settings, folder, self.titles[settings.entry], evaluation)
 
     @property
     def suite(self) -> str:
@@ -70,24 +99,67 @@ class Collection:
                 rows.setdefault(run.settings.entry, []).append(run)
         return rows
 
+    def ablated(self) -> list[tuple[str, str]]:
+        """Data set and entry of each ablation."""
+        entries = self.settings["ablation"]
+        return [(dataset, name) for dataset in self.datasets for name in self.runs_of(dataset) if name in entries]
+
+    def several_seeds(self) -> bool:
+        """Whether a row stands for several trainings."""
+        return len({run.settings.seed for run in self.runs}) > 1
+
+    def shown(self, dataset: str) -> list[Run]:
+        """One run of each trained row, for what is shown of one training: the first seed that has been measured."""
+        rows = self.runs_of(dataset).values()
+        return [found[0] for runs in rows if (found := [r for r in runs if r.trainable and r.evaluation_facts()])]
+
+    def label(self, run: Run) -> str:
+        """A run's title, with its seed where there are several."""
+        return f"{run.title}, seed {run.settings.seed}" if self.several_seeds() else run.title
+
+    def unfinished(self, dataset: str) -> list[str]:
+        """A sentence for each run of a data set that is not done."""
+        runs = [run for runs in self.runs_of(dataset).values() for run in runs if run.state.word != "done"]
+        found = [f"{self.label(run)}: {run.state.sentence}" for run in runs]
+        for run in self.gradients:
+            if run.settings.dataset == dataset and run.state.word != "done":
+                found.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
+        return found
+
     def cost(self) -> pd.DataFrame | None:
-        """The cost table's rows, or None where it is not there yet."""
+        """The cost of the suite's networks as they are now, or None where it is not counted yet."""
         path = self.results / "cost.csv"
-        return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else None
+        if not path.is_file() or path.stat().st_size <= 1:
+            return None
+        frame = pd.read_csv(path)
+        networks = read_settings(self.results / "settings" / "cost.json", NetworkList).networks
+        frame = frame[frame["settings"].isin({network.identity for network in networks})].reset_index(drop=True)
+        return frame if len(frame) else None
+
+    def speed(self) -> pd.DataFrame | None:
+        """What `msgunet bench` has measured of the suite's entries, or None where it has not."""
+        path = self.results / "speed.csv"
+        if not path.is_file():
+            return None
+        frame = pd.read_csv(path)
+        return frame[frame["entry"].isin(self.titles)] if frame["entry"].isin(self.titles).any() else None
 
     def command(self, target: str) -> str:
         """The command that makes a file of this suite's results."""
         return f"{self.settings['command']} -- {self.results / target}"
+
+    def prepared(self, dataset: str) -> Path:
+        """The folder of a data set's pictures."""
+        return Path(next(iter(self.runs_of(dataset).values()))[0].settings.data)
 
     def data_conditions(self, dataset: str) -> str:
         """One sentence about a data set: pairs and size."""
         entry = self.datasets[dataset]
         title = registry.datasets()[entry["kind"]].title
         size = "{}×{}".format(*entry["size"])
-        first = next(iter(self.runs_of(dataset).values()))[0]
-        manifest = Path(first.settings.data) / "manifest.csv"
+        manifest = self.prepared(dataset) / "manifest.csv"
         if not manifest.is_file():
-            return f"{title} at {size}, not prepared yet"
+            return f"{title} at {size}, not prepared (yet, or any more)"
         splits = [pair.split for pair in read_manifest(manifest)]
         return f"{title} at {size}: {splits.count('train')} training and {splits.count('test')} test pairs"
 
@@ -129,7 +201,7 @@ class Collection:
         """One sentence about software and device, of all runs that are done."""
         found: dict[str, set[str]] = {"device": set(), "torch": set(), "piq": set(), "commit": set()}
         for run in self.runs:
-            for facts in (run.facts(), run.facts("evaluation.json")):
+            for facts in (run.facts(), run.evaluation_facts()):
                 if facts:
                     found["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
                     found["commit"].add(facts["commit"])

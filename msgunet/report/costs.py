@@ -6,15 +6,22 @@ from pathlib import Path
 import pandas as pd
 
 from msgunet.published import published
-from msgunet.report.render import Table
+from msgunet.report.render import Table, number
 
 # Quoted where a table has no times of its own.
 _ON_A_CPU = "results/measured/cpu_cost.csv"
 _LOCAL_ENHANCER = 182_701_827  # parameters of Pix2Pix-HD with one local enhancer, as published
 
 
-def cost_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> Table:
-    """The cost of every network, from the rows of `msgunet cost`."""
+_TITLE = "Cost of the networks at the suite's sizes"
+
+
+def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: str) -> Table:
+    """The cost of every network, from the rows of `msgunet cost`; None: there are none yet."""
+    if frame is None:
+        return Table(
+            "cost", _TITLE, ["Network"], [], ["not counted yet, or there is no network in this suite"], command
+        )
     titles = {**titles, "vgg19": "VGG-19"}
     timed = "latency_ms" in frame
     with_paper = frame["paper_tflop"].notna().any()
@@ -28,14 +35,14 @@ def cost_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> 
             titles.get(row["entry"], row["entry"]),
             row["part"],
             size if row["used"] else f"({size})",
-            f"{row['parameters']:,}",
+            number(row["parameters"], ","),
         ]
-        cells += [f"{row['gmac']:.3f}", f"{row['tflop']:.3g}"]
+        cells += [number(row["gmac"], ".3f"), number(row["tflop"], ".3g")]
         if with_paper:
-            cells.append("–" if pd.isna(row["paper_tflop"]) else f"{row['paper_tflop']:.2f}")
+            cells.append(number(row["paper_tflop"], ".2f"))
         if timed and row["part"] == "generator":
-            cells += [f"{row['latency_ms']:.1f}", f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"]
-            cells.append(f"{row['peak_memory_mib']:.0f}")
+            quartiles = f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"
+            cells += [number(row["latency_ms"], ".1f"), quartiles, number(row["peak_memory_mib"], ".0f")]
         rows.append(cells + ["–"] * (len(columns) - len(cells)))
     notes = on_the_papers_figures(frame)
     notes += [
@@ -47,7 +54,7 @@ def cost_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> 
         how = f"median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
         notes.append(f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}; {device_of(frame)}, fp32")
     notes += [str(frame["versions"].iloc[0]), f"commit {frame['commit'].iloc[0]}"]
-    return Table("cost", "Cost of the networks at the suite's sizes", columns, rows, notes, command)
+    return Table("cost", _TITLE, columns, rows, notes, command)
 
 
 def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from msgunet.report.costs import device_of
-from msgunet.report.render import Table
+from msgunet.report.render import Table, number
 
 
 def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> Table:
@@ -21,14 +21,14 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
                 row["part"],
                 row["way"],
                 row["precision"],
-                f"{row['median_ms']:.1f}",
+                number(row["median_ms"], ".1f"),
                 f"{row['q25_ms']:.1f}–{row['q75_ms']:.1f}",
-                f"{row['images_per_s']:.3g}",
-                f"{row['speedup']:.2f}",
+                number(row["images_per_s"], ".3g"),
+                number(row["speedup"], ".2f"),
                 f"{row['speedup_q25']:.2f}–{row['speedup_q75']:.2f}",
-                f"{row['peak_memory_mib']:.0f}",
-                f"{row['tflop_per_s']:.3g}",
-                f"{100 * row['share_of_limit']:.0f} %",
+                number(row["peak_memory_mib"], ".0f"),
+                number(row["tflop_per_s"], ".3g"),
+                number(row["share_of_limit"], ".0%"),
             ]
         )
     first = frame.iloc[0]

@@ -1,26 +1,32 @@
-"""Table 1 and the ablation tables (2 and 3), with the paper's numbers beside ours, and all tables as files."""
+"""All tables of a suite as CSV, Markdown, LaTeX and HTML; here Table 1 and its comparisons."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from msgunet.files import atomic, write_text
 from msgunet.method import schedule_label
 from msgunet.published import published
-from msgunet.registry import build_method, get_method
+from msgunet.registry import build_method
+from msgunet.report.ablation import ablation_frame, ablation_grid
 from msgunet.report.collect import Collection, Run
 from msgunet.report.costs import cost_table
-from msgunet.report.render import Table
+from msgunet.report.render import Cell, Table, number
+from msgunet.report.reproduction import reproduction_frame, reproduction_table
+from msgunet.report.speed import speed_table
+from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 
-NOT_YET = "not yet"
-_HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
+HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
 _DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 _CONVENTIONS = (
     "PSNR, SSIM and VIF by piq on 8-bit RGB pictures, mean over pictures of one value per picture; SSIM Gaussian 11×11 "
     "without pooling; VIF in the pixel domain on luma",
     "in brackets: 95 % bootstrap interval over test pictures and seeds",
+)
+_TIED = (
+    "bold: the best trained method, and those that Wilcoxon's signed-rank test on the same pictures (seeds averaged, "
+    f"Holm's correction over all pairs of methods) cannot tell from it at the {100 * LEVEL:g} % level"
 )
 _PROTOCOLS = {
     "native": "native protocol: each output against the target at the network's own size, as in the paper",
@@ -36,55 +42,64 @@ _FLAT = (
 class Tables:
     """All tables of a suite: for reading by section, and their numbers by the CSV's name."""
 
-    results: list[Table]
-    ablation: list[Table]
-    cost: list[Table]
+    sections: dict[str, list[Table]]
     frames: dict[str, pd.DataFrame]
+
+    @property
+    def all(self) -> list[Table]:
+        """The tables of all sections."""
+        return [table for tables in self.sections.values() for table in tables]
+
+    def write(self, folder: Path) -> None:
+        """Write all of them into a folder; files of an earlier state of the suite go."""
+        for name, frame in self.frames.items():
+            with atomic(folder / f"{name}.csv") as temporary:
+                frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
+        for table in self.all:
+            write_text(folder / f"{table.name}.md", table.markdown())
+            write_text(folder / f"{table.name}.tex", table.latex())
+            write_text(folder / f"{table.name}.html", table.html_page())
+        remove_others(folder, {*self.frames, *(table.name for table in self.all)})
 
 
 def build_tables(collection: Collection) -> Tables:
-    """Make every table that can be made from what has been measured."""
-    summary = summarise(collection)
-    parts = summary.groupby(["dataset", "protocol"], sort=False)
-    results = [_table1_part(collection, *map(str, key), part.reset_index(drop=True)) for key, part in parts]
-    ablation_frame, ablation = ablation_tables(collection)
-    frames = {"table1": summary, "ablation": ablation_frame}
-    cost, of_cost = collection.cost(), []
-    if cost is not None:
-        frames["cost"] = cost.assign(suite=collection.suite)
-        command = collection.command("tables/cost.csv")
-        of_cost.append(cost_table(frames["cost"], collection.titles, command))
-    return Tables(results, ablation, of_cost, frames)
+    """Make every table from what has been measured; what is missing says so in its place."""
+    summary, pairs = summarise(collection), comparisons(collection)
+    ablation = ablation_frame(collection)
+    cost, speed = collection.cost(), collection.speed()
+    frames = {"table1": summary, "comparisons": pairs, "ablation": ablation}
+    frames["reproduction"] = reproduction_frame(summary, ablation, cost, collection)
+    groups = [(dataset, protocol) for dataset in collection.datasets for protocol in collection.settings["protocols"]]
+    sections = {
+        "results": [_table1(collection, *group, _part(summary, *group), _part(pairs, *group)) for group in groups],
+        "comparisons": [_comparisons(collection, *group, _part(pairs, *group)) for group in groups],
+        "reproduction": [reproduction_table(frames["reproduction"], collection)],
+        "ablation": [ablation_grid(collection, ablation, *key) for key in collection.ablated()],
+        "cost": [cost_table(cost, collection.titles, collection.command("tables/cost.csv"))],
+    }
+    frames["cost"] = (pd.DataFrame(columns=["entry"]) if cost is None else cost).assign(suite=collection.suite)
+    if speed is not None:
+        frames["speed"] = speed.assign(suite=collection.suite)
+        command = f"msgunet bench {collection.suite} --out {collection.results / 'speed.csv'}"
+        sections["cost"].append(speed_table(speed, collection.titles, command))
+    return Tables(sections, frames)
 
 
 def write_tables(settings_file: Path, results: Path) -> None:
-    """Write every table as CSV, Markdown and LaTeX in `results/tables`."""
-    tables = build_tables(Collection(settings_file, results))
-    folder = results / "tables"
-    for name, frame in tables.frames.items():
-        with atomic(folder / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
-    for table in (*tables.results, *tables.ablation, *tables.cost):
-        write_text(folder / f"{table.name}.md", table.markdown())
-        write_text(folder / f"{table.name}.tex", table.latex())
+    """Write every table as Markdown, LaTeX and HTML, and their numbers as CSV, in `results/tables`."""
+    build_tables(Collection(settings_file, results)).write(results / "tables")
 
 
-def bootstrap(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
-    """Mean of `values` (seeds, images) and its 95 % interval, resampling images and, where there are several, seeds.
+def remove_others(folder: Path, names: set[str]) -> None:
+    """Remove files of an earlier state of the suite: those whose name, without its ending, is not one of these."""
+    for path in folder.glob("[!.]*"):
+        if path.stem not in names:
+            path.unlink()
 
-    The resampling is seeded: the same values always give the same interval.
-    """
-    draw = np.random.default_rng(0)
-    seeds, images = values.shape
-    of_images = draw.integers(0, images, (resamples, images))
-    of_seeds = draw.integers(0, seeds, (resamples, seeds))
-    means = (
-        values.mean(0)[of_images].mean(1)
-        if seeds == 1
-        else np.array([values[np.ix_(s, i)].mean() for s, i in zip(of_seeds, of_images, strict=True)])
-    )
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(values.mean()), float(low), float(high)
+
+def _part(frame: pd.DataFrame, dataset: str, protocol: str) -> pd.DataFrame:
+    there = (frame["dataset"] == dataset) & (frame["protocol"] == protocol)
+    return frame[there].reset_index(drop=True)
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
@@ -101,35 +116,74 @@ def summarise(collection: Collection) -> pd.DataFrame:
                     "dataset": dataset,
                     "entry": settings.entry,
                     "title": runs[0].title,
+                    "trained": runs[0].trainable,
                     "width": settings.size[0],
                     "height": settings.size[1],
                     "protocol": protocol,
-                    **_measured(runs, protocol, collection.settings["measures"], collection.settings["resamples"]),
+                    **_measured(collection, runs, protocol),
                 }
                 for measure in collection.settings["measures"]:
                     # The paper measures each method at its own size.
                     there = len(match) and protocol == "native"
                     row[f"paper_{measure}"] = float(match[measure].iloc[0]) if there else None
-                rows.append({**row, **_columns(collection, runs)})
+                rows.append({**row, **conditions_of(collection, runs)})
     return pd.DataFrame(rows)
 
 
-def _measured(runs: list[Run], protocol: str, measures: list[str], resamples: int) -> dict:
-    frames = [frame for run in runs if (frame := run.table("metrics.csv")) is not None]
-    if len(frames) < len(runs):
-        return {"status": f"{len(frames)} of {len(runs)} seeds" if frames else NOT_YET}
-    frames = [frame[frame["protocol"] == protocol].sort_values("id") for frame in frames]
-    row: dict = {"status": "done", "seeds": len(frames), "images": len(frames[0])}
+def _measured(collection: Collection, runs: list[Run], protocol: str) -> dict:
+    measures = collection.settings["measures"]
+    row: dict = {"status": status_of(runs), "seeds": len(runs), "images": 0}
+    row |= {f"{m}{suffix}": None for m in measures for suffix in ("", "_low", "_high", "_images")}
+    if row["status"] != "done":
+        return row
     for measure in measures:
-        values = np.array([frame[measure] for frame in frames], float)
-        values = values[:, np.isfinite(values).all(0)]
+        values = per_image(runs, protocol, measure)
+        row["images"] = len(values)
+        values = values.dropna().to_numpy().T
         row[f"{measure}_images"] = values.shape[1]
         if values.size:
-            row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = bootstrap(values, resamples)
+            found = bootstrap(values, collection.settings["resamples"])
+            row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = found
     return row
 
 
-def _columns(collection: Collection, runs: list[Run]) -> dict:
+def status_of(runs: list[Run]) -> str:
+    """Of the seeds of a row: done, how many of them, or why there is no number."""
+    count = sum(run.measured() is not None for run in runs)
+    if count == len(runs):
+        return "done"
+    states = [run.state for run in runs if run.measured() is None]
+    words = [state.cell for state in states if state.cell != "not yet"] or ["not yet"]
+    return f"{words[0]}, {count} of {len(runs)} seeds done" if count else words[0]
+
+
+def per_image(runs: list[Run], protocol: str, measure: str) -> pd.DataFrame:
+    """A measure of every test picture (rows, by id) and seed (columns) of a row that is done."""
+    frames = [run.measured() for run in runs]
+    columns = {
+        run.settings.seed: frame[frame["protocol"] == protocol].set_index("id")[measure]
+        for run, frame in zip(runs, frames, strict=True)
+    }
+    return pd.DataFrame(columns).sort_index()
+
+
+def comparisons(collection: Collection) -> pd.DataFrame:
+    """Wilcoxon's test between every two trained methods, for each data set, protocol and measure; seeds averaged."""
+    frames = []
+    for dataset in collection.datasets:
+        rows = {name: runs for name, runs in collection.runs_of(dataset).items() if runs[0].trainable}
+        rows = {name: runs for name, runs in rows.items() if status_of(runs) == "done"}
+        for protocol in collection.settings["protocols"]:
+            for measure in collection.settings["measures"]:
+                values = pd.DataFrame({n: per_image(runs, protocol, measure).mean(axis=1) for n, runs in rows.items()})
+                frames.append(compare(values).assign(dataset=dataset, protocol=protocol, measure=measure))
+    frame = pd.concat(frames, ignore_index=True)
+    keys = ["dataset", "protocol", "measure"]
+    return frame[[*keys, *frame.columns.drop(keys)]].assign(suite=collection.suite)
+
+
+def conditions_of(collection: Collection, runs: list[Run]) -> dict:
+    """What a row of a CSV says about the trainings behind it."""
     settings, facts = runs[0].settings, runs[0].facts()
     method = build_method(settings)
     return {
@@ -142,25 +196,24 @@ def _columns(collection: Collection, runs: list[Run]) -> dict:
     }
 
 
-def _table1_part(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame) -> Table:
+def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame, pairs: pd.DataFrame) -> Table:
     measures = collection.settings["measures"]
     with_paper = part[[f"paper_{m}" for m in measures]].notna().any(axis=None)
-    columns, rows, bold = ["Method", "Size"], [], set()
+    columns = ["Method", "Size"]
+    winners = {}
     for measure in measures:
-        columns += [_HEADINGS[measure], "paper"] if with_paper else [_HEADINGS[measure]]
-    trained = ~part["entry"].map(lambda e: _trivial(collection, dataset, e))
-    for index, row in part.iterrows():
-        cells = [row["title"], f"{row['width']}×{row['height']}"]
+        columns += [HEADINGS[measure], "paper"] if with_paper else [HEADINGS[measure]]
+        trained = part[part["trained"]].set_index("entry")[measure].astype(float).dropna()
+        winners[measure] = tied(pairs[pairs["measure"] == measure], trained.idxmax()) if len(trained) else set()
+    rows = []
+    for _, row in part.iterrows():
+        cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
         for measure in measures:
-            cells.append(_with_interval(row, measure))
-            best = part.loc[trained, measure].max() if measure in part else None
-            if trained[index] and best is not None and row.get(measure) == best:
-                bold.add((int(index), len(cells) - 1))
+            cells.append(_with_interval(row, measure, row["entry"] in winners[measure]))
             if with_paper:
-                value = row[f"paper_{measure}"]
-                cells.append("–" if pd.isna(value) else f"{value:.2f}")
+                cells.append(number(row[f"paper_{measure}"], ".2f"))
         rows.append(cells)
-    notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _FLAT]
+    notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _TIED, _FLAT]
     if with_paper:
         notes.append("the paper's numbers stand beside every row of their method and size, whatever its settings")
         if (part["width"] == 2048).any():
@@ -170,73 +223,47 @@ def _table1_part(collection: Collection, dataset: str, protocol: str, part: pd.D
             )
     else:
         notes.append(f"the paper has no numbers for {dataset} at these sizes in this protocol")
+    notes += collection.unfinished(dataset)
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
     title = f"Table 1, {dataset}, {protocol} protocol"
     command = collection.command("tables/table1.csv")
-    return Table(f"table1_{dataset}_{protocol}", title, columns, rows, notes, command, bold)
+    return Table(f"table1_{dataset}_{protocol}", title, columns, rows, notes, command)
 
 
-def _trivial(collection: Collection, dataset: str, entry: str) -> bool:
-    return not get_method(collection.runs_of(dataset)[entry][0].settings.method).trainable
-
-
-def _with_interval(row: pd.Series, measure: str) -> str:
+def _with_interval(row: pd.Series, measure: str, bold: bool) -> Cell:
     if row["status"] != "done":
-        return row["status"]
-    if pd.isna(row.get(measure)):
-        return "undefined"
-    digits = _DIGITS[measure]
-    return f"{row[measure]:.{digits}f} [{row[f'{measure}_low']:.{digits}f}, {row[f'{measure}_high']:.{digits}f}]"
+        return Cell(row["status"])
+    if pd.isna(row[measure]):
+        return Cell("undefined")
+    form = f".{_DIGITS[measure]}f"
+    mean, low, high = (number(row[f"{measure}{suffix}"], form).text for suffix in ("", "_low", "_high"))
+    return Cell(f"{mean} [{low}, {high}]", row[measure], bold)
 
 
-def ablation_tables(collection: Collection) -> tuple[pd.DataFrame, list[Table]]:
-    """Tables 2 and 3: all cells, and one grid per data set and method, ours and the paper's."""
-    paper = pd.concat([published("table2"), published("table3")])
-    size = ["input_width", "input_height", "output_width", "output_height"]
-    frames, tables = [], []
-    for dataset, entry in collection.datasets.items():
-        for name, runs in collection.runs_of(dataset).items():
-            if name not in collection.settings["ablation"]:
-                continue
-            found = [frame for run in runs if (frame := run.table("ablation.csv")) is not None]
-            if len(found) < len(runs):
-                continue
-            settings = runs[0].settings
-            mean = pd.concat(found).groupby(size)["ssim"].agg(["mean", "count"]).reset_index()
-            mean = mean.rename(columns={"mean": "ssim", "count": "values"})
-            published_here = paper[(paper["dataset"] == entry["kind"]) & (paper["method"] == settings.method)]
-            mean = mean.merge(published_here[[*size, "ssim"]].rename(columns={"ssim": "paper_ssim"}), "left", size)
-            mean.insert(0, "entry", name)
-            mean.insert(0, "dataset", dataset)
-            frames.append(mean.assign(**_columns(collection, runs)))
-            tables.append(_ablation_grid(collection, dataset, runs, mean))
-    columns = ["dataset", "entry", *size, "ssim", "values", "paper_ssim"]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=columns), tables
-
-
-def _ablation_grid(collection: Collection, dataset: str, runs: list[Run], mean: pd.DataFrame) -> Table:
-    inputs = mean[["input_width", "input_height"]].drop_duplicates().sort_values("input_width").to_numpy().tolist()
-    outputs = mean[["output_width", "output_height"]].drop_duplicates().sort_values("output_width").to_numpy().tolist()
-    cells = mean.set_index(["input_width", "output_width"])
+def _comparisons(collection: Collection, dataset: str, protocol: str, pairs: pd.DataFrame) -> Table:
+    measures = collection.settings["measures"]
+    columns = ["Methods"]
+    for measure in measures:
+        columns += [f"{HEADINGS[measure]}, difference", "p"]
     rows = []
-    for width, height in inputs:
-        row = [f"{width}×{height}"]
-        for output_width, _ in outputs:
-            cell = cells.loc[(width, output_width)]
-            paper = "" if pd.isna(cell["paper_ssim"]) else f" (paper {cell['paper_ssim']:.2f})"
-            row.append("undefined" if pd.isna(cell["ssim"]) else f"{cell['ssim']:.3f}{paper}")
-        rows.append(row)
-    settings = runs[0].settings
+    for (first, second), tests in pairs.groupby(["first", "second"], sort=False):
+        cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
+        for measure, test in tests.set_index("measure").loc[measures].iterrows():
+            form = f"+.{_DIGITS[str(measure)]}f"
+            clear = test["p_holm"] < LEVEL
+            cells += [number(test["difference"], form, bold=clear), number(test["p_holm"], ".2g", bold=clear)]
+        rows.append(cells)
+    count = pairs["images"].max() if len(pairs) else 0
     notes = [
-        "SSIM of every output scale against the target at that scale; the source is brought down to the input "
-        "resolution and from there up again to all scales; one training",
-        collection.data_conditions(dataset),
-        *_CONVENTIONS[:1],
-        collection.run_conditions(runs),
+        f"mean difference over {count} test pictures, seeds averaged; Wilcoxon's signed-rank test (two-sided), p by "
+        f"Holm's correction for all pairs of methods in a measure; bold: below {LEVEL:g}",
+        *([] if len(rows) else ["two trained methods that are done are needed"]),
+        *(["with fewer than six pictures no difference can have p below 0.05"] if count < 6 else []),
+        _PROTOCOLS[protocol],
+        *collection.unfinished(dataset),
         collection.environment(),
     ]
-    columns = ["Input \\ output", *(f"{w}×{h}" for w, h in outputs)]
-    title = f"Tables 2 and 3, {runs[0].title} on {dataset}: input against output resolution (SSIM)"
-    command = collection.command("tables/ablation.csv")
-    return Table(f"ablation_{dataset}_{settings.entry}", title, columns, rows, notes, command)
+    title = f"Differences between methods, {dataset}, {protocol} protocol"
+    command = collection.command("tables/comparisons.csv")
+    return Table(f"comparisons_{dataset}_{protocol}", title, columns, rows, notes, command)

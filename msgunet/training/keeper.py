@@ -7,11 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from msgunet.attempts import PROGRESS
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
+from msgunet.files import write_json
 from msgunet.method import Method, Phase
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
+
+# Seconds between two notes of how far a training is.
+_NOTE_SECONDS = 15.0
 
 
 class Keeper:
@@ -29,11 +34,13 @@ class Keeper:
     ) -> None:
         self._method, self._settings, self._compute, self._state = method, settings, compute, state
         self._folder = checkpoint_folder(out, settings)
+        self._note = out / PROGRESS
         self._total = total
         self._history = History(out, state.history, state.step)
         self._progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
         self._sample = _Sample(settings, pairs, out / "samples")
-        self._last_save = time.monotonic()
+        self._start = self._last_save = time.monotonic()
+        self._first, self._last_note = state.step, 0.0
 
     def after_step(
         self,
@@ -49,17 +56,28 @@ class Keeper:
         self._history.add(losses)
         self._progress.step(losses)
         last = state.step == self._total
+        now = time.monotonic()
+        if save or last or now - self._last_note > _NOTE_SECONDS:
+            self._note_progress(now)
         if state.step % compute.log_steps == 0 or last:
             self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
         epoch, rest = divmod(state.step, per_epoch)
         if rest == 0 and (epoch % compute.sample_epochs == 0 or last):
             self._history.settle()
             self._sample.save(self._method, phase, state.published(), epoch, device)
-        if save or time.monotonic() - self._last_save > 60 * compute.checkpoint_minutes:
+        if save or now - self._last_save > 60 * compute.checkpoint_minutes:
             self._history.settle()
             state.save(self._folder, self._settings)
             self._history.write()
             self._last_save = time.monotonic()
+
+    def _note_progress(self, now: float) -> None:
+        """Write how far the training is, for `msgunet status`; `rate`: steps a second since it last started."""
+        state = self._state
+        rate = (state.step - self._first) / max(now - self._start, 1e-9)
+        found = {"step": state.step, "total": self._total, "seconds": round(state.seconds, 2), "rate": rate}
+        write_json(self._note, {**found, "settings": self._settings.identity})
+        self._last_note = now
 
     def close(self) -> None:
         """The training is over."""

@@ -13,15 +13,12 @@ from filelock import Timeout
 from torch import nn
 from torch.utils.data import DataLoader
 
+from msgunet.attempts import LOCK, attempt
 from msgunet.config import ComputeSettings, RunSettings, batch_problem
-from msgunet.data.pairs import (
-    PairDataset,
-    keyed_seed,
-    steps_per_epoch,
-    training_order,
-)
+from msgunet.data.manifest import steps_per_epoch
+from msgunet.data.pairs import PairDataset, keyed_seed, training_order
 from msgunet.device import has_bf16, pick_device, set_precision
-from msgunet.errors import InterruptedTraining, UserError
+from msgunet.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
 from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.inference import save_generator
@@ -56,7 +53,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(compute)
     set_precision(settings.training.precision)
-    with processes() as team, _only_trainer(out, team, wait):
+    with processes() as team, _only_trainer(out, team, wait), attempt(out, "train", settings):
         method = build_method(settings)
         kinds = (settings.source_kind, settings.target_kind)
         pairs = PairDataset(
@@ -85,8 +82,9 @@ def train(
 @contextlib.contextmanager
 def _only_trainer(out: Path, team: Processes, wait: bool) -> Iterator[None]:
     """Hold the lock of a run's folder; the first process holds it for all."""
-    lock = KernelLock(out / ".lock")
-    if not _taken(lock, team, timeout=0):
+    lock = KernelLock(out / LOCK)
+    # `msgunet status` holds it for a moment, to see whether there is a trainer.
+    if not _taken(lock, team, timeout=0.3):
         if not wait:
             raise UserError(f"another process is training in {out}; wait for it or stop it")
         _say(team, f"another process is training in {out}; going on when it has ended")
@@ -104,7 +102,7 @@ def _taken(lock: KernelLock, team: Processes, timeout: float) -> bool:
     held = True
     if team.first:
         try:
-            lock.acquire(timeout=timeout, poll_interval=1)
+            lock.acquire(timeout=timeout, poll_interval=min(1, timeout / 3))
         except Timeout:
             held = False
     return not team.any(not held)
@@ -211,7 +209,8 @@ def _publish(
     environment: dict[str, Any],
 ) -> None:
     write_csv(out / "history.csv", rows)
-    write_json(out / "training.json", {"steps": steps, "seconds": round(seconds, 2), **environment})
+    done = {"settings": settings.identity, "steps": steps, "seconds": round(seconds, 2)}
+    write_json(out / "training.json", {**done, **environment})
     save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
 
 
@@ -221,9 +220,9 @@ def _told_in_words(settings: RunSettings, compute: ComputeSettings) -> Iterator[
     try:
         yield
     except RuntimeError as error:
-        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+        if not is_out_of_memory(error):
             raise
-        raise UserError(
+        raise OutOfMemory(
             f"{settings.entry} on {settings.dataset}: out of memory at {settings.size[0]}x{settings.size[1]}, batch "
             f"{settings.training.batch_size}; {memory.less(settings, compute)}",
             f"  {str(error).splitlines()[0]}",

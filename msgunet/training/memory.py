@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
-from msgunet.errors import UserError
+from msgunet.errors import OutOfMemory
 from msgunet.losses import VGG19Features
 from msgunet.method import Method, Phase
 from msgunet.training.state import TrainingState
@@ -144,7 +144,7 @@ def check(
     """How much memory a training needs and how much there is, in words.
 
     Raises:
-        UserError: there is less than it needs.
+        OutOfMemory: there is less than it needs.
 
     """
     # A process takes its share of the batch.
@@ -160,7 +160,7 @@ def check(
     if there is None:
         return text
     if need > there:
-        raise UserError(
+        raise OutOfMemory(
             f"{settings.entry} on {settings.dataset} {text} at {settings.size[0]}x{settings.size[1]}, batch "
             f"{training.batch_size}, and {_size(there)} are free; {less(settings, compute)}"
         )

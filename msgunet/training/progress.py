@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from msgunet.attempts import duration
 from msgunet.data.pairs import to_image
 from msgunet.errors import UserError
 from msgunet.files import atomic, write_csv
@@ -102,7 +103,7 @@ class Progress:
         elif now - self._last > _LINE_SECONDS:
             rate = (self._done - self._first) / (now - self._start)
             left = (self._total - self._done) / rate
-            counts = f"step {self._done}/{self._total}, {rate:.2f} steps/s, {_duration(left)} left"
+            counts = f"step {self._done}/{self._total}, {rate:.2f} steps/s, {duration(left)} left"
             print(f"{self._title}: {counts}; {_losses(losses)}", file=sys.stderr, flush=True)
             self._last = now
 
@@ -114,12 +115,6 @@ class Progress:
 def _losses(losses: dict[str, Tensor]) -> str:
     shown = {name: value for name, value in losses.items() if not name.startswith("gradient_")}
     return " ".join(f"{name}={value.item():.3g}" for name, value in shown.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def save_grid(path: Path, columns: list[Any], rows: int = 4) -> None:

@@ -14,7 +14,7 @@ from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.device import autocast, training_layout
 from msgunet.errors import UserError
-from msgunet.files import canonical_json, short_hash
+from msgunet.files import canonical_json
 from msgunet.method import Method, Phase
 from msgunet.networks import recompute_activations
 from msgunet.training.checkpoint import KEEP, save_checkpoint
@@ -27,7 +27,7 @@ _ITEMS = {
 
 def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
     """Where a run's checkpoints are: other settings, other folder, so that neither is mixed up nor lost."""
-    return out / "checkpoints" / short_hash(canonical_json(settings.model_dump(mode="json")))
+    return out / "checkpoints" / settings.identity
 
 
 class TrainingState:

@@ -3,11 +3,16 @@ from msgunet import jobs
 from msgunet.errors import UserError
 from msgunet.files import KernelLock
 from msgunet.preflight import check
+from msgunet.status import report_is_due
 from msgunet.suite import load_plan
 from msgunet.suite_file import only_suite
 
+# By another name, since Snakemake takes a line that begins with `report` for a statement of its own.
+from snakemake.io import report as in_report
+
 try:
-    plan = load_plan(only_suite(config))
+    suite = only_suite(config)
+    plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(str(error))
 # A job reads the suite too, on its node perhaps; only the Snakemake that all started with may change what it says.
@@ -17,7 +22,7 @@ if not workflow.remote_exec:
 results = str(plan.results)
 settings = f"{results}/settings"
 compute = f"{settings}/compute.json"
-page = f"{results}/report/index.html"
+page = f"{results}/report"
 threads_per_run = plan.suite.compute.threads
 # A cluster has no total; a job there must ask for the same when the rules are read again on its node.
 cores = None if workflow.remote_exec else workflow.resource_settings.cores
@@ -45,6 +50,13 @@ onstart:
         raise WorkflowError("another Snakemake is at work in this folder; wait for it or stop it")
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+# One failed method must not keep the others from being seen.
+onerror:
+    if not workflow.remote_exec and report_is_due(plan):
+        print("Not everything could be made; the report is made from what there is.", file=sys.stderr)
+        shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
 
 def manifest_of(wildcards):
@@ -98,3 +110,18 @@ def files_of(wildcards):
     # Archives may be deleted, and come back later without anything to do; a user's own pictures may change. Snakemake
     # would take braces in a file's name for wildcards.
     return [*(ancient(str(path)) for path in archives), *(str(path) for path in pictures if "{" not in str(path))]
+
+
+def shown(sections, category, folder, suffix):
+    """Declare files of a report by section, so that `snakemake --report` shows them."""
+    return [
+        in_report(
+            f"{results}/{folder}/{name}.{suffix}",
+            caption=f"../report/{folder}.rst",
+            category=category,
+            subcategory=section.capitalize(),
+            labels={"name": name.replace("_", " ")},
+        )
+        for section, names in sections.items()
+        for name in names
+    ]

@@ -34,7 +34,8 @@ rule ablate:
         generator=f"{run_folder}/generator.safetensors",
         manifest=manifest_of,
     output:
-        f"{run_folder}/ablation.csv",
+        cells=f"{run_folder}/ablation.csv",
+        facts=f"{run_folder}/ablation.json",
     log:
         f"{results}/logs/ablate/{{dataset}}.{{entry}}.seed{{seed}}.log",
     priority: len(ranks)
@@ -49,4 +50,4 @@ rule ablate:
         compute=compute,
     shell:
         "exec python -m msgunet ablate --run {input.run:q} --generator {input.generator:q}"
-        " --compute {params.compute:q} --out {output:q} 2> {log:q}"
+        " --compute {params.compute:q} --out {output.cells:q} 2> {log:q}"

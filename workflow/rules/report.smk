@@ -1,3 +1,5 @@
+from msgunet.report.files import figure_names, table_names
+
 measured = {
     "generators": [f"{run.folder}/generator.safetensors" for run in plan.runs],
     "metrics": [f"{run.folder}/metrics.csv" for run in plan.runs],
@@ -16,6 +18,10 @@ localrules:
     page,
 
 
+tables_of_suite = table_names(plan.report)
+figures_of_suite = figure_names(plan.report)
+
+
 rule tables:
     input:
         settings=f"{settings}/report.json",
@@ -23,9 +29,16 @@ rule tables:
         ablation=measured["ablation"],
         cost=f"{results}/cost.csv",
     output:
-        table1=f"{results}/tables/table1.csv",
-        ablation=f"{results}/tables/ablation.csv",
-        cost=f"{results}/tables/cost.csv",
+        numbers=expand(
+            f"{results}/tables/{{name}}.csv", name=["table1", "comparisons", "reproduction", "ablation", "cost"]
+        ),
+        html=shown(tables_of_suite, "Tables", "tables", "html"),
+        copies=[
+            f"{results}/tables/{name}.{suffix}"
+            for names in tables_of_suite.values()
+            for name in names
+            for suffix in ("md", "tex")
+        ],
     log:
         f"{results}/logs/tables.log",
     conda:
@@ -37,10 +50,15 @@ rule tables:
 rule figures:
     input:
         settings=f"{settings}/report.json",
+        metrics=measured["metrics"],
         predictions=measured["predictions"],
+        ablation=measured["ablation"],
         gradients=measured["gradients"],
+        cost=f"{results}/cost.csv",
     output:
-        f"{results}/figures/figures.json",
+        captions=f"{results}/figures/figures.json",
+        pictures=shown(figures_of_suite, "Figures", "figures", "png"),
+        vectors=[f"{results}/figures/{name}.pdf" for names in figures_of_suite.values() for name in names],
     log:
         f"{results}/logs/figures.log",
     conda:
@@ -52,10 +70,18 @@ rule figures:
 rule page:
     input:
         settings=f"{settings}/report.json",
+        predictions=measured["predictions"],
         tables=rules.tables.output,
         figures=rules.figures.output,
     output:
-        page,
+        index=f"{page}/index.html",
+        folder=in_report(
+            directory(page),
+            caption="../report/page.rst",
+            category="Page",
+            labels={"name": "all of it, with the picture browser"},
+            htmlindex="index.html",
+        ),
     log:
         f"{results}/logs/page.log",
     conda:

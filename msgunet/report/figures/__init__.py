@@ -1,0 +1,61 @@
+"""All figures of a suite, as PDF and PNG."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from msgunet.files import atomic, write_json
+from msgunet.report.collect import Collection
+from msgunet.report.figures import ablation, cost, gradients, pictures, quality, training
+from msgunet.report.figures.style import Drawn
+from msgunet.report.tables import Tables, build_tables, remove_others
+
+_DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[Drawn]]] = {
+    "results": quality.draw,
+    "pictures": pictures.draw,
+    "ablation": ablation.draw,
+    "gradients": gradients.draw,
+    "training": training.draw,
+    "cost": cost.draw,
+}
+
+
+def write_figures(settings_file: Path, results: Path) -> list[dict[str, str]]:
+    """Write every figure that can be made as PDF and PNG in `results/figures`, and `figures.json` with the captions."""
+    collection = Collection(settings_file, results)
+    tables = build_tables(collection)
+    sns.set_theme("paper", "whitegrid")
+    # Text stays text in the PDF, and two runs give the same bytes.
+    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
+    folder = results / "figures"
+    made = []
+    for section, draw in _DRAWERS.items():
+        for drawn in draw(collection, tables):
+            _save(drawn, folder)
+            facts = {"name": drawn.name, "title": drawn.title, "caption": drawn.caption, "section": section}
+            made.append({**facts, "command": collection.command("figures/figures.json")})
+    write_json(folder / "figures.json", made)
+    remove_others(folder, {"figures", *(figure["name"] for figure in made)})
+    return made
+
+
+def _save(drawn: Drawn, folder: Path) -> None:
+    figure = drawn.figure
+    lines = textwrap.wrap(drawn.caption, int(21 * figure.get_figwidth()))
+    figure.text(0.01, -0.01, "\n".join(lines), va="top", fontsize=6, color="0.3")
+    # Lay it out once, not for each format.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    # Measured once too: savefig's own "tight" draws it again for each format.
+    box = figure.get_tightbbox().padded(0.1)
+    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        with atomic(folder / f"{drawn.name}.{suffix}") as temporary:
+            figure.savefig(temporary, bbox_inches=box, metadata=metadata)
+    plt.close(figure)

@@ -1,0 +1,46 @@
+"""What the generators cost at every size."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from msgunet.report.collect import Collection
+from msgunet.report.costs import device_of
+from msgunet.report.figures.style import Drawn, looks, plain_ticks
+from msgunet.report.tables import Tables
+
+_COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memory_mib": "peak memory (MiB)"}
+
+
+def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
+    """Operations, time and memory by the number of pixels."""
+    cost = tables.frames["cost"]
+    if cost.empty:
+        return
+    caption = (
+        "one picture through each generator at every size of the suite that it can be built for, fp32; 1 MAC = 2 FLOP; "
+        f"{device_of(cost)}, commit {cost['commit'].iloc[0]}"
+    )
+    yield Drawn("cost_by_size", "Cost by size", caption, _by_size(collection, cost[cost["part"] == "generator"]))
+
+
+def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
+    columns = {name: label for name, label in _COLUMNS.items() if name in cost}
+    figure, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns), 2.9), squeeze=False, layout="constrained")
+    sizes = cost[["width", "height"]].drop_duplicates()
+    sizes = sizes.assign(pixels=sizes["width"] * sizes["height"]).sort_values("pixels")
+    labels = [f"{w}×{h}" for w, h in zip(sizes["width"], sizes["height"], strict=True)]
+    for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
+        for entry, style in looks(collection).items():
+            here = cost[cost["entry"] == entry].copy()
+            here["pixels"] = here["width"] * here["height"]
+            here = here.sort_values("pixels")
+            axis.plot(here["pixels"], here[column], label=collection.titles[entry], **style)
+        axis.set(xscale="log", yscale="log", ylabel=label)
+        axis.set_xticks(sizes["pixels"], labels, rotation=30, ha="right", fontsize=7)
+        axis.minorticks_off()
+        plain_ticks(axis.yaxis)
+    axes[0][0].legend(fontsize=7)
+    return figure

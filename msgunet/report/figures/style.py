@@ -1,0 +1,47 @@
+"""How methods look: one colour, marker and line each, the same in all figures."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import ticker
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from msgunet.report.collect import Collection
+
+# Okabe and Ito's colours, which colour-blind people tell apart, in an order whose neighbours differ in grey too.
+# Markers and lines say the same without colour.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+# Heat maps get darker with larger values, in colour and in grey.
+HEAT = "Blues"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with what is said about it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def looks(collection: Collection) -> dict[str, dict[str, Any]]:
+    """Colour, marker and line of every trained entry, for `plot`; they follow the suite's order."""
+    trained = dict.fromkeys(run.settings.entry for run in collection.runs if run.trainable)
+    return {
+        entry: {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+        for entry, colour, marker, line in zip(
+            trained, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False
+        )
+    }
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, as plain numbers."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(ticker.NullLocator())

@@ -1,0 +1,69 @@
+"""Learning curves."""
+
+import math
+from collections.abc import Iterator
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from msgunet.report.collect import Collection, Run
+from msgunet.report.figures.style import Drawn, looks
+from msgunet.report.tables import Tables
+
+_FIXED = {"step", "epoch", "learning_rate", "seconds"}
+_TITLES = {
+    "gan": "adversarial, generator",
+    "l1": "L1",
+    "features": "feature matching",
+    "perceptual": "perceptual",
+    "d_real": "discriminator, real pairs",
+    "d_fake": "discriminator, generated pairs",
+    "d_margin": "discriminator, margin",
+}
+
+
+def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
+    """For each data set every term of the losses over the training."""
+    for dataset in collection.datasets:
+        runs = [run for runs in collection.runs_of(dataset).values() for run in runs if run.trainable and run.facts()]
+        if not runs:
+            continue
+        caption = (
+            "means between two rows of history.csv, with the weights that the losses have in the sum; levels of two "
+            f"methods are not comparable where their weights differ; {collection.data_conditions(dataset)}; "
+            f"{'; '.join(collection.run_conditions([run]) for run in runs)}; {collection.environment()}"
+        )
+        yield Drawn(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
+
+
+def _curves(collection: Collection, runs: list[Run]) -> Figure:
+    tables = [(run, run.table("history.csv")) for run in runs]
+    found = {c for _, table in tables for c in table if c not in _FIXED and not c.startswith("gradient_")}
+    terms = [term for term in _TITLES if term in found] + sorted(found - _TITLES.keys())
+    columns = min(4, len(terms))
+    rows = math.ceil(len(terms) / columns)
+    shape = (2.5 * columns, 1.9 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False, layout="constrained", sharex=True)
+    styles = looks(collection)
+    for axis, term in zip(axes.flat, terms, strict=False):
+        for run, table in tables:
+            if term in table:
+                style = {**styles[run.settings.entry], "markersize": 3, "linewidth": 1}
+                first = run.settings.seed == runs[0].settings.seed
+                done = 100 * table["step"] / table["step"].max()
+                axis.plot(
+                    done, table[term], markevery=max(1, len(table) // 6), label=run.title if first else None, **style
+                )
+        axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
+    for axis in axes.flat[len(terms) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel("training (%)")
+    handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=6, fontsize=7)
+    return figure
+
+
+def _spans_decades(axis: plt.Axes) -> bool:
+    values = [value for line in axis.get_lines() for value in line.get_ydata()]
+    return min(values) > 0 and max(values) > 20 * min(values)

@@ -1,0 +1,41 @@
+"""The files of a report on a suite that is done, known before anything is measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the tables for reading, by section, from the settings of a report."""
+    groups = [f"{dataset}_{protocol}" for dataset in report["datasets"] for protocol in report["protocols"]]
+    return {
+        "results": [f"table1_{group}" for group in groups],
+        "comparisons": [f"comparisons_{group}" for group in groups],
+        "reproduction": ["reproduction"],
+        "ablation": _ablated(report),
+        "cost": ["cost"],
+    }
+
+
+def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the figures, by section, from the settings of a report."""
+    trained = [dataset for dataset, entries in report["trained"].items() if entries]
+    return {
+        "results": [
+            *(f"distributions_{dataset}" for dataset in report["datasets"]),
+            *(f"quality_cost_{dataset}" for dataset in trained),
+        ],
+        "pictures": [f"pictures_{dataset}" for dataset in trained],
+        "ablation": _ablated(report),
+        "gradients": ["fig2_gradients", "gradient_depth"] if report["gradients"] else [],
+        "training": [f"learning_{dataset}" for dataset in trained],
+        "cost": ["cost_by_size"] if trained else [],
+    }
+
+
+def _ablated(report: Mapping[str, Any]) -> list[str]:
+    return [
+        f"ablation_{dataset}_{entry}"
+        for dataset, entries in report["trained"].items()
+        for entry in entries
+        if entry in report["ablation"]
+    ]

@@ -1,0 +1,105 @@
+"""The page: a folder with all tables, figures and test pictures of a suite, which a browser opens from disk."""
+
+import datetime
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from msgunet import registry
+from msgunet.files import write_text
+from msgunet.published import published
+from msgunet.report.collect import Collection
+from msgunet.report.page.pictures import write_pictures
+from msgunet.report.render import Table
+from msgunet.report.tables import build_tables
+
+_HERE = Path(__file__).parent
+_STATIC = ("page.css", "page.js", "viewer.js", "vendor")
+
+
+def write_page(settings_file: Path, results: Path) -> Path:
+    """Write the folder `results/report` and give back its `index.html`.
+
+    Nothing in it needs a network or any file outside. It is made beside the old one, which it then replaces.
+    """
+    collection = Collection(settings_file, results)
+    folder = results / "report"
+    with tempfile.TemporaryDirectory(prefix=".tmp-report-", dir=results) as temporary:
+        new = Path(temporary) / "report"
+        _write(collection, new)
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        new.rename(folder)
+    return folder / "index.html"
+
+
+def _write(collection: Collection, folder: Path) -> None:
+    tables = build_tables(collection)
+    (folder / "assets").mkdir(parents=True)
+    for name in _STATIC:
+        copy = shutil.copytree if (_HERE / name).is_dir() else shutil.copyfile
+        copy(_HERE / name, folder / "assets" / name)
+    figures = _figures(collection.results, folder)
+    tables.write(folder / "tables")
+    pictures = write_pictures(collection, folder / "pictures")
+    # A script, since a page from disk may not read other files.
+    write_text(folder / "assets" / "pictures.js", f"window.suite = {json.dumps(pictures)};\n")
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.get_template("page.html.jinja").render(
+        suite=collection.suite,
+        description=collection.settings["description"],
+        command=collection.settings["command"],
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        environment=collection.environment(),
+        tables=tables.sections,
+        figures=figures,
+        pictures=bool(pictures),
+        unfinished=[note for dataset in collection.datasets for note in collection.unfinished(dataset)],
+        paper=_paper_tables(),
+        data=list({e["kind"]: registry.datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
+        rows=[
+            (collection.run_conditions(runs), registry.get_method(runs[0].settings.method).reference)
+            for dataset in collection.datasets
+            for runs in collection.runs_of(dataset).values()
+        ],
+    )
+    write_text(folder / "index.html", html)
+
+
+def _figures(results: Path, folder: Path) -> list[dict]:
+    """What `figures.json` says, with the pictures' sizes; their files go into the folder."""
+    listing = results / "figures" / "figures.json"
+    if not listing.is_file():
+        return []
+    figures = json.loads(listing.read_text(encoding="utf-8"))
+    (folder / "figures").mkdir()
+    for figure in figures:
+        for suffix in ("png", "pdf"):
+            name = f"{figure['name']}.{suffix}"
+            shutil.copyfile(results / "figures" / name, folder / "figures" / name)
+        with Image.open(folder / "figures" / f"{figure['name']}.png") as image:
+            figure["width"], figure["height"] = image.size
+    return figures
+
+
+def _paper_tables() -> list[Table]:
+    """The paper's own tables, for reading beside ours."""
+    tables = []
+    for name, title in (
+        ("table1", "The paper's Table 1"),
+        ("table2", "The paper's Table 2 (SSIM)"),
+        ("table3", "The paper's Table 3 (SSIM)"),
+        ("complexity", "The paper's complexity figures"),
+    ):
+        frame = published(name).drop(columns=["table", "method", "parameters", "place"], errors="ignore")
+        rows = [["–" if pd.isna(value) else str(value) for value in row] for row in frame.itertuples(index=False)]
+        columns = [column.replace("_", " ") for column in frame.columns]
+        tables.append(Table(name, title, columns, rows, [], f"results/published/{name}.csv"))
+    return tables

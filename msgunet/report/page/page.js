@@ -1,0 +1,13 @@
+// Columns sort by a click (sortable.min.js) and by the keyboard.
+"use strict";
+
+for (const heading of document.querySelectorAll("table.sortable thead th")) {
+  heading.tabIndex = 0;
+  heading.title = "Sort by this column";
+  heading.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      heading.click();
+    }
+  });
+}

@@ -1,0 +1,112 @@
+"""Each number of the paper, ours, and whether the paper's lies in our interval."""
+
+from typing import Any
+
+import pandas as pd
+
+from msgunet.published import published
+from msgunet.report.collect import Collection
+from msgunet.report.render import Table, number
+
+_COLUMNS = ["place", "dataset", "entry", "title", "what", "unit", "paper", "ours", "low", "high", "status"]
+_ROUNDING = 0.005 + 1e-9
+_WORDS = {True: "inside", False: "outside"}
+
+
+def reproduction_frame(
+    summary: pd.DataFrame, ablation: pd.DataFrame, cost: pd.DataFrame | None, collection: Collection
+) -> pd.DataFrame:
+    """One row per number of the paper that the suite has a network, data set and size for.
+
+    `difference`: ours - paper. `inside`: whether the paper's lies in our 95 % interval; for counts, which have none,
+    whether ours is the same at the paper's digits.
+    """
+    rows: list[dict[str, Any]] = []
+    units = {"psnr": "dB"}
+    for row in summary.to_dict("records"):
+        for measure in collection.settings["measures"]:
+            found = {"ours": row[measure], "low": row[f"{measure}_low"], "high": row[f"{measure}_high"]}
+            what = f"{measure.upper()} at {row['width']}×{row['height']}"
+            rows.append(
+                {
+                    "place": "Table 1",
+                    **{key: row[key] for key in ("dataset", "entry", "title", "status")},
+                    **{"what": what, "unit": units.get(measure, ""), "paper": row[f"paper_{measure}"], **found},
+                }
+            )
+    for row in ablation.to_dict("records"):
+        what = "SSIM, {input_width}×{input_height} → {output_width}×{output_height}".format(**row)
+        rows.append(
+            {
+                "place": "Tables 2 and 3",
+                **{"dataset": row["dataset"], "entry": row["entry"], "title": collection.titles[row["entry"]]},
+                **{"what": what, "unit": "", "paper": row["paper_ssim"], "status": row["status"]},
+                **{"ours": row["ssim"], "low": row["ssim_low"], "high": row["ssim_high"]},
+            }
+        )
+    rows += [] if cost is None else _complexity(cost, collection)
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame[["paper", "ours", "low", "high"]] = frame[["paper", "ours", "low", "high"]].astype(float)
+    frame = frame[frame["paper"].notna()].reset_index(drop=True)
+    frame["difference"] = frame["ours"] - frame["paper"]
+    # The paper's numbers are rounded, and stand for all that are rounded to them.
+    inside = (frame["low"] - _ROUNDING <= frame["paper"]) & (frame["paper"] <= frame["high"] + _ROUNDING)
+    counted = frame["unit"] == "TFLOP"
+    inside[counted] = frame["ours"].round(2)[counted] == frame["paper"][counted]
+    frame["inside"] = inside.map(_WORDS).where(frame["low"].notna() | counted & frame["ours"].notna(), "")
+    return frame.assign(suite=collection.suite)
+
+
+def _complexity(cost: pd.DataFrame, collection: Collection) -> list[dict[str, Any]]:
+    """The paper's counts; its times and memory are of another device, and stand in the words under the cost table."""
+    place = published("complexity")["place"].iloc[0]
+    return [
+        {
+            "place": place,
+            **{"dataset": "", "entry": row["entry"], "title": collection.titles[row["entry"]], "status": "done"},
+            **{"what": f"operations at {row['width']}×{row['height']}", "unit": "TFLOP"},
+            **{"paper": row["paper_tflop"], "ours": row["tflop"], "low": None, "high": None},
+        }
+        for row in cost[cost["paper_tflop"].notna()].to_dict("records")
+    ]
+
+
+def reproduction_table(frame: pd.DataFrame, collection: Collection) -> Table:
+    """The summary for reading."""
+    columns = ["Method", "Data set", "Place", "What", "paper", "ours", "95 % interval", "difference", "paper's number"]
+    rows = []
+    for row in frame.to_dict("records"):
+        digits = 2 if row["unit"] else 3
+        low, high = (number(row[side], f".{digits}f").text for side in ("low", "high"))
+        rows.append(
+            [
+                *(
+                    row["title"],
+                    row["dataset"] or "–",
+                    row["place"],
+                    row["what"] + (row["unit"] and f" ({row['unit']})"),
+                ),
+                number(row["paper"], ".2f"),
+                number(row["ours"], f".{digits}f", row["status"]),
+                "–" if pd.isna(row["low"]) else f"{low} to {high}",
+                number(row["difference"], f"+.{digits}f"),
+                row["inside"] or "–",
+            ]
+        )
+    done = frame[frame["inside"] != ""]
+    numbers = frame.drop_duplicates(["place", "dataset", "what", "paper"])
+    notes = [
+        f"{len(frame)} comparisons with {len(numbers)} numbers of the paper; {len(done)} are measured, in "
+        f"{(done['inside'] == 'inside').sum()} of them the paper's number lies in our interval"
+        if len(frame)
+        else "the paper has no numbers for the data sets, methods and sizes of this suite",
+        "interval: bootstrap over test pictures and seeds; it does not hold how much the paper's own number would "
+        "change with another training",
+        "the paper's numbers have two digits after the point: inside is what could be rounded to one in the interval; "
+        "operations are counted, without an interval, and inside where they are the same number at these digits",
+        "difference: ours − the paper's",
+        *(note for dataset in collection.datasets for note in collection.unfinished(dataset)),
+        collection.environment(),
+    ]
+    command = collection.command("tables/reproduction.csv")
+    return Table("reproduction", "The paper's numbers and ours", columns, rows, notes, command)

@@ -1,0 +1,116 @@
+"""Results of a suite that was never trained: everything the report reads, with numbers drawn at random."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from conftest import make_data, make_picture
+from PIL import Image
+
+from msgunet.suite import Plan, load_plan
+
+EVIL = '<script>alert("1")</script> & _50 %_ of $x^2$'
+_FACTS = {
+    "commit": "0" * 12,
+    "device": "a processor",
+    "threads": 1,
+    "versions": {"torch": "2", "piq": "0"},
+    "steps": 4,
+    "seconds": 2.0,
+    "finished": "2026-01-01T00:00:00+00:00",
+    "trained": "2026-01-01T00:00:00+00:00",
+    "measures": ["psnr", "ssim", "vif"],
+    "protocols": ["native", "full"],
+}
+
+
+def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Plan:
+    """A suite of two methods, one of them at half the size with a title that tries to break out, in `folder`."""
+    narrow = {"width": 0.0625, "discriminator_width": 0.0625}
+    suite = {
+        "description": "made up",
+        "datasets": {"bluemarble": {"size": list(size)}},
+        "methods": {
+            "pix2pix": {"title": EVIL, "size": [size[0] // 2] * 2, "options": narrow},
+            "msgunet": {"options": {**narrow, "scales": 2}},
+            "mean": {},
+        },
+        "training": {"epochs": 1, "decay_epochs": 1},
+        "perceptual": {"weights": "untrained"},
+        "ablation": {"methods": ["msgunet"]},
+        "report": {"examples": 2, "resamples": 200},
+        **changes,
+    }
+    path = folder / "made.yaml"
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+    load_plan.cache_clear()
+    plan = load_plan(str(path))
+    plan.write()
+    return plan
+
+
+def fill(plan: Plan, pictures: int = 8, without: tuple[str, ...] = ()) -> None:
+    """Write what data, trainings and evaluations would; `without`: runs (entry, or entry/seed) not trained yet.
+
+    Pictures have names that look like numbers.
+    """
+    width, height = plan.data[0].entry.size
+    for data in plan.data:
+        make_data(data.folder, width, height, train=4, test=pictures, name="{:04d}".format)
+    draw = np.random.default_rng(0)
+    ids = [f"{i:04d}" for i in range(4, 4 + pictures)]
+    for k, run in enumerate(plan.runs):
+        if {run.settings.entry, f"{run.settings.entry}/{run.settings.seed}"} & set(without):
+            continue
+        facts = {"settings": run.settings.identity, **_FACTS}
+        for name in ("training.json", "evaluation.json", "ablation.json"):
+            (run.folder / name).write_text(json.dumps(facts))
+        (run.folder / "generator.safetensors").touch()
+        steps = pd.DataFrame(
+            {"step": [2, 4], "epoch": [1, 2], "learning_rate": 1e-4, "seconds": [1, 2], "gan": [2.0, 1.0]}
+        )
+        steps.to_csv(run.folder / "history.csv", index=False)
+        rows = []
+        for i, name in enumerate(ids):
+            path = run.folder / "predictions" / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            make_picture(100 * k + i, *run.settings.size).save(path)
+            for protocol in ("native", "full"):
+                values = {"psnr": 20 + k + draw.normal(), "ssim": draw.uniform(), "vif": draw.uniform()}
+                rows.append({"id": name, "protocol": protocol, **values, "note": ""})
+        pd.DataFrame(rows).to_csv(run.folder / "metrics.csv", index=False)
+        cells = [
+            {"id": name, "input_width": a, "input_height": a // 2, "output_width": b, "output_height": b // 2}
+            for name in ids
+            for a in (width // 2, width)
+            for b in (width // 2, width)
+        ]
+        pd.DataFrame(cells).assign(ssim=draw.uniform(size=len(cells))).to_csv(run.folder / "ablation.csv", index=False)
+
+
+def big_pictures(plan: Plan, pictures: int) -> None:
+    """As `fill`, with many pictures in the data set's size that take disk space only once."""
+    fill(plan, pictures=2)
+    noise = np.random.default_rng(0).integers(
+        0, 256, (plan.data[0].entry.size[1], plan.data[0].entry.size[0], 3), np.uint8
+    )
+    source = plan.results / "noise.png"
+    Image.fromarray(noise).resize(plan.data[0].entry.size).save(source, compress_level=1)
+    manifest = plan.data[0].folder / "manifest.csv"
+    pairs = pd.read_csv(manifest)
+    test = pairs[pairs["split"] == "test"].iloc[:1]
+    names = [f"q{i:04d}" for i in range(pictures)]
+    many = pd.concat([test] * pictures, ignore_index=True).assign(id=names)
+    for role in ("source", "target"):
+        many[role] = [f"test/{name}.{role}.png" for name in names]
+        for path in many[role]:
+            (plan.data[0].folder / path).hardlink_to(source)
+    pd.concat([pairs[pairs["split"] == "train"], many]).to_csv(manifest, index=False)
+    for run in plan.runs:
+        metrics = pd.read_csv(run.folder / "metrics.csv").groupby("protocol").first()
+        frames = [metrics.assign(id=name).reset_index() for name in names]
+        pd.concat(frames).to_csv(run.folder / "metrics.csv", index=False)
+        for name in names:
+            (run.folder / "predictions" / f"{name}.png").hardlink_to(source)

@@ -1,0 +1,287 @@
+"""The page in a real browser, opened from disk."""
+
+import io
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from made import EVIL, big_pictures, fill, make_plan
+from PIL import Image
+
+from msgunet.report.figures import write_figures
+from msgunet.report.page import write_page
+from msgunet.report.tables import write_tables
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DEMO = ROOT / "results" / "demo"
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        plan = make_plan(folder)
+        fill(plan)
+        settings = plan.results / "settings" / "report.json"
+        write_tables(settings, plan.results)
+        write_figures(settings, plan.results)
+        write_page(settings, plan.results)
+        # All that a reader gets is the folder.
+        page = folder / "elsewhere"
+        shutil.copytree(plan.results / "report", page)
+        shutil.rmtree(folder / "results")
+        shutil.rmtree(folder / "data")
+    return page
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The page of what `make demo` has measured, made anew."""
+    if not (DEMO / "report" / "index.html").is_file():
+        pytest.skip("'make demo' has not run here")
+    folder = tmp_path_factory.mktemp("demo")
+    ignore = shutil.ignore_patterns("checkpoints", "tensorboard", "samples", "report")
+    shutil.copytree(DEMO, folder / "results" / "demo", ignore=ignore)
+    (folder / "data").symlink_to(ROOT / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        results = Path("results/demo")
+        return write_page(results / "settings" / "report.json", results).resolve().parent
+
+
+@pytest.fixture(params=["made", "demo"])
+def report(request):
+    return request.getfixturevalue(request.param)
+
+
+class Opened:
+    """The page of a folder, with everything that went wrong in it."""
+
+    def __init__(self, browser, folder, width=1400):
+        self.wrong, self.requests = [], []
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.wrong.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        start = time.monotonic()
+        self.page.goto((folder / "index.html").resolve().as_uri())
+        self.shown()
+        self.seconds = time.monotonic() - start
+
+    def shown(self):
+        """Wait until every viewer has drawn its pictures."""
+        self.page.wait_for_function("""browser.panes().length && browser.panes().every(({ viewer: { world } }) => {
+            const count = browser.state.side && !browser.state.error ? 1 : 2;
+            const items = [...Array(world.getItemCount()).keys()].map((i) => world.getItemAt(i));
+            return items.length === count && items.every((item) => item.getFullyLoaded());
+        })""")
+        self.page.wait_for_timeout(100)
+
+    def pixels(self):
+        """What the first viewer shows in the middle of its height, as an array (H, W, 3)."""
+        with Image.open(io.BytesIO(self.page.locator(".viewer .canvas").first.screenshot())) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        return pixels[2 * len(pixels) // 5 : 3 * len(pixels) // 5]
+
+    def clean(self):
+        assert self.wrong == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        self.page.close()
+
+
+@pytest.fixture
+def opened(browser, report):
+    found = Opened(browser, report)
+    yield found
+    found.clean()
+
+
+def test_the_slider_moves(opened):
+    page, divider = opened.page, opened.page.locator("#divider")
+    clip = "browser.panes()[0].item.getClip()?.x ?? 0"
+    middle, before = page.evaluate(clip), opened.pixels()
+    divider.focus()
+    for _ in range(200):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert page.evaluate(clip) > middle
+    assert (opened.pixels() != before).any()
+    width = page.evaluate("browser.panes()[0].item.getContentSize().x")
+    page.keyboard.press("Home")
+    page.wait_for_timeout(200)
+    assert page.evaluate(clip) == 0, "only the right picture"
+    page.keyboard.press("End")
+    page.wait_for_timeout(200)
+    assert page.evaluate(clip) == width, "only the left picture"
+    assert page.evaluate("browser.panes()[0].item.getOpacity()") == 0
+
+
+def test_zoom_and_place_are_one_for_all(opened):
+    page = opened.page
+    home = page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)")
+    page.locator(".viewer .canvas").first.hover()
+    for _ in range(3):
+        page.mouse.wheel(0, -500)
+        page.wait_for_timeout(300)
+    page.wait_for_timeout(600)
+    zoom = page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)")
+    assert zoom > 1.2 * home
+    page.click("#side-view")
+    opened.shown()
+    count = page.locator(".viewer").count()
+    assert count >= 4
+    zooms = page.evaluate("browser.panes().map(p => p.viewer.viewport.getZoom())")
+    assert zooms == pytest.approx([zoom] * count, rel=0.02)
+    canvas = page.locator(".viewer .canvas").nth(1).bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 40, y - 20, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+    centers = page.evaluate("browser.panes().map(p => { const c = p.viewer.viewport.getCenter(); return [c.x, c.y]; })")
+    assert centers[0] != pytest.approx([0.5, 0.5], abs=0.01)
+    for center in centers:
+        assert center == pytest.approx(centers[1], abs=0.01)
+    # Another picture keeps the place.
+    page.click("#next")
+    opened.shown()
+    assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom()") == pytest.approx(zoom, rel=0.02)
+    page.click("#fit")
+    page.wait_for_timeout(800)
+    assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)") < zoom
+
+
+def test_the_error_map_of_a_picture_and_itself_is_dark(opened):
+    page = opened.page
+    page.click("#error")
+    opened.shown()
+    assert page.locator("#legend").is_visible()
+    width = opened.pixels().shape[1]
+    assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
+    page.select_option("#right", "target")
+    opened.shown()
+    assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() < 6
+    page.click("#error")
+    opened.shown()
+    assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
+
+
+def test_pictures_sort_by_disagreement_and_keys_go_through_them(opened):
+    page = opened.page
+    names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
+    page.select_option("#order", "disagreement")
+    opened.shown()
+    values = page.locator("#thumbnails button span:last-child").all_text_contents()
+    assert [float(v) for v in values] == sorted(map(float, values), reverse=True)
+    ranked = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
+    assert sorted(ranked) == sorted(names)
+    # The largest of all, computed anew.
+    data = page.evaluate("window.suite[0]")
+    protocol, measure = data["protocols"][0], data["measures"][0]
+
+    def spread(picture):
+        found = [values[protocol][measure] for values in picture["values"].values()]
+        return max(found) - min(found)
+
+    assert max(data["pictures"], key=spread)["id"] == ranked[0]
+    page.locator("#thumbnails button").first.focus()
+    page.keyboard.press("n")
+    opened.shown()
+    assert page.locator("#picture-name").text_content().startswith(ranked[1])
+    page.keyboard.press("p")
+    page.keyboard.press("p")
+    opened.shown()
+    assert page.locator("#picture-name").text_content().startswith(ranked[-1])
+
+
+def test_tables_sort_and_their_cells_are_the_csvs(opened, report):
+    page = opened.page
+    frame = pd.read_csv(report / "tables" / "table1.csv")
+    frame = frame[frame["protocol"] == "native"].set_index("title")
+    section = page.locator("section.table[id$='_native']").first
+    first = section.locator("tbody tr").first
+    row = frame.loc[first.locator("th").text_content()]
+    wanted = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
+    assert first.locator("td").nth(1).text_content() == wanted
+    heading = section.locator("thead th", has_text="PSNR")
+    heading.focus()
+    for key, ascending in (("Enter", False), ("Enter", True)):
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)
+        titles = section.locator("tbody th").all_text_contents()
+        assert titles == list(frame["psnr"].sort_values(ascending=ascending).index)
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_nothing_is_wider_than_the_window(browser, report, width):
+    found = Opened(browser, report, width)
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.page.locator("#divider").bounding_box()["width"] > 0.8 * min(width, 900)
+    found.clean()
+
+
+def test_names_do_not_break_out(browser, made):
+    found = Opened(browser, made)
+    text = found.page.locator("section.table[id$='_native'] tbody th").first.text_content()
+    assert text == EVIL
+    assert EVIL in found.page.locator("#left").text_content()
+    assert found.page.locator("script").count() == 5
+    found.clean()
+
+
+def test_the_demos_page_is_small(demo):
+    assert sum(path.stat().st_size for path in demo.rglob("*") if path.is_file()) < 25e6
+
+
+def test_going_through_pictures_quickly_ends_with_the_last(opened):
+    page = opened.page
+    names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
+    page.locator(".openseadragon-canvas").first.focus()
+    for key in "npnpnn":
+        page.keyboard.press(key)
+    opened.shown()
+    page.wait_for_timeout(500)
+    opened.shown()
+    assert page.locator("#picture-name").text_content().startswith(names[2])
+    # The keyboard stays where it was, also where the view is made anew.
+    page.keyboard.press("e")
+    opened.shown()
+    assert page.evaluate("document.activeElement.className").startswith("openseadragon-canvas")
+    page.keyboard.press("e")
+    opened.shown()
+    assert page.locator("#error").get_attribute("aria-pressed") == "false"
+
+
+def test_five_hundred_large_pictures_open_in_three_seconds(browser, workplace):
+    plan = make_plan(workplace, size=(2048, 1024), methods={"msgunet": {"options": {"scales": 2}}}, ablation={})
+    big_pictures(plan, 500)
+    settings = plan.results / "settings" / "report.json"
+    write_tables(settings, plan.results)
+    write_page(settings, plan.results)
+    found = Opened(browser, plan.results / "report")
+    assert found.seconds < 3 * float(os.environ.get("SLOW_MACHINE", "1"))
+    assert found.page.locator("#thumbnails button").count() == 500
+    pictures = [url for url in found.requests if url.endswith(".png")]
+    assert len(pictures) == 2, "only those that are looked at"
+    assert sum(url.endswith(".jpg") for url in found.requests) < 100
+    found.clean()

@@ -1,0 +1,195 @@
+"""Where runs are: from real trainings that end well, fail, run out of memory, are stopped or are still at work."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import make_settings, train, write_run
+from made import fill, make_plan
+
+from msgunet.attempts import attempt, duration, state_of
+from msgunet.cli import main
+from msgunet.config import ComputeSettings, EvaluationSettings, TrainingSettings
+from msgunet.errors import OutOfMemory, UserError
+from msgunet.evaluation import evaluate as evaluation
+from msgunet.status import report_is_due
+from msgunet.training import loop, memory
+
+EVALUATION = EvaluationSettings()
+LONG = TrainingSettings(epochs=2000, decay_epochs=0, batch_size=2)
+
+
+def test_a_training_that_is_not_evaluated_and_one_that_is(tmp_path, data, compute):
+    settings = make_settings(data)
+    assert state_of(tmp_path / "run", settings, EVALUATION).word == "not yet"
+    train(tmp_path / "run", settings, compute)
+    state = state_of(tmp_path / "run", settings, EVALUATION)
+    assert (state.word, state.step, state.total, state.cell) == ("trained", 6, 6, "not yet")
+    arguments = (tmp_path / "run" / "run.json", tmp_path / "run" / "generator.safetensors", tmp_path / "run")
+    evaluation.evaluate(*arguments, EVALUATION, compute, None)
+    assert state_of(tmp_path / "run", settings, EVALUATION).word == "done"
+    other = make_settings(data, seed=1)
+    assert state_of(tmp_path / "run", other, EVALUATION).word == "not yet", "of other settings"
+
+
+def test_a_training_that_fails_says_why_until_the_next_attempt(tmp_path, data, compute):
+    bad = make_settings(data, training=LONG.model_copy(update={"learning_rate": 1e30}))
+    with pytest.raises(UserError):
+        train(tmp_path, bad, compute)
+    state = state_of(tmp_path, bad, EVALUATION)
+    assert (state.word, state.cell) == ("failed", "failed")
+    assert "not finite" in state.why
+    assert "learning_rate" in state.sentence
+    good = make_settings(data)
+    train(tmp_path, good, compute)
+    assert state_of(tmp_path, good, EVALUATION).word == "trained"
+    assert not list(tmp_path.glob("failed-*"))
+
+
+def test_too_little_memory_is_told_from_other_failures(tmp_path, data, compute, monkeypatch):
+    settings = make_settings(data)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    with pytest.raises(OutOfMemory):
+        train(tmp_path, settings, compute)
+    assert state_of(tmp_path, settings, EVALUATION).cell == "out of memory"
+    monkeypatch.undo()
+
+    def full(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(loop, "step", full)
+    with pytest.raises(OutOfMemory):
+        train(tmp_path, settings, compute)
+    assert state_of(tmp_path, settings, EVALUATION).cell == "out of memory"
+
+
+def test_an_evaluation_that_fails_is_named(tmp_path, data, compute, monkeypatch):
+    settings = make_settings(data)
+    train(tmp_path, settings, compute)
+    monkeypatch.setattr(evaluation, "measure", lambda *_: 1 / 0)
+    arguments = (tmp_path / "run.json", tmp_path / "generator.safetensors", tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        evaluation.evaluate(*arguments, EVALUATION, compute, None)
+    state = state_of(tmp_path, settings, EVALUATION)
+    assert (state.word, state.why) == ("failed", "evaluate: division by zero")
+
+
+def test_running_and_stopped(tmp_path, data):
+    settings = make_settings(data, training=LONG)
+    run = write_run(tmp_path / "run", settings)
+    compute = tmp_path / "compute.json"
+    compute.write_text(ComputeSettings(device="cpu").model_dump_json())
+    command = [sys.executable, "-m", "msgunet", "train", "--run", run, "--out", run.parent, "--compute", compute]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while (state := state_of(run.parent, settings, EVALUATION)).step is None:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert (state.word, state.total) == ("running", 6000)
+        assert state.left > 0
+        assert state.cell == "not yet"
+        assert "running at step" in state.sentence
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+    state = state_of(run.parent, settings, EVALUATION)
+    assert state.word == "stopped"
+    assert state.step >= 1
+    assert not state.why, "a training that was stopped has not failed"
+
+
+def test_an_attempt_on_a_full_disk_raises_its_own_error(tmp_path, data, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("msgunet.attempts.write_json", full)
+    with pytest.raises(KeyError), attempt(tmp_path, "train", make_settings(data)):
+        raise KeyError("the stage's own")
+
+
+def test_a_damaged_file_is_named(tmp_path, data):
+    (tmp_path / "generator.safetensors").touch()
+    (tmp_path / "training.json").write_text('{"steps": 1')
+    with pytest.raises(UserError, match=r"training.json is damaged"):
+        state_of(tmp_path, make_settings(data), EVALUATION)
+
+
+def test_the_table_says_what_is_done_and_what_is_to_come(workplace, capsys):
+    plan = make_plan(workplace, seeds=[0, 1])
+    fill(plan, without=("msgunet",))
+    run = next(run for run in plan.runs if run.settings.entry == "msgunet")
+    note = {"step": 2, "total": 8, "seconds": 3.0, "rate": 0.7, "settings": run.settings.identity}
+    (run.folder / "progress.json").write_text(json.dumps(note))
+    assert main(["status", "made.yaml"]) == 0
+    said = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in said.splitlines() if line.startswith("| MSG U-Net")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    # Six steps at 1.5 s each, and eight by the other seed's speed.
+    assert [row[2:] for row in cells] == [["stopped", "2/8", "0:03", "0:09"], ["not yet", "0/8", "–", "0:12"]]
+    assert "6 runs: 4 done, 1 stopped, 1 not yet" in said
+    assert "about 0:21 to come" in said
+    assert "beside trainings still to come: cost, tables, figures, page" in said
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 59.6, 3600, 3723)] == ["0:00", "1:00", "1:00:00", "1:02:03"]
+
+
+def test_a_report_is_due_unless_it_was_stopped(workplace):
+    plan = make_plan(workplace)
+    fill(plan, without=("msgunet", "pix2pix"))
+    run = next(run for run in plan.runs if run.settings.entry == "msgunet")
+    with pytest.raises(ValueError, match="no"), attempt(run.folder, "train", run.settings):
+        raise ValueError("no")
+    assert report_is_due(plan), "one has failed, another was never begun"
+    other = next(run for run in plan.runs if run.settings.entry == "pix2pix")
+    note = {"step": 2, "total": 8, "seconds": 3.0, "rate": 0.7, "settings": other.settings.identity}
+    (other.folder / "progress.json").write_text(json.dumps(note))
+    assert not report_is_due(plan), "somebody has stopped the other"
+
+
+def test_a_killed_training_says_so(tmp_path, data):
+    settings = make_settings(data)
+    code = (
+        "import os, signal; from pathlib import Path; from msgunet.attempts import attempt; "
+        "from msgunet.config import RunSettings; from msgunet.files import read_settings; "
+        f"folder = Path({str(tmp_path)!r}); settings = read_settings(folder / 'run.json', RunSettings)\n"
+        "with attempt(folder, 'train', settings): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    write_run(tmp_path, settings)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    state = state_of(tmp_path, settings, EVALUATION)
+    assert (state.word, state.cell) == ("stopped", "not yet")
+    assert "ended without a word" in state.sentence
+
+
+def test_of_several_processes_the_first_that_failed_is_believed(tmp_path, data):
+    settings = make_settings(data)
+    with contextlib.suppress(UserError), attempt(tmp_path, "train", settings):
+        with contextlib.suppress(OutOfMemory), attempt(tmp_path, "train", settings):
+            raise OutOfMemory("the second card is full")
+        raise UserError("another process of this training has ended")
+    assert state_of(tmp_path, settings, EVALUATION).word == "out of memory"
+
+
+def test_measures_of_an_earlier_training_or_of_fewer_measures_are_not_done(tmp_path, data, compute):
+    settings = make_settings(data)
+    train(tmp_path, settings, compute)
+    arguments = (tmp_path / "run.json", tmp_path / "generator.safetensors", tmp_path)
+    evaluation.evaluate(*arguments, EvaluationSettings(measures=["psnr"]), compute, None)
+    assert state_of(tmp_path, settings, EvaluationSettings(measures=["psnr"])).word == "done"
+    assert state_of(tmp_path, settings, EVALUATION).word == "trained"
+    evaluation.evaluate(*arguments, EVALUATION, compute, None)
+    assert state_of(tmp_path, settings, EVALUATION).word == "done"
+    facts = json.loads((tmp_path / "training.json").read_text())
+    (tmp_path / "training.json").write_text(json.dumps({**facts, "finished": "later"}))
+    assert state_of(tmp_path, settings, EVALUATION).word == "trained"
+    (tmp_path / "generator.safetensors").unlink()
+    assert state_of(tmp_path, settings, EVALUATION).word == "stopped"
