@@ -15,6 +15,20 @@ _held: list[FileLock] = []
 _TAKEN = "MSGUNET_GPU"
 
 
+def require_gpu(compute: ComputeSettings, device: torch.device) -> None:
+    """Refuse to go on without a GPU where `compute.gpu_required` says so.
+
+    Raises:
+        UserError: the device is a CPU.
+
+    """
+    if compute.gpu_required and device.type == "cpu":
+        raise UserError(
+            "compute.gpu_required is true, but torch finds no CUDA GPU here; on a cluster, see whether the job was "
+            "given one that works"
+        )
+
+
 def pick_device(compute: ComputeSettings) -> torch.device:
     """The device that the settings ask for; pins the number of CPU threads.
 

@@ -12,8 +12,10 @@ import torch
 from conftest import TRAINABLE, make_data, make_settings, train, write_run
 
 from msgunet.cli import main
-from msgunet.config import ComputeSettings, TrainingSettings
+from msgunet.config import ComputeSettings, EvaluationSettings, NetworkList, TrainingSettings
 from msgunet.errors import UserError
+from msgunet.evaluation.cost import cost
+from msgunet.evaluation.evaluate import ablate, evaluate
 from msgunet.files import sha256_file
 from msgunet.registry import build_method
 from msgunet.training import loop
@@ -158,6 +160,25 @@ def test_a_training_for_gpus_does_not_start_without(tmp_path, data, compute):
     with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
         train(tmp_path / "out", make_settings(data), required)
     train(tmp_path / "mean", make_settings(data, "mean"), required)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_nothing_is_measured_on_a_cpu_where_a_gpu_is_required(tmp_path, data, compute):
+    required = compute.model_copy(update={"gpu_required": True})
+    for method in ("msgunet", "mean"):
+        folder = tmp_path / method
+        train(folder, make_settings(data, method), compute)
+        files = (folder / "run.json", folder / "generator.safetensors")
+        if method == "mean":
+            evaluate(*files, folder, EvaluationSettings(), required, None)
+            continue
+        with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
+            evaluate(*files, folder, EvaluationSettings(), required, None)
+        with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
+            ablate(*files, folder / "ablation.csv", required, None)
+    network = {"entry": "x", "part": "generator", "method": "mean", "size": (64, 64), "options": {}, "used": True}
+    with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
+        cost(NetworkList(networks=[network]), tmp_path / "cost.csv", required)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
-from msgunet.device import autocast, dtype_of, has_bf16, pick_device, set_precision
+from msgunet.device import autocast, dtype_of, has_bf16, pick_device, require_gpu, set_precision
 from msgunet.errors import UserError
 from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
 from msgunet.files import atomic, canonical_json, short_hash
@@ -60,6 +60,7 @@ def bench(
 
     """
     device = pick_device(compute)
+    require_gpu(compute, device)
     ways = _WAYS if compiled else _WAYS[:2]
     asked = {(way, precision) for precision in _precisions(device, precisions) for way in ways}
     environment = flat_facts(device, compute.threads)

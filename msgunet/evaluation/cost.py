@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
 from msgunet.data.pairs import blank_pyramid
-from msgunet.device import pick_device, set_precision
+from msgunet.device import pick_device, require_gpu, set_precision
 from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
 from msgunet.files import atomic
 from msgunet.inference import prepare
@@ -32,6 +32,8 @@ from msgunet.registry import build_method
 def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only: bool = False) -> None:
     """Write one row per network and size, with the paper's figures where it has them; timed are the generators."""
     device = pick_device(compute)
+    if networks.networks and not counts_only:
+        require_gpu(compute, device)
     rows = []
     for network in networks.networks:
         row: dict[str, Any] = {"entry": network.entry, "method": network.method, "part": network.part}

@@ -13,12 +13,13 @@ from msgunet.attempts import attempt
 from msgunet.config import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.base import decode
 from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image, to_tensor
-from msgunet.device import pick_device
+from msgunet.device import pick_device, require_gpu
 from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
 from msgunet.files import atomic, read_settings, write_csv, write_json
 from msgunet.inference import LoadedGenerator, load_generator
 from msgunet.provenance import facts
+from msgunet.registry import methods
 
 
 def evaluate(
@@ -37,6 +38,8 @@ def evaluate(
     run = read_settings(run_file, RunSettings)
     with attempt(out, "evaluate", run):
         device = pick_device(compute)
+        if methods()[run.method].trainable:
+            require_gpu(compute, device)
         model = _load(run, run_file, generator, device)
         folder = data or Path(run.data)
         pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
@@ -89,6 +92,8 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
     run = read_settings(run_file, RunSettings)
     with attempt(out.parent, "ablate", run):
         device = pick_device(compute)
+        if methods()[run.method].trainable:
+            require_gpu(compute, device)
         model = _load(run, run_file, generator, device)
         if _scales(model) < 2:
             raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")

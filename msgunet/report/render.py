@@ -148,7 +148,8 @@ class Table:
         for start in range(0, max(1, len(rows)), _LONG):
             caption = rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}"
             last = [notes] if start + _LONG >= len(rows) else []
-            body += [r"\begin{table}", r"\centering", caption, *small, *heading, *rows[start : start + _LONG]]
+            label = [] if start else [rf"\label{{tab:{self.name}}}"]
+            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _LONG]]
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
         head = [f"% Made by: {self.command}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])

@@ -17,7 +17,7 @@ from msgunet.attempts import LOCK, attempt
 from msgunet.config import ComputeSettings, RunSettings, batch_problem
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.data.pairs import PairDataset, keyed_seed, training_order
-from msgunet.device import has_bf16, pick_device, set_precision
+from msgunet.device import has_bf16, pick_device, require_gpu, set_precision
 from msgunet.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
 from msgunet.evaluation.gradients import GradientRecorder
 from msgunet.files import KernelLock, read_settings, write_csv, write_json
@@ -60,11 +60,7 @@ def train(
             data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
         )
         if method.trainable:
-            if compute.gpu_required and device.type == "cpu":
-                raise UserError(
-                    "compute.gpu_required is true, but torch finds no CUDA GPU here; on a cluster, see whether the job "
-                    "was given one that works"
-                )
+            require_gpu(compute, device)
             with _told_in_words(settings, compute):
                 _train(method, settings, pairs, out, compute, vgg19, device, team)
         elif team.first:
