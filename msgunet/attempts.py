@@ -165,7 +165,7 @@ def _read(path: Path, settings: RunSettings) -> dict[str, Any]:
 
 
 def _held(path: Path) -> bool:
-    """Whether a training holds the lock of a run's folder; one that starts at this moment waits for us."""
+    """Whether a stage of a run is at work; a training that starts at this moment waits for us."""
     if not path.exists():
         return False
     lock = KernelLock(path)

@@ -50,14 +50,9 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
         reached, same = (rate, True) if rate else _reached(measured, settings)
         assumed |= not same
         hours.append(flop / 1e12 / reached / 3600 / plan.suite.compute.processes)
-        name = plan.titles.get(settings.entry, settings.entry)
-        if run in plan.gradients:
-            name += f" (gradients, {run.folder.name} intermediate outputs)"
-        elif len(plan.suite.seeds) > 1:
-            name += f" (seed {settings.seed})"
         rows.append(
             [
-                name,
+                plan.label(run),
                 settings.dataset,
                 "×".join(map(str, settings.size)),
                 number(count, ","),

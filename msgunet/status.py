@@ -15,7 +15,7 @@ def status_table(plan: Plan, command: str) -> Table:
     states = _states(plan)
     rows, left, unknown = [], 0.0, 0
     for run, state in states:
-        name = _name(plan, run)
+        name = plan.label(run)
         total = state.total or _steps(plan, run)
         seconds = _seconds_left(run, state, total, states)
         if seconds is None:
@@ -34,7 +34,7 @@ def status_table(plan: Plan, command: str) -> Table:
     words = [state.word for _, state in states]
     count = {word: words.count(word) for word in dict.fromkeys(words)}
     notes = [f"{len(states)} runs: {', '.join(f'{number} {word}' for word, number in count.items())}"]
-    notes += [f"{_name(plan, run)} on {run.settings.dataset}: {s.sentence}" for run, s in states if s.why]
+    notes += [f"{plan.label(run)} on {run.settings.dataset}: {s.sentence}" for run, s in states if s.why]
     if left:
         notes.append(f"trainings: about {duration(left)} to come, one after the other, at the speeds so far")
     if unknown:
@@ -53,13 +53,6 @@ def report_is_due(plan: Plan) -> bool:
 
 def _states(plan: Plan) -> States:
     return [(run, state_of(run.folder, run.settings, plan.suite.evaluation)) for run in (*plan.runs, *plan.gradients)]
-
-
-def _name(plan: Plan, run: RunPlan) -> str:
-    title = plan.titles[run.settings.entry]
-    if run in plan.gradients:
-        return f"{title} (gradients, {run.folder.name} intermediate outputs)"
-    return f"{title} (seed {run.settings.seed})" if len(plan.suite.seeds) > 1 else title
 
 
 def _steps(plan: Plan, run: RunPlan) -> int:
@@ -86,7 +79,7 @@ def _to_come(plan: Plan, states: States) -> list[str]:
     """What else the suite ends with and is not there, or older than what it is made from."""
     absent = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for run, state in states:
-        name = f"{_name(plan, run)} on {run.settings.dataset}"
+        name = f"{plan.label(run)} on {run.settings.dataset}"
         if state.word == "trained":
             absent.append(f"evaluation of {name}")
         if run.settings.entry in plan.suite.ablation.methods and run in plan.runs and state.word in ("trained", "done"):

@@ -92,6 +92,13 @@ class Plan:
         entries = self.suite.methods.items()
         return {key: entry.title or registry.methods()[entry.method or key].title for key, entry in entries}
 
+    def label(self, run: RunPlan) -> str:
+        """How lists of runs call one: its title, and what tells it from others with the same."""
+        title = self.titles[run.settings.entry]
+        if run.settings.gradient_records:
+            return f"{title} (gradients, {run.folder.name} intermediate outputs)"
+        return f"{title} (seed {run.settings.seed})" if len(self.suite.seeds) > 1 else title
+
     @property
     def report(self) -> dict[str, Any]:
         """What the report's settings file says."""

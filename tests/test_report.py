@@ -210,6 +210,19 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(workplace, monkeypatch):
     assert not list(plan.results.glob(".tmp*"))
 
 
+def test_only_tables_of_an_earlier_state_are_removed(workplace):
+    plan = make_plan(workplace)
+    fill(plan)
+    folder = plan.results / "tables"
+    (folder / "mine").mkdir(parents=True)
+    for name in ("table1_gone_native.md", "notes.txt"):
+        (folder / name).write_text("x")
+    write_tables(plan.results / "settings" / "report.json", plan.results)
+    assert not (folder / "table1_gone_native.md").exists()
+    assert (folder / "notes.txt").exists()
+    assert (folder / "mine").is_dir()
+
+
 def test_a_report_on_a_suite_that_has_changed_is_refused(workplace, capsys):
     plan = make_plan(workplace)
     fill(plan)

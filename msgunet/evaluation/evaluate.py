@@ -37,10 +37,7 @@ def evaluate(
     """
     run = read_settings(run_file, RunSettings)
     with attempt(out, "evaluate", run):
-        device = pick_device(compute)
-        if methods()[run.method].trainable:
-            require_gpu(compute, device)
-        model = _load(run, run_file, generator, device)
+        model = _load(run, run_file, generator, compute)
         folder = data or Path(run.data)
         pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
         rows = []
@@ -48,7 +45,7 @@ def evaluate(
             rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)
         write_csv(out / "metrics.csv", rows)
         done = {"settings": run.identity, "trained": _finished(generator), **settings.model_dump(mode="json")}
-        write_json(out / "evaluation.json", {**done, **facts(device, compute.threads)})
+        write_json(out / "evaluation.json", {**done, **facts(model.device, compute.threads)})
 
 
 def _evaluate_pair(
@@ -91,10 +88,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
     """
     run = read_settings(run_file, RunSettings)
     with attempt(out.parent, "ablate", run):
-        device = pick_device(compute)
-        if methods()[run.method].trainable:
-            require_gpu(compute, device)
-        model = _load(run, run_file, generator, device)
+        model = _load(run, run_file, generator, compute)
         if _scales(model) < 2:
             raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")
         pairs = PairDataset(data or Path(run.data), "test", run.size, (run.source_kind, run.target_kind))
@@ -103,7 +97,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
             rows += _ablate_pair(run, model, pairs, index)
         write_csv(out, rows)
         done = {"settings": run.identity, "trained": _finished(generator)}
-        write_json(out.with_suffix(".json"), {**done, **facts(device, compute.threads)})
+        write_json(out.with_suffix(".json"), {**done, **facts(model.device, compute.threads)})
 
 
 def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
@@ -143,8 +137,11 @@ def _finished(generator: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["finished"] if path.is_file() else None
 
 
-def _load(run: RunSettings, run_file: Path, generator: Path, device: torch.device) -> LoadedGenerator:
-    """A run's generator, which must be of the same settings."""
+def _load(run: RunSettings, run_file: Path, generator: Path, compute: ComputeSettings) -> LoadedGenerator:
+    """A run's generator, which must be of the same settings, on the device that its method needs."""
+    device = pick_device(compute)
+    if methods()[run.method].trainable:
+        require_gpu(compute, device)
     model = load_generator(generator, device)
     if model.settings != run:
         raise UserError(f"{generator} was trained with other settings than {run_file} holds; train it again")

@@ -32,6 +32,7 @@ _PROTOCOLS = {
     "native": "native protocol: each output against the target at the network's own size, as in the paper",
     "full": "full protocol: each output first brought to the data set's full size (bicubic), one target for all",
 }
+_ENDINGS = {".csv", ".md", ".tex", ".html", ".pdf", ".png"}
 _FLAT = (
     "the rows 'copy' and 'mean' show what a number is worth: SSIM gives one flat colour a high score wherever the "
     "target is nearly flat (open sea), so 'mean' is hard to beat in SSIM on pictures that are mostly sea"
@@ -91,9 +92,9 @@ def write_tables(settings_file: Path, results: Path) -> None:
 
 
 def remove_others(folder: Path, names: set[str]) -> None:
-    """Remove files of an earlier state of the suite: those whose name, without its ending, is not one of these."""
-    for path in folder.glob("[!.]*"):
-        if path.stem not in names:
+    """Remove tables and figures of an earlier state of the suite, whose names are not among these; nothing else."""
+    for path in folder.iterdir():
+        if path.suffix in _ENDINGS and path.stem not in names:
             path.unlink()
 
 
@@ -149,10 +150,10 @@ def _measured(collection: Collection, runs: list[Run], protocol: str) -> dict:
 
 def status_of(runs: list[Run]) -> str:
     """Of the seeds of a row: done, how many of them, or why there is no number."""
-    count = sum(run.measured() is not None for run in runs)
-    if count == len(runs):
+    states = [run.state for run in runs if not run.evaluation_facts()]
+    count = len(runs) - len(states)
+    if not states:
         return "done"
-    states = [run.state for run in runs if run.measured() is None]
     words = [state.cell for state in states if state.cell != "not yet"] or ["not yet"]
     return f"{words[0]}, {count} of {len(runs)} seeds done" if count else words[0]
 

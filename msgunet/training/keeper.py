@@ -1,5 +1,6 @@
 """What a training shows and keeps while it runs, and the pyramids that it works on."""
 
+import contextlib
 import copy
 import time
 from pathlib import Path
@@ -76,7 +77,9 @@ class Keeper:
         state = self._state
         rate = (state.step - self._first) / max(now - self._start, 1e-9)
         found = {"step": state.step, "total": self._total, "seconds": round(state.seconds, 2), "rate": rate}
-        write_json(self._note, {**found, "settings": self._settings.identity})
+        # A disk that is full for a moment must not end a training between two checkpoints.
+        with contextlib.suppress(OSError):
+            write_json(self._note, {**found, "settings": self._settings.identity})
         self._last_note = now
 
     def close(self) -> None:

@@ -8,7 +8,7 @@
   const headings = { psnr: "PSNR (dB)", ssim: "SSIM", vif: "VIF" };
   const digits = { psnr: 2, ssim: 3, vif: 3 };
   const state = { data: null, pictures: [], at: 0, side: false, error: false, turn: 0 };
-  let panes = []; // {viewer, box, roles, item: the upper picture, clip}
+  let panes = []; // {viewer, box, roles, item: the upper picture, cut: where it begins, edge}
   let busy = false; // while one viewer moves the others
 
   const make = (tag, properties = {}, ...children) => {
