@@ -42,7 +42,8 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
             yield
         except (InterruptedTraining, KeyboardInterrupt):
             if _read(path, settings).get("word") == "stopped":
-                path.unlink()
+                # Of several processes another may have taken it away by now.
+                path.unlink(missing_ok=True)
             raise
         except Exception as error:
             text = " ".join(str(error).split()) or type(error).__name__
