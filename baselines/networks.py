@@ -219,10 +219,17 @@ class PANDiscriminator(nn.Module):
 
 
 class Identity(nn.Module):
-    """The source as the output."""
+    """The source as the output; where the numbers of channels differ, the mean of the source's in each."""
+
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__()
+        self.channels = None if source == target else target
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        return [sources[0]]
+        """`sources`: one tensor (N, C, H, W)."""
+        if self.channels is None:
+            return [sources[0]]
+        return [sources[0].mean(1, keepdim=True).expand(-1, self.channels, -1, -1)]
 
 
 class Constant(nn.Module):

@@ -40,7 +40,8 @@ class PAN(UNetMethod):
         return self.build_unet(0.0)
 
     def build_discriminator(self):
-        discriminator = networks.PANDiscriminator(6, shared.scaled(64, self.options.discriminator_width))
+        filters = shared.scaled(64, self.options.discriminator_width)
+        discriminator = networks.PANDiscriminator(sum(self.channels), filters)
         shared.init_normal(discriminator)
         return discriminator
 

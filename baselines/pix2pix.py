@@ -54,7 +54,7 @@ class UNetMethod(Method):
     def build_unet(self, dropout: float):
         """The generator, initialised as published."""
         downs = self.downsamplings(self.options, self.size)
-        generator = networks.UNet(downs, self.options.width, dropout=dropout)
+        generator = networks.UNet(downs, self.options.width, self.channels, dropout)
         shared.init_normal(generator)
         return generator
 
@@ -77,7 +77,7 @@ class Pix2Pix(UNetMethod):
 
     def build_discriminator(self):
         filters = shared.scaled(64, self.options.discriminator_width)
-        discriminator = shared.ScaleDiscriminators([shared.PatchGAN(6, filters)])
+        discriminator = shared.ScaleDiscriminators([shared.PatchGAN(sum(self.channels), filters)])
         shared.init_normal(discriminator)
         return discriminator
 

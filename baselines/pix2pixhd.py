@@ -142,17 +142,20 @@ class Pix2PixHD(Method):
         options = self.options
         if self.local(options, self.size):
             filters = shared.scaled(32, options.width)
-            generator = networks.LocalEnhancer(filters, options.downsamplings, options.blocks, head=head)
+            generator = networks.LocalEnhancer(
+                filters, options.downsamplings, options.blocks, channels=self.channels, head=head
+            )
         else:
             filters = shared.scaled(64, options.width)
-            generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks)
+            generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks, self.channels)
         shared.init_normal(generator, biases=False)
         return generator
 
     def build_discriminator(self):
         filters = shared.scaled(64, self.options.discriminator_width)
         count = self.discriminators(self.options, self.size)
-        nets = [shared.PatchGAN(6, filters, norm="instance", padding=2) for _ in range(count)]
+        inputs = sum(self.channels)
+        nets = [shared.PatchGAN(inputs, filters, norm="instance", padding=2) for _ in range(count)]
         discriminator = networks.PooledDiscriminators(nets)
         shared.init_normal(discriminator, biases=False)
         return discriminator

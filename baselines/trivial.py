@@ -9,13 +9,13 @@ data = lazy_import("msgunet.data.pairs")
 
 @register_method("copy")
 class Copy(Method):
-    """The source, unchanged."""
+    """The source, unchanged; where the target has other channels, their mean in each of them."""
 
     title = "copy (source)"
     trainable = False
 
     def build_generator(self):
-        return networks.Identity()
+        return networks.Identity(*self.channels)
 
 
 @register_method("mean")
@@ -27,8 +27,8 @@ class Mean(Method):
 
     def build_generator(self):
         width, height = self.size
-        return networks.Constant(3, height, width)
+        return networks.Constant(self.channels[1], height, width)
 
     def fit(self, generator, pairs):
         total = sum(pairs[index].target.double() for index in range(len(pairs)))
-        generator.picture.copy_(data.normalise(total / len(pairs)))
+        generator.picture.copy_(data.normalise(total / len(pairs), pairs.formats[1].range))

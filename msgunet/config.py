@@ -52,6 +52,50 @@ class TrainingSettings(Strict):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
 
 
+class PictureFormat(Strict):
+    """Channels and values of pictures; the paper's, and most people's, are 8-bit RGB."""
+
+    channels: int = Field(3, ge=1, le=16, description="1: grey, 3: colours")
+    range: tuple[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=65535)]] = Field(
+        (0, 255), description="the values that are black and white; above 255 pictures have 16 bits"
+    )
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"the range {list(self.range)} does not rise")
+        return self
+
+    @property
+    def bits(self) -> int:
+        """Of each value in a file."""
+        return 8 if self.range[1] <= 255 else 16
+
+    @property
+    def dtype(self) -> str:
+        """Of each value, as numpy calls it."""
+        return f"uint{self.bits}"
+
+    @property
+    def suffix(self) -> str:
+        """Of files: one or three channels are PNG, others TIFF."""
+        return ".png" if self.channels in (1, 3) else ".tif"
+
+    def __str__(self) -> str:
+        """As conditions name it: `8-bit RGB`, `16-bit grey, 0 to 4095`, `16-bit, 6 channels`."""
+        name = {1: " grey", 3: " RGB"}.get(self.channels, f", {self.channels} channels")
+        whole = self.range == (0, 2**self.bits - 1)
+        return f"{self.bits}-bit{name}" + ("" if whole else f", {self.range[0]} to {self.range[1]}")
+
+    @property
+    def rgb(self) -> list[int]:
+        """The channels that are shown as red, green and blue, and that VGG-19 sees as these."""
+        return [min(i, self.channels - 1) for i in range(3)]
+
+
+RGB = PictureFormat()
+
+
 def batch_problem(batch: int, parts: int, processes: int) -> str | None:
     """Why a batch does not come out even, if it does not."""
     if batch % (parts * processes) == 0:
@@ -136,6 +180,7 @@ class Network(Strict):
     version: int = 0
     size: Size
     options: dict[str, Any]
+    channels: tuple[int, int] = Field((3, 3), description="of source and target")
     used: bool = Field(description="whether the suite trains it at this size")
 
     @property
@@ -256,6 +301,8 @@ class RunSettings(Strict):
     data: str = Field(description="folder of the prepared data set")
     source_kind: Literal["photo", "labels"]
     target_kind: Literal["photo", "labels"]
+    source_format: PictureFormat = RGB
+    target_format: PictureFormat = RGB
     entry: Name = Field(description="the suite's name of the row")
     method: Name
     version: int = Field(description="of the method; goes up when its results would change")
@@ -270,3 +317,18 @@ class RunSettings(Strict):
     def identity(self) -> str:
         """A short hash: results of a run carry it, so that none is taken for one of other settings."""
         return _identity(self)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Of source and target."""
+        return self.source_format.channels, self.target_format.channels
+
+    @property
+    def formats(self) -> tuple[PictureFormat, PictureFormat]:
+        """Of source and target."""
+        return self.source_format, self.target_format
+
+    @property
+    def kinds(self) -> tuple[Literal["photo", "labels"], Literal["photo", "labels"]]:
+        """Of source and target."""
+        return self.source_kind, self.target_kind

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.config import PerceptualSettings
+from msgunet.config import PerceptualSettings, PictureFormat
 from msgunet.data.fetch import VGG19, check_file
 from msgunet.errors import UserError
 from msgunet.networks import scaled, wide
@@ -110,9 +110,12 @@ class VGG19Features(nn.Module):
     ) -> list[Tensor]:
         """Features of the given convolutions, counted from 0; nothing beyond the last of them is computed.
 
-        images: (N, 3, H, W) in [-1, 1], sides of at least 16 pixels; brought to the mean and deviation of ImageNet,
-        as VGG-19 was trained on, unless `normalise` is False.
+        images: (N, C, H, W) in [-1, 1], sides of at least 16 pixels; brought to the mean and deviation of ImageNet,
+        as VGG-19 was trained on, unless `normalise` is False. It sees one channel three times, of two the second
+        twice, of more the first three.
         """
+        if images.shape[1] != 3:
+            images = images[:, PictureFormat(channels=images.shape[1]).rgb]
         x = (images * 0.5 + 0.5 - self.mean) / self.std if normalise else images
         found: list[Tensor] = []
         count = 0

@@ -59,10 +59,11 @@ class Method:
     trainable: ClassVar[bool] = True
     generator_first: ClassVar[bool] = False
 
-    def __init__(self, options: MethodOptions, size: tuple[int, int]) -> None:
-        """`size`: width and height in pixels that the networks work at."""
+    def __init__(self, options: MethodOptions, size: tuple[int, int], channels: tuple[int, int] = (3, 3)) -> None:
+        """`size`: width and height in pixels that the networks work at; `channels`: of source and target."""
         self.options: Any = options
         self.size = size
+        self.channels = channels
 
     @classmethod
     def stride(cls, options: Any, size: tuple[int, int]) -> int:

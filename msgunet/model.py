@@ -106,7 +106,7 @@ class MSGUNetMethod(Method):
     def build_generator(self):
         scales = self.scales(self.options, self.size)
         options = {"intermediate_outputs": self.options.intermediate_outputs, "odd_pixel": self.options.odd_pixel}
-        generator = networks.MSGUNet(self.widths(), scales, **options)
+        generator = networks.MSGUNet(self.widths(), scales, self.channels, **options)
         networks.init_normal(generator, self.options.init_std)
         return generator
 
@@ -118,7 +118,8 @@ class MSGUNetMethod(Method):
     def build_discriminator(self):
         count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
         filters = networks.scaled(64, self.options.discriminator_width)
-        discriminator = networks.ScaleDiscriminators([networks.PatchGAN(6, filters) for _ in range(count)])
+        nets = [networks.PatchGAN(sum(self.channels), filters) for _ in range(count)]
+        discriminator = networks.ScaleDiscriminators(nets)
         networks.init_normal(discriminator, self.options.init_std)
         return discriminator
 

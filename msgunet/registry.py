@@ -131,4 +131,4 @@ def build_dataset(settings: "DataSetSettings", archives: "Path") -> "DataSet":
 def build_method(settings: "RunSettings | Network") -> "Method":
     """The method of a run or of a row of the cost table, with its options validated."""
     cls = get_method(settings.method)
-    return cls(cls.Options.model_validate(settings.options), settings.size)
+    return cls(cls.Options.model_validate(settings.options), settings.size, settings.channels)

@@ -162,13 +162,17 @@ def _run_settings(
     options = method.Options.model_validate(entry.options)
     size = entry.size or data.entry.size
     dataset = registry.datasets()[data.kind]
-    source_kind, target_kind = dataset.kinds(dataset.Options.model_validate(data.entry.options))
+    given = dataset.Options.model_validate(data.entry.options)
+    source_kind, target_kind = dataset.kinds(given)
+    source_format, target_format = dataset.formats(given)
     settings = RunSettings(
         suite=suite_name,
         dataset=data.name,
         data=str(data.folder),
         source_kind=source_kind,
         target_kind=target_kind,
+        source_format=source_format,
+        target_format=target_format,
         entry=name,
         method=entry.method or name,
         version=method.version,
@@ -341,6 +345,7 @@ def _networks(runs: list[RunPlan]) -> list[Network]:
                 version=settings.version,
                 size=size,
                 options=settings.options,
+                channels=settings.channels,
                 used=(settings.entry, size) in used,
             )
             generators.append(found)

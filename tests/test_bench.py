@@ -140,7 +140,7 @@ def test_the_engines_step_does_less_work_than_the_plain_one_or_as_much(name):
     for one in (step, lambda *a: bench.plain_step(*a[:5])):
         state = TrainingState(method, settings, torch.device("cpu"))
         state.begin_phase(method, phase, resumed=False)
-        sources, targets = (blank_batch(method, settings, phase, "photo", torch.device("cpu")) for _ in "st")
+        sources, targets = blank_batch(method, settings, phase, torch.device("cpu"))
         with Meter() as meter:
             one(method, state, sources, targets, perceptual, 1e-3, None)
         counted.append(meter.flop)

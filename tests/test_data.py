@@ -15,9 +15,10 @@ from PIL import Image
 
 from msgunet import registry
 from msgunet.config import TrainingSettings
-from msgunet.data.base import DataSet, RawPair, decode, decode_ids, resize
+from msgunet.data.base import DataSet, RawPair, decode, decode_ids
 from msgunet.data.manifest import read_manifest
-from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_image, training_order
+from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_pixels, training_order
+from msgunet.data.pictures import as_pixels, resize
 from msgunet.data.prepare import prepare
 from msgunet.data.sets.bluemarble import BlueMarble, BlueMarbleOptions
 from msgunet.data.sets.nyu import palette
@@ -71,7 +72,9 @@ def test_all_directions_of_bluemarble_use_the_same_tiles():
     for direction in ("elevation_to_satellite", "satellite_to_elevation"):
         dataset = bluemarble((64, 64), globe_width=512, min_land=0.3, direction=direction)
         pair = dataset.pairs(Path("unused"))[0]
-        assert {role: image.size for role, image in pair.load().items()} == {"source": (64, 64), "target": (64, 64)}
+        assert {role: np.shape(image) for role, image in pair.load().items()} == dict.fromkeys(
+            ("source", "target"), (64, 64, 3)
+        )
         assert dataset.tiles() == bluemarble((64, 64), globe_width=512, min_land=0.3).tiles()
 
 
@@ -233,7 +236,7 @@ def test_ids_keep_their_values(tmp_path):
     deep = Image.fromarray(np.array([[7, 26001], [33000, 0]], np.uint16))
     deep.save(tmp_path / "x.png")
     assert np.asarray(decode_ids(tmp_path / "x.png", "x")).tolist() == [[7, 26001], [33000, 0]]
-    assert np.asarray(resize(deep, (4, 4), "labels")).max() == 33000
+    assert resize(as_pixels(deep), (4, 4), "labels").max() == 33000
     make_picture(0, 8, 8).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match="a picture of ids has one channel"):
         decode_ids(tmp_path / "rgb.png", "rgb.png")
@@ -250,18 +253,18 @@ def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
     tifffile.imwrite(tmp_path / "colours.tif", deep)
     make_picture(0, 8, 8).convert("CMYK").save(tmp_path / "print.jpg")
     for name in ("deep.png", "print.jpg", "colours.png", "colours.tif"):
-        with pytest.raises(UserError, match=rf"{name}: pictures of mode .* are not supported"):
+        with pytest.raises(UserError, match=rf"{name}: a picture of mode .* is not 8-bit RGB"):
             decode(tmp_path / name, name)
 
 
 def test_labels_keep_their_colours():
     labels = Image.fromarray(palette(40)[np.random.default_rng(0).integers(0, 40, (48, 64))])
     before = {tuple(c) for c in np.asarray(labels).reshape(-1, 3)}
-    assert {tuple(c) for c in np.asarray(resize(labels, (40, 30), "labels")).reshape(-1, 3)} <= before
+    assert {tuple(c) for c in resize(as_pixels(labels), (40, 30), "labels").reshape(-1, 3)} <= before
     tensor = normalise(torch.from_numpy(np.array(labels)).permute(2, 0, 1)[None])
     small = pyramid(tensor, 3, "labels")[-1]
     for level in (small, double(small, "labels")):
-        assert {tuple(c) for c in np.asarray(to_image(level[0])).reshape(-1, 3)} <= before
+        assert {tuple(c) for c in to_pixels(level[0]).reshape(-1, 3)} <= before
 
 
 def test_halving_photos_takes_the_mean():
@@ -272,7 +275,7 @@ def test_halving_photos_takes_the_mean():
 def test_eight_bits_survive_the_way_to_the_network_and_back():
     image = make_picture(5, 32, 16)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    assert np.array_equal(np.asarray(to_image(normalise(tensor))), np.asarray(image))
+    assert np.array_equal(to_pixels(normalise(tensor)), np.asarray(image))
 
 
 def test_training_order_is_keyed_and_resumes_anywhere():
@@ -288,7 +291,9 @@ def test_training_order_is_keyed_and_resumes_anywhere():
 def test_augmentation_is_keyed_by_epoch_and_index(tmp_path):
     folder = make_data(tmp_path)
     training = TrainingSettings(flip=True, jitter=8)
-    one, other = (PairDataset(folder, "train", (64, 64), ("photo", "photo"), training, 7) for _ in range(2))
+    one, other = (
+        PairDataset(folder, "train", (64, 64), ("photo", "photo"), training=training, seed=7) for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(one[(3, 2)], other[(3, 2)], strict=True))
     seen = {one[(epoch, 2)].source.numpy().tobytes() for epoch in range(6)}
     assert len(seen) == 6

@@ -7,6 +7,7 @@ and write the curves again: `python tests/test_golden.py`.
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TRAINABLE, make_settings, through_phases
@@ -25,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent / "golden"
 def picture(name: str) -> torch.Tensor:
     """A committed picture, (1, 3, 64, 64) in [-1, 1], double."""
     with Image.open(FOLDER / f"{name}.png") as image:
-        return to_tensor(image.convert("RGB"))[None].double() / 127.5 - 1
+        return to_tensor(np.asarray(image.convert("RGB")))[None].double() / 127.5 - 1
 
 
 def curve(name: str) -> list[dict[str, float]]:

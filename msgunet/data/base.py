@@ -1,14 +1,15 @@
 """What a data set is, and how pictures are read and resized. Free of torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
+import numpy as np
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from msgunet.config import DataSetSettings, Strict
+from msgunet.config import RGB, DataSetSettings, PictureFormat, Strict
 from msgunet.data.login import HOW, credentials
 from msgunet.errors import UserError
 
@@ -18,7 +19,7 @@ Split = Literal["train", "test"]
 # The largest pictures here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
 Image.MAX_IMAGE_PIXELS = 120_000_000
 
-_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class DataSetOptions(Strict):
 class RawPair:
     """One pair as it lies in the archive.
 
-    load: decodes it into `source`, `target` and what else a method may want under names of its own, all of one size.
+    load: decodes it into `source`, `target` and what else a method may want under names of its own, all of one size;
+    pictures or arrays (H, W, C).
     name: what an error calls it (a file, or a place in one).
     """
 
     id: str
     split: Split
-    load: Callable[[], dict[str, Image.Image]]
+    load: Callable[[], Mapping[str, Image.Image | np.ndarray]]
     name: str
 
 
@@ -106,6 +108,11 @@ class DataSet:
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         """Whether source and target are photos (resized by Lanczos) or labels (nearest neighbour)."""
         return "photo", "photo"
+
+    @classmethod
+    def formats(cls, options: Any) -> tuple[PictureFormat, PictureFormat]:
+        """Channels and values of source and target."""
+        return RGB, RGB
 
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
@@ -169,9 +176,12 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
                 upright = ImageOps.exif_transpose(image)
                 return upright.convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
             mode = f"{image.mode}{' (16 bits)' if deep else ''}"
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
-    raise UserError(f"{name}: pictures of mode {mode} are not supported; save it as 8-bit RGB")
+    raise UserError(
+        f"{name}: a picture of mode {mode} is not 8-bit RGB; save it as that, or say what it is (for 'kind: folder': "
+        "source_format and target_format, with channels and range)"
+    )
 
 
 def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
@@ -187,13 +197,6 @@ def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
             if image.mode in ("L", "I;16", "I"):
                 return image.convert("I;16") if image.mode == "I" else image.copy()
             mode = image.mode
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
     raise UserError(f"{name}: a picture of ids has one channel, this one is of mode {mode}")
-
-
-def resize(image: Image.Image, size: tuple[int, int], kind: Kind) -> Image.Image:
-    """Bring a picture to (width, height): photos by Lanczos, labels by nearest neighbour."""
-    if image.size == tuple(size):
-        return image
-    return image.resize(size, Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.LANCZOS)

@@ -34,9 +34,9 @@ class Pair:
         return {self.source: self.source_sha256, self.target: self.target_sha256, **others}
 
 
-def picture_path(split: str, name: str, role: str) -> str:
+def picture_path(split: str, name: str, role: str, suffix: str = ".png") -> str:
     """Where a picture of the pair with the id `name` is, relative to the manifest."""
-    return f"{split}/{name}.{role}.png"
+    return f"{split}/{name}.{role}{suffix}"
 
 
 def write_manifest(path: Path, pairs: list[Pair]) -> None:

@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from msgunet.config import TrainingSettings
-from msgunet.data.base import Kind, decode, resize
+from msgunet.config import RGB, PictureFormat, TrainingSettings
+from msgunet.data.base import Kind
 from msgunet.data.manifest import read_manifest, steps_per_epoch
+from msgunet.data.pictures import read, resize
 
 _CACHE_BYTES = 1 << 30
 
 
 class PairTensors(NamedTuple):
-    """A source and a target, uint8, (C, H, W) or, in a batch, (N, C, H, W)."""
+    """A source and a target, (C, H, W) or, in a batch, (N, C, H, W): uint8, or int32 for 16 bits."""
 
     source: Tensor
     target: Tensor
@@ -43,6 +43,7 @@ class PairDataset(Dataset):
         split: `train` or `test`.
         size: width and height to bring the pairs to.
         kinds: of source and target, which decide how they are resized.
+        formats: of source and target.
         training: whose `flip` and `jitter` are applied to items asked for by (epoch, index).
         seed: of the run.
 
@@ -54,6 +55,7 @@ class PairDataset(Dataset):
         split: str,
         size: tuple[int, int],
         kinds: tuple[Kind, Kind],
+        formats: tuple[PictureFormat, PictureFormat] = (RGB, RGB),
         training: TrainingSettings | None = None,
         seed: int = 0,
     ) -> None:
@@ -61,22 +63,24 @@ class PairDataset(Dataset):
         self.pairs = read_manifest(folder / "manifest.csv", split)
         self.size = size
         self.kinds = kinds
+        self.formats = formats
         self.training = training
         self.seed = seed
-        fits = len(self.pairs) * 2 * 3 * size[0] * size[1] < _CACHE_BYTES
-        self._cache: dict[int, tuple[Image.Image, Image.Image]] | None = {} if fits else None
+        values = sum(given.channels * given.bits // 8 for given in formats)
+        fits = len(self.pairs) * values * size[0] * size[1] < _CACHE_BYTES
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def images(self, index: int) -> tuple[Image.Image, Image.Image]:
-        """Source and target at the network's size, without augmentation."""
+    def images(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Source and target at the network's size, (H, W, C), without augmentation."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         pair = self.pairs[index]
         images = tuple(
-            resize(decode(self.folder / path, str(self.folder / path)), self.size, kind)
-            for path, kind in zip((pair.source, pair.target), self.kinds, strict=True)
+            resize(read(self.folder / path, str(self.folder / path), given), self.size, kind)
+            for path, given, kind in zip((pair.source, pair.target), self.formats, self.kinds, strict=True)
         )
         if self._cache is not None:
             self._cache[index] = images
@@ -91,33 +95,37 @@ class PairDataset(Dataset):
             images = self._augment(images, keyed_seed(self.seed, epoch, index))
         return PairTensors(*map(to_tensor, images))
 
-    def _augment(self, images: tuple[Image.Image, ...], seed: int) -> tuple[Image.Image, ...]:
+    def _augment(self, images: tuple[np.ndarray, ...], seed: int) -> tuple[np.ndarray, ...]:
         draw = np.random.default_rng(seed)
         width, height = self.size
         if jitter := self.training.jitter:
             x, y = (int(v) for v in draw.integers(0, jitter + 1, 2))
             larger = (width + jitter, height + jitter)
-            box = (x, y, x + width, y + height)
-            images = tuple(resize(i, larger, k).crop(box) for i, k in zip(images, self.kinds, strict=True))
+            place = np.s_[y : y + height, x : x + width]
+            images = tuple(resize(i, larger, k)[place] for i, k in zip(images, self.kinds, strict=True))
         if self.training.flip and draw.random() < 0.5:
-            images = tuple(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images)
+            images = tuple(image[:, ::-1] for image in images)
         return images
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """A picture (H, W, C) as (C, H, W), uint8, or int32 for 16 bits, of which torch knows too little."""
+    values = pixels.astype(np.uint8 if pixels.dtype == np.uint8 else np.int32, order="C")
+    return torch.from_numpy(values).permute(2, 0, 1)
 
 
-def to_image(tensor: Tensor) -> Image.Image:
-    """(3, H, W) in [-1, 1] as an 8-bit RGB picture, rounded."""
-    values = ((tensor.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
+def to_pixels(tensor: Tensor, wanted: PictureFormat = RGB) -> np.ndarray:
+    """(C, H, W) in [-1, 1] as a picture (H, W, C) of the wanted format, rounded."""
+    low, high = wanted.range
+    values = ((tensor.detach().float().cpu() + 1) * ((high - low) / 2)).round().clamp(0, high - low) + low
+    return values.permute(1, 2, 0).contiguous().numpy().astype(wanted.dtype)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """uint8 to float in [-1, 1]."""
-    return images.float() / 127.5 - 1
+def normalise(images: Tensor, values: tuple[int, int] = RGB.range) -> Tensor:
+    """To float in [-1, 1], which `values` become; what is beyond them is brought to the ends."""
+    low, high = values
+    scaled = (images.float() - low if low else images.float()) / ((high - low) / 2) - 1
+    return scaled if values == RGB.range else scaled.clamp(-1, 1)
 
 
 def halve(images: Tensor, kind: Kind) -> Tensor:
@@ -141,11 +149,11 @@ def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
 
 
 def blank_pyramid(
-    scales: int, size: tuple[int, int], batch: int = 1, device: torch.device | str | None = None
+    scales: int, size: tuple[int, int], batch: int = 1, device: torch.device | str | None = None, channels: int = 3
 ) -> list[Tensor]:
     """Black pictures at `scales` resolutions, full first: what networks are measured with, in channels-last memory."""
     width, height = size
-    shapes = [(batch, 3, height >> k, width >> k) for k in range(scales)]
+    shapes = [(batch, channels, height >> k, width >> k) for k in range(scales)]
     return [torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last) for shape in shapes]
 
 

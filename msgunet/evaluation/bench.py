@@ -197,9 +197,9 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     return found
 
 
-def _pictures(method: Method, settings: RunSettings, device: torch.device, batch: int) -> list[Tensor]:
+def _pictures(method: Method, device: torch.device, batch: int, channels: int) -> list[Tensor]:
     """Noise: a network may be faster on black pictures."""
-    blank = blank_pyramid(method.scales(method.options, settings.size), settings.size, batch, device)
+    blank = blank_pyramid(method.scales(method.options, method.size), method.size, batch, device, channels)
     return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]
 
 
@@ -208,7 +208,7 @@ def _inference(settings: RunSettings, variant: Variant, device: torch.device) ->
     torch.manual_seed(0)
     method = build_method(settings)
     network = method.build_generator()
-    sources = _pictures(method, settings, device, 1)
+    sources = _pictures(method, device, 1, method.channels[0])
     if variant.way == "plain":
         method.prepare_inference(network)
         network.to(device)
@@ -235,7 +235,7 @@ def _training(settings: RunSettings, variant: Variant, device: torch.device) -> 
     perceptual = None
     if settings.perceptual is not None:
         perceptual = VGG19Features(settings.perceptual.width).to(device)
-    sources, targets = (_pictures(method, settings, device, training.batch_size) for _ in "st")
+    sources, targets = (_pictures(method, device, training.batch_size, count) for count in method.channels)
     state = TrainingState(method, settings, device)
     state.begin_phase(method, phase, resumed=False)
     if variant.way == "plain":
@@ -302,7 +302,8 @@ def _needs(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
         return needs.flop, needs.moved
     with torch.device("meta"), torch.no_grad(), Meter() as meter:
         network = prepare(method, method.build_generator(), torch.device("meta"), precision)
-        sources = blank_pyramid(method.scales(method.options, settings.size), settings.size)
+        scales = method.scales(method.options, settings.size)
+        sources = blank_pyramid(scales, settings.size, channels=method.channels[0])
         before = meter.flop, meter.moved
         network([source.to(dtype_of(precision)) for source in sources])
         return meter.flop - before[0], meter.moved - before[1]

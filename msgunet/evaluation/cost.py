@@ -70,10 +70,12 @@ def counts(network: Network) -> dict[str, Any]:
             model, inputs = VGG19Features(network.options["width"]), blank_pyramid(1, size)
         else:
             method, model = build(network)
-            pyramid = blank_pyramid(method.scales(method.options, size), size)
-            inputs = [pyramid]
+            scales = method.scales(method.options, size)
+            inputs = [blank_pyramid(scales, size, channels=channels) for channels in network.channels]
             if part == "discriminator":
-                model, inputs = method.build_discriminator(), [pyramid, pyramid]
+                model = method.build_discriminator()
+            else:
+                inputs = inputs[:1]
         with FlopCounterMode(display=False) as counter:
             model(*inputs)
     gmac = counter.get_total_flops() / 2e9
@@ -104,7 +106,7 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
     small = (full[0] // factor, full[1] // factor)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(generator, (blank_pyramid(scales, small),))
+        analysis = FlopCountAnalysis(generator, (blank_pyramid(scales, small, channels=network.channels[0]),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = analysis.by_operator()
     macs = sum(by_operator[name] for name in ("conv", "conv_transpose"))
@@ -124,7 +126,8 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     with peak_memory(device) as peak, torch.inference_mode():
         method, generator = build(network)
         prepare(method, generator, device)
-        sources = blank_pyramid(method.scales(method.options, network.size), network.size, device=device)
+        scales = method.scales(method.options, network.size)
+        sources = blank_pyramid(scales, network.size, device=device, channels=network.channels[0])
         for i in range(settings.warmup + settings.repeats):
             seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from msgunet.attempts import attempt
 from msgunet.config import ComputeSettings, EvaluationSettings, RunSettings
-from msgunet.data.base import decode
-from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_image, to_tensor
+from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_pixels, to_tensor
+from msgunet.data.pictures import read, resample, save
 from msgunet.device import pick_device, require_gpu
 from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
@@ -30,8 +30,9 @@ def evaluate(
     compute: ComputeSettings,
     data: Path | None,
 ) -> None:
-    """Write `predictions/ID.png` (8 bits, at the network's size), `metrics.csv` and `evaluation.json` in `out`.
+    """Write `predictions/ID.png`, `metrics.csv` and `evaluation.json` in `out`.
 
+    Predictions have the network's size and the targets' format; those with other than one or three channels are TIFF.
     Protocol `native` measures at the network's size; `full` first brings the output to the data set's size (bicubic;
     labels by nearest neighbour).
     """
@@ -39,7 +40,7 @@ def evaluate(
     with attempt(out, "evaluate", run):
         model = _load(run, run_file, generator, compute)
         folder = data or Path(run.data)
-        pairs = PairDataset(folder, "test", run.size, (run.source_kind, run.target_kind))
+        pairs = PairDataset(folder, "test", run.size, run.kinds, run.formats)
         rows = []
         for index in tqdm(range(len(pairs)), desc=f"evaluate {run.entry}", unit="image", disable=None):
             rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)
@@ -58,29 +59,27 @@ def _evaluate_pair(
     settings: EvaluationSettings,
 ) -> Iterator[dict[str, Any]]:
     """Translate one test picture; its measures in each protocol."""
-    pair = pairs.pairs[index]
+    pair, given = pairs.pairs[index], run.target_format
     source, native = pairs.images(index)
-    sources = pyramid(normalise(to_tensor(source)[None]), _scales(model), run.source_kind)
-    image = to_image(model(sources, pair.id)[0][0])
-    path = out / "predictions" / f"{pair.id}.png"
-    with atomic(path) as temporary:
-        image.save(temporary, compress_level=4)
-    output = decode(path, str(path))
+    sources = pyramid(normalise(to_tensor(source)[None], run.source_format.range), _scales(model), run.source_kind)
+    output = to_pixels(model(sources, pair.id)[0][0], given)
+    with atomic(out / "predictions" / f"{pair.id}{given.suffix}") as temporary:
+        save(temporary, output)
     for protocol in settings.protocols:
         target, shown = native, output
         if protocol == "full" and (pair.width, pair.height) != run.size:
-            target = decode(folder / pair.target, str(folder / pair.target))
-            resample = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
-            shown = output.resize(target.size, resample)
-        size = {"width": target.width, "height": target.height}
-        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures)}
+            target = read(folder / pair.target, str(folder / pair.target), given)
+            how = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
+            shown = resample(output, (pair.width, pair.height), how)
+        size = {"width": target.shape[1], "height": target.shape[0]}
+        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures, given.range)}
 
 
 def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings, data: Path | None) -> None:
     """Input against output resolution (the paper's Tables 2 and 3): write `out`, one row per image and cell, and facts.
 
     The source is brought down to each input scale and from there up again to the scales above it; the SSIM of every
-    output scale is taken against the target at that scale, on 8 bits.
+    output scale is taken against the target at that scale, on 8 bits (or 16, as the targets have).
 
     Raises:
         UserError: the generator has one scale only.
@@ -91,7 +90,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
         model = _load(run, run_file, generator, compute)
         if _scales(model) < 2:
             raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")
-        pairs = PairDataset(data or Path(run.data), "test", run.size, (run.source_kind, run.target_kind))
+        pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats)
         rows = []
         for index in tqdm(range(len(pairs)), desc=f"ablate {run.entry}", unit="image", disable=None):
             rows += _ablate_pair(run, model, pairs, index)
@@ -104,7 +103,7 @@ def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, i
     """Every input scale against every output scale, for one test picture."""
     width, height = run.size
     scales, name = _scales(model), pairs.pairs[index].id
-    source, target = (normalise(images[None]) for images in pairs[index])
+    source, target = (normalise(i[None], given.range) for i, given in zip(pairs[index], run.formats, strict=True))
     targets = pyramid(target, scales, run.target_kind)
     for input_scale in range(scales):
         outputs = model(reduced_pyramid(source, scales, input_scale, run.source_kind), name)
@@ -115,7 +114,8 @@ def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, i
                 "output_width": width >> output_scale,
                 "output_height": height >> output_scale,
             }
-            measures = measure(to_image(output[0]), to_image(targets[output_scale][0]), ("ssim",))
+            found, wanted = (to_pixels(i[0], run.target_format) for i in (output, targets[output_scale]))
+            measures = measure(found, wanted, ("ssim",), run.target_format.range)
             yield {"id": name, **sizes, **measures}
 
 

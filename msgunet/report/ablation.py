@@ -73,7 +73,7 @@ def ablation_grid(collection: Collection, frame: pd.DataFrame, dataset: str, nam
         *(f"not measured yet; {sentence}" for sentence in missing),
         *([] if len(parts) > 1 or not rows else ["the paper has no such numbers for this data set"]),
         collection.data_conditions(dataset),
-        "SSIM by piq on 8-bit RGB pictures, Gaussian 11×11 without pooling, mean over pictures and seeds",
+        "SSIM by piq on the pictures as stored, Gaussian 11×11 without pooling, mean over pictures and seeds",
         collection.run_conditions(runs),
         collection.environment(),
     ]

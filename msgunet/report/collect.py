@@ -48,6 +48,10 @@ class Run:
         """What the evaluation wrote about itself; empty where it is not done."""
         return measured_facts(self.folder, self.settings, self.evaluation)
 
+    def prediction(self, name: str) -> Path:
+        """The output for a test picture."""
+        return self.folder / "predictions" / f"{name}{self.settings.target_format.suffix}"
+
     def measured(self) -> pd.DataFrame | None:
         """One row per test picture and protocol, or None where there are none yet."""
         return _read(self.folder / "metrics.csv") if self.evaluation_facts() else None
@@ -161,7 +165,10 @@ class Collection:
         if not manifest.is_file():
             return f"{title} at {size}, not prepared (yet, or any more)"
         splits = [pair.split for pair in read_manifest(manifest)]
-        return f"{title} at {size}: {splits.count('train')} training and {splits.count('test')} test pairs"
+        settings = next(run.settings for run in self.runs if run.settings.dataset == dataset)
+        formats = " → ".join(dict.fromkeys(map(str, settings.formats)))
+        counts = f"{splits.count('train')} training and {splits.count('test')} test pairs"
+        return f"{title} at {size}, {formats}: {counts}"
 
     def run_conditions(self, runs: list[Run]) -> str:
         """One sentence about a row's training."""

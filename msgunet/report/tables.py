@@ -20,8 +20,8 @@ from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
 _DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 _CONVENTIONS = (
-    "PSNR, SSIM and VIF by piq on 8-bit RGB pictures, mean over pictures of one value per picture; SSIM Gaussian 11×11 "
-    "without pooling; VIF in the pixel domain on luma",
+    "PSNR, SSIM and VIF by piq on the pictures as stored, mean over pictures of one value per picture; SSIM Gaussian "
+    "11×11 without pooling; VIF in the pixel domain on luma",
     "in brackets: 95 % bootstrap interval over test pictures and seeds",
 )
 _TIED = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from msgunet.attempts import PROGRESS
-from msgunet.config import ComputeSettings, RunSettings
+from msgunet.config import ComputeSettings, PictureFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
 from msgunet.files import write_json
 from msgunet.method import Method, Phase
@@ -103,7 +103,9 @@ class _Sample:
         with torch.random.fork_rng():
             sources, targets = pyramids(PairTensors(*self._batch), method, phase, self._settings, device)
             outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
-        save_grid(self._folder / f"epoch-{epoch:04d}.png", [sources[0], torch.cat(outputs), targets[0]])
+        source_format, target_format = self._settings.formats
+        columns = [(sources[0], source_format), (torch.cat(outputs), target_format), (targets[0], target_format)]
+        save_grid(self._folder / f"epoch-{epoch:04d}.png", columns)
 
 
 def pyramids(
@@ -117,8 +119,10 @@ def pyramids(
     """Sources and targets as a phase of the method works on them."""
     scales = method.scales(method.options, settings.size)
 
-    def prepared(images: Tensor, kind: str) -> list[Tensor]:
-        images = normalise(images.to(device, non_blocking=True)).contiguous(memory_format=layout)
+    def prepared(images: Tensor, kind: str, given: PictureFormat) -> list[Tensor]:
+        images = normalise(images.to(device, non_blocking=True), given.range).contiguous(memory_format=layout)
         return method.view(phase, pyramid(images, scales, kind), kind)
 
-    return prepared(batch.source, settings.source_kind), prepared(batch.target, settings.target_kind)
+    of_each = zip(batch, settings.kinds, settings.formats, strict=True)
+    sources, targets = (prepared(*given) for given in of_each)
+    return sources, targets

@@ -55,9 +55,14 @@ def train(
     set_precision(settings.training.precision)
     with processes() as team, _only_trainer(out, team, wait), attempt(out, "train", settings):
         method = build_method(settings)
-        kinds = (settings.source_kind, settings.target_kind)
         pairs = PairDataset(
-            data or Path(settings.data), "train", settings.size, kinds, settings.training, settings.seed
+            data or Path(settings.data),
+            "train",
+            settings.size,
+            settings.kinds,
+            settings.formats,
+            settings.training,
+            settings.seed,
         )
         if method.trainable:
             require_gpu(compute, device)

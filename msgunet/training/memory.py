@@ -89,21 +89,24 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
         state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)
         perceptual = VGG19Features(settings.perceptual.width) if settings.perceptual else None
-        sources, targets = (blank_batch(method, settings, phase, kind, meta) for kind in _kinds(settings))
+        sources, targets = blank_batch(method, settings, phase, meta)
         before = meter.flop, meter.moved
         with _meta_autocast() if settings.training.precision == "bf16" else nullcontext():
             step(method, state, sources, targets, perceptual, settings.training.learning_rate, None)
         return StepNeeds(meter.peak, meter.flop - before[0], meter.moved - before[1])
 
 
-def _kinds(settings: RunSettings) -> tuple[str, str]:
-    return settings.source_kind, settings.target_kind
-
-
-def blank_batch(method: Method, settings: RunSettings, phase: Phase, kind: str, device: torch.device) -> list[Tensor]:
-    """A batch of black pictures as a phase works on them."""
+def blank_batch(
+    method: Method, settings: RunSettings, phase: Phase, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
+    """A batch of black sources and targets as a phase works on them."""
     scales = method.scales(method.options, settings.size)
-    return method.view(phase, blank_pyramid(scales, settings.size, settings.training.batch_size, device), kind)
+    given = settings.size, settings.training.batch_size, device
+    sources, targets = (
+        method.view(phase, blank_pyramid(scales, *given, channels), kind)
+        for channels, kind in zip(settings.channels, settings.kinds, strict=True)
+    )
+    return sources, targets
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,7 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from msgunet.attempts import duration
-from msgunet.data.pairs import to_image
+from msgunet.config import PictureFormat
+from msgunet.data.pairs import to_pixels
+from msgunet.data.pictures import shown
 from msgunet.errors import UserError
 from msgunet.files import atomic, write_csv
 
@@ -117,13 +121,12 @@ def _losses(losses: dict[str, Tensor]) -> str:
     return " ".join(f"{name}={value.item():.3g}" for name, value in shown.items())
 
 
-def save_grid(path: Path, columns: list[Any], rows: int = 4) -> None:
-    """A grid with one row per pair: each of `columns` is a batch (N, 3, H, W) in [-1, 1]."""
-    count = min(rows, *(len(column) for column in columns))
-    height, width = columns[0].shape[-2:]
-    grid = Image.new("RGB", (width * len(columns), height * count))
-    for x, column in enumerate(columns):
-        for y in range(count):
-            grid.paste(to_image(column[y]), (x * width, y * height))
+def save_grid(path: Path, columns: Sequence[tuple[Tensor, PictureFormat]], rows: int = 4) -> None:
+    """A grid with one row per pair: each of `columns` is a batch (N, C, H, W) in [-1, 1], and its format."""
+    count = min(rows, *(len(images) for images, _ in columns))
+    strips = [
+        np.concatenate([shown(to_pixels(image, given), given) for image in images[:count]]) for images, given in columns
+    ]
+    grid = Image.fromarray(np.concatenate(strips, 1))
     with atomic(path) as temporary:
         grid.save(temporary)

@@ -7,10 +7,12 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from PIL import Image
+import numpy as np
 from pydantic import Field, model_validator
 
-from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split, decode
+from msgunet.config import RGB, PictureFormat
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
+from msgunet.data.pictures import read
 from msgunet.data.sets.maps import load_side_by_side
 from msgunet.errors import UserError
 from msgunet.files import canonical_json
@@ -29,6 +31,8 @@ class FolderOptions(DataSetOptions):
     source_side: Literal["left", "right"] = Field("left", description="of the source in such a picture")
     source_kind: Kind = Field("photo", description="labels: resized by nearest neighbour, so that colours never mix")
     target_kind: Kind = Field("photo", description="the same for the target")
+    source_format: PictureFormat = Field(RGB, description="channels and range of the sources' values")
+    target_format: PictureFormat = Field(RGB, description="the same of the targets'")
     test_share: float = Field(
         0.2, gt=0, lt=1, description="of the pairs for testing, unless there are folders train and test (or val)"
     )
@@ -38,6 +42,8 @@ class FolderOptions(DataSetOptions):
     def _one_way(self) -> Self:
         if (self.pairs is None) == (self.source is None) or (self.source is None) != (self.target is None):
             raise ValueError("give either 'source' and 'target', or 'pairs'")
+        if self.pairs is not None and self.source_format != self.target_format:
+            raise ValueError("in pictures that hold a pair, source_format and target_format are the same")
         return self
 
 
@@ -54,6 +60,10 @@ class Folder(DataSet):
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
         return options.source_kind, options.target_kind
+
+    @classmethod
+    def formats(cls, options: Any) -> tuple[PictureFormat, PictureFormat]:
+        return options.source_format, options.target_format
 
     @classmethod
     def listing(cls, options: Any) -> str:
@@ -83,9 +93,10 @@ class Folder(DataSet):
         for name in everything:
             paths = [found[name] for found in folders]
             if len(paths) == 1:
-                load = functools.partial(load_side_by_side, paths[0], str(paths[0]), self.options.source_side == "left")
+                left = self.options.source_side == "left"
+                load = functools.partial(load_side_by_side, paths[0], str(paths[0]), left, self.options.source_format)
             else:
-                load = functools.partial(_load, *paths)
+                load = functools.partial(_load, *paths, *self.formats(self.options))
             key = re.sub(r"[^\w.-]+", "_", name)
             pairs.append(RawPair(key, splits[name], load, name=" and ".join(map(str, paths))))
         return pairs
@@ -142,5 +153,5 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _load(source: Path, target: Path) -> dict[str, Image.Image]:
-    return {"source": decode(source, str(source)), "target": decode(target, str(target))}
+def _load(source: Path, target: Path, of_source: PictureFormat, of_target: PictureFormat) -> dict[str, np.ndarray]:
+    return {"source": read(source, str(source), of_source), "target": read(target, str(target), of_target)}

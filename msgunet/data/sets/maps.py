@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
-from msgunet.data.base import DataSet, RawPair, Remote, decode
+from msgunet.config import RGB, PictureFormat
+from msgunet.data.base import DataSet, RawPair, Remote
+from msgunet.data.pictures import read
 from msgunet.data.unpack import unpack_tar
 from msgunet.registry import register_dataset
 
@@ -42,9 +44,11 @@ class Maps(DataSet):
         return sorted(pairs, key=lambda pair: pair.id)
 
 
-def load_side_by_side(file: Path, name: str, source_left: bool = True) -> dict[str, Image.Image]:
+def load_side_by_side(
+    file: Path, name: str, source_left: bool = True, given: PictureFormat = RGB
+) -> dict[str, np.ndarray]:
     """Source and target out of one picture that holds both side by side; an odd column in the middle is dropped."""
-    image = decode(file, name)
-    half, height = image.width // 2, image.height
-    left, right = image.crop((0, 0, half, height)), image.crop((image.width - half, 0, image.width, height))
+    pixels = read(file, name, given)
+    half = pixels.shape[1] // 2
+    left, right = pixels[:, :half], pixels[:, -half:]
     return {"source": left, "target": right} if source_left else {"source": right, "target": left}

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from msgunet.data.base import resize
+from msgunet.config import PictureFormat
 from msgunet.data.manifest import read_manifest
+from msgunet.data.pictures import read, resize, shown
 from msgunet.report.collect import Collection
 from msgunet.report.figures.style import Drawn
 from msgunet.report.tables import Tables
@@ -29,11 +30,13 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
         pairs = read_manifest(data / "manifest.csv", "test")
         count = min(collection.settings["examples"], len(pairs))
         pairs = [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
-        columns = {"source": [data / p.source for p in pairs], "target": [data / p.target for p in pairs]}
-        columns |= {
-            f"{collection.label(run)}\n{run.size}": [run.folder / "predictions" / f"{p.id}.png" for p in pairs]
-            for run in reversed(runs)
-        }
+        source_format, target_format = runs[0].settings.formats
+        paths = {"target": [data / p.target for p in pairs]}
+        for run in reversed(runs):
+            paths[f"{collection.label(run)}\n{run.size}"] = [run.prediction(p.id) for p in pairs]
+        size = tuple(entry["size"])
+        columns = {"source": [_open(data / p.source, size, source_format) for p in pairs]}
+        columns |= {name: [_open(path, size, target_format) for path in found] for name, found in paths.items()}
         conditions = "; ".join(collection.run_conditions([run]) for run in runs)
         caption = (
             f"{collection.data_conditions(dataset)}; test pictures at even spacing, not chosen; below each the framed "
@@ -41,10 +44,10 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
             f"data set's; {conditions}; {collection.environment()}"
         )
         title = f"Figs. 4 to 6: test pictures of {dataset}"
-        yield Drawn(f"pictures_{dataset}", title, caption, _grid(columns, tuple(entry["size"])))
+        yield Drawn(f"pictures_{dataset}", title, caption, _grid(columns, size))
 
 
-def _grid(columns: dict[str, list[Path]], size: tuple[int, int]) -> Figure:
+def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
     """All pictures in one pair of axes, in units of a picture's width: many axes are slow."""
     inches, gap = 1.9, 0.03
     ratio = size[1] / size[0]
@@ -52,12 +55,11 @@ def _grid(columns: dict[str, list[Path]], size: tuple[int, int]) -> Figure:
     width, height = len(columns) * (1 + gap), rows * (ratio + gap)
     figure = plt.figure(figsize=(inches * width, inches * height))
     axis = figure.add_axes((0, 0, 1, 1))
-    crops = [most_detail(_open(path, size)) for path in columns["target"]]
-    for j, (name, paths) in enumerate(columns.items()):
+    crops = [most_detail(pixels) for pixels in columns["target"]]
+    for j, (name, column) in enumerate(columns.items()):
         left = j * (1 + gap)
         axis.text(left + 0.5, -gap, name, ha="center", va="bottom", fontsize=9)
-        for i, (path, (x, y, w, h)) in enumerate(zip(paths, crops, strict=True)):
-            pixels = _open(path, size)
+        for i, (pixels, (x, y, w, h)) in enumerate(zip(column, crops, strict=True)):
             top, below = 2 * i * (ratio + gap), (2 * i + 1) * (ratio + gap)
             axis.imshow(_fit(pixels, inches), extent=(left, left + 1, top + ratio, top))
             crop = pixels[y : y + h, x : x + w]
@@ -79,9 +81,8 @@ def _fit(pixels: np.ndarray, inches: float) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
 
 
-def _open(path: Path, size: tuple[int, int]) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(resize(image.convert("RGB"), size, "photo"))
+def _open(path: Path, size: tuple[int, int], given: PictureFormat) -> np.ndarray:
+    return shown(resize(read(path, str(path), given), size, "photo"), given)
 
 
 def most_detail(pixels: np.ndarray) -> tuple[int, int, int, int]:

@@ -1,5 +1,6 @@
 """The pictures of the page: files to look at, and what is known about each."""
 
+import contextlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,9 @@ from urllib.parse import quote
 import pandas as pd
 from PIL import Image
 
+from msgunet.config import RGB, PictureFormat
 from msgunet.data.manifest import Pair, read_manifest
+from msgunet.data.pictures import read, resample, save, shown
 from msgunet.files import atomic
 from msgunet.report.collect import Collection, Run
 
@@ -21,7 +24,8 @@ def write_pictures(collection: Collection, folder: Path) -> list[dict[str, Any]]
     """Put all test pictures below `folder`, and say for each data set what is there, with the measures.
 
     Pictures of the data set's size are links to the files of the results, and copies where the file system has none;
-    others are brought to its size as the full protocol does it, so that what is looked at lies pixel on pixel.
+    others are brought to its size as the full protocol does it, so that what is looked at lies pixel on pixel. All are
+    shown as 8-bit RGB.
     """
     return [found for dataset in collection.datasets if (found := _dataset(collection, dataset, folder))]
 
@@ -70,27 +74,30 @@ def _by_picture(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
 
 
 def _write(pair: Pair, runs: list[Run], data: Path, place: Path, size: tuple[int, int]) -> None:
-    _at_size(data / pair.source, place / "source" / f"{pair.id}.png", size, runs[0].settings.source_kind)
-    target = place / "target" / f"{pair.id}.png"
-    _at_size(data / pair.target, target, size, runs[0].settings.target_kind)
+    name, settings = f"{pair.id}.png", runs[0].settings
+    target = place / "target" / name
+    of_target = settings.target_format, settings.target_kind
+    _at_size(data / pair.source, place / "source" / name, size, settings.source_format, settings.source_kind)
+    _at_size(data / pair.target, target, size, *of_target)
     for run in runs:
-        output = run.folder / "predictions" / f"{pair.id}.png"
-        _at_size(output, place / _role(run) / f"{pair.id}.png", size, run.settings.target_kind)
+        _at_size(run.prediction(pair.id), place / _role(run) / name, size, *of_target)
     with Image.open(target) as image, atomic(place / "thumbnails" / f"{pair.id}.jpg") as path:
         small = image.convert("RGB")
         small.thumbnail(_THUMBNAIL)
         small.save(path, quality=80)
 
 
-def _at_size(source: Path, path: Path, size: tuple[int, int], kind: str) -> None:
+def _at_size(source: Path, path: Path, size: tuple[int, int], given: PictureFormat, kind: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(source) as image:
-        if image.size == size:
-            try:
-                path.hardlink_to(source)
-            except OSError:
-                shutil.copyfile(source, path)
-            return
-        resample = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
-        with atomic(path) as temporary:
-            image.convert("RGB").resize(size, resample).save(temporary, compress_level=4)
+    with Image.open(source) if given == RGB else contextlib.nullcontext() as image:
+        as_it_is = image is not None and image.size == size
+    if as_it_is:
+        try:
+            path.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, path)
+        return
+    how = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
+    pixels = resample(read(source, str(source), given), size, how)
+    with atomic(path) as temporary:
+        save(temporary, shown(pixels, given))
