@@ -3,7 +3,6 @@
 import argparse
 import errno
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import msgunet
-from msgunet.config import ARCHIVES, WEIGHTS, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
+from msgunet import verbs
+from msgunet.config import ARCHIVES, WEIGHTS
 from msgunet.errors import InterruptedTraining, UserError
-from msgunet.files import read_settings
 
 _EPILOG = """\
 Every verb works alone; the workflow runs the same ones:
@@ -60,10 +59,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"msgunet {msgunet.__version__}")
-    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    sub_parsers = top.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     def verb(name: str, function: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
+        sub = sub_parsers.add_parser(name, help=text, description=text)
         sub.set_defaults(verb=function)
         return sub
 
@@ -79,29 +78,31 @@ def parser() -> argparse.ArgumentParser:
             sub, "--compute", "settings/compute.json of a suite: device, threads, where archives are, and so on", False
         )
 
-    check = verb("check", _check, "Check a suite: its file, and whether this machine has what it needs.")
+    check = verb("check", verbs.check, "Check a suite: its file, and whether this machine has what it needs.")
     suite(check)
     check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
 
-    plan = verb("plan", _plan, "Say what a suite will take: jobs, steps, operations and hours of every training.")
+    plan = verb("plan", verbs.plan, "Say what a suite will take: jobs, steps, operations and hours of every training.")
     suite(plan)
     path(plan, "--speed", "CSV of 'msgunet bench' on the device (default: what this project has measured)", False)
-    plan.add_argument("--rate", type=_rate, metavar="TFLOP/s", help="that trainings reach, instead of measured speeds")
+    plan.add_argument(
+        "--rate", type=_above_zero, metavar="TFLOP/s", help="that trainings reach, instead of measured speeds"
+    )
 
-    status = verb("status", _status, "Say where a suite is: what is done, running, failed or still to come.")
+    status = verb("status", verbs.status, "Say where a suite is: what is done, running, failed or still to come.")
     suite(status)
 
-    data = verb("data", _data, "Show every data set: where it is, its state and licence, and what is missing.")
+    data = verb("data", verbs.data, "Show every data set: where it is, its state and licence, and what is missing.")
     data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared pictures")
     data.add_argument("name", nargs="?", help="the data set to check")
     compute(data)
 
-    fetch = verb("fetch", _fetch, "Download published files and check them; what is there already stays.")
+    fetch = verb("fetch", verbs.fetch, "Download published files and check them; what is there already stays.")
     fetch.add_argument("name", nargs="+", help="data sets, files by their name, or vgg19 (ImageNet weights, 548 MB)")
     path(fetch, "--out", f"folder (default: where suites look, {ARCHIVES} and {WEIGHTS})", False)
     compute(fetch)
 
-    prepare = verb("prepare", _prepare, "Turn a data set's archives into PNG pairs and a manifest.")
+    prepare = verb("prepare", verbs.prepare, "Turn a data set's archives into PNG pairs and a manifest.")
     prepare.add_argument("name", nargs="?", help="a data set, with its usual settings; for others: --settings")
     path(prepare, "--settings", "dataset.json of a plan", False)
     path(prepare, "--out", "folder for pictures and manifest.csv")
@@ -112,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 
     train = verb(
         "train",
-        _train,
+        verbs.train,
         "Train one run, going on from its newest checkpoint. With N processes or GPUs: torchrun --standalone "
         "--nproc-per-node N -m -- msgunet train ...",
     )
@@ -121,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     path(train, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(train)
 
-    evaluate = verb("evaluate", _evaluate, "Translate the test pictures and measure each.")
+    evaluate = verb("evaluate", verbs.evaluate, "Translate the test pictures and measure each.")
     path(evaluate, "--run", "run.json")
     path(evaluate, "--generator", "generator.safetensors of that run")
     path(evaluate, "--settings", "settings/evaluation.json of a suite (default: all measures, both protocols)", False)
@@ -129,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     path(evaluate, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(evaluate)
 
-    ablate = verb("ablate", _ablate, "Measure input against output resolution (the paper's Tables 2 and 3).")
+    ablate = verb("ablate", verbs.ablate, "Measure input against output resolution (the paper's Tables 2 and 3).")
     path(ablate, "--run", "run.json")
     path(ablate, "--generator", "generator.safetensors of that run")
     path(ablate, "--out", "CSV to write")
@@ -137,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     compute(ablate)
 
     gradients = verb(
-        "gradients", _train, "Train one variant and record the generator's gradients (the paper's Fig. 2)."
+        "gradients", verbs.train, "Train one variant and record the generator's gradients (the paper's Fig. 2)."
     )
     path(gradients, "--run", "run.json with gradient_records above 0")
     path(gradients, "--out", "folder for gradients.csv and what 'train' writes")
@@ -148,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
             "--wait", action="store_true", help="where another process trains this run, wait until it has ended"
         )
 
-    cost = verb("cost", _cost, "Count and time every network of a suite, and print the table.")
+    cost = verb("cost", verbs.cost, "Count and time every network of a suite, and print the table.")
     given = cost.add_mutually_exclusive_group(required=True)
     given.add_argument("--suite", help="name in config/, or path of a .yaml")
     given.add_argument("--settings", type=Path, metavar="PATH", help="settings/cost.json of a suite")
@@ -157,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     compute(cost)
 
     bench = verb(
-        "bench", _bench, "Time training steps and inference against plain PyTorch and the limits of this device."
+        "bench", verbs.bench, "Time training steps and inference against plain PyTorch and the limits of this device."
     )
     suite(bench)
     bench.add_argument("--entry", nargs="+", metavar="NAME", help="only these entries of the suite")
@@ -176,16 +177,43 @@ def parser() -> argparse.ArgumentParser:
     compute(bench)
 
     for name, function, text in (
-        ("tables", _tables, "Make the tables (CSV, Markdown, LaTeX, HTML) from what has been measured."),
-        ("figures", _figures, "Make the figures (PDF and PNG) from what has been measured."),
-        ("page", _page, "Make the page: a folder that a browser opens from disk."),
+        ("tables", verbs.tables, "Make the tables (CSV, Markdown, LaTeX, HTML) from what has been measured."),
+        ("figures", verbs.figures, "Make the figures (PDF and PNG) from what has been measured."),
+        ("page", verbs.page, "Make the page: a folder that a browser opens from disk."),
     ):
         sub = verb(name, function, text)
         path(sub, "--settings", "settings/report.json of a suite")
         path(sub, "--results", "folder of the suite's results")
-    report = verb("report", _report, "Make tables, figures and page of a suite from what is done so far.")
+    report = verb("report", verbs.report, "Make tables, figures and page of a suite from what is done so far.")
     suite(report)
-    show = verb("show", _show, "Print Table 1 of a suite, and where its page is.")
+    translate = verb("translate", verbs.translate, "Translate pictures of any size and shape by a trained generator.")
+    translate.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
+    translate.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, and folders of them")
+    path(translate, "--out", "folder for the results, which keep names and folders")
+    translate.add_argument(
+        "--scale", type=int, default=0, metavar="K", help="output at half the size K times (default: 0, full size)"
+    )
+    translate.add_argument(
+        "--keep-format", action="store_true", help="write JPEG for JPEG, TIFF for TIFF and so on (default: PNG)"
+    )
+    translate.add_argument("--resume", action="store_true", help="leave results that are there already")
+    translate.add_argument(
+        "--memory",
+        type=_above_zero,
+        metavar="GB",
+        help="that may be taken, on a CPU by the whole process (default: most of what is free); pictures that need "
+        "more are translated in overlapping tiles, which are blended",
+    )
+    translate.add_argument(
+        "--tile", type=_positive, metavar="PIXELS", help="side of the tiles, instead of one chosen by memory"
+    )
+    translate.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    translate.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="default: fp32")
+    translate.add_argument(
+        "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="of a CPU (default: all cores)"
+    )
+
+    show = verb("show", verbs.show, "Print Table 1 of a suite, and where its page is.")
     suite(show)
     return top
 
@@ -196,7 +224,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _rate(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
         rate = float(text)
     except ValueError:
@@ -204,169 +232,3 @@ def _rate(text: str) -> float:
     if not 0 < rate < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return rate
-
-
-def _command(options: Any) -> str:
-    return shlex.join(["msgunet", *options.arguments])
-
-
-def _machine(options: Any) -> MachineSettings:
-    return MachineSettings() if options.compute is None else read_settings(options.compute, MachineSettings)
-
-
-def _check(options: Any) -> None:
-    from msgunet.preflight import check
-    from msgunet.suite import load_plan
-
-    plan = load_plan(options.suite)
-    check(plan, elsewhere=options.cluster)
-    where = " but GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
-    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need{where}")
-
-
-def _plan(options: Any) -> None:
-    from msgunet.planning import plan_table
-    from msgunet.suite import load_plan
-
-    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).markdown())
-
-
-def _status(options: Any) -> None:
-    from msgunet.status import status_table
-    from msgunet.suite import load_plan
-
-    print(status_table(load_plan(options.suite), _command(options)).markdown())
-
-
-def _prepare(options: Any) -> None:
-    from msgunet import registry
-    from msgunet.data.prepare import prepare
-
-    if (options.name is None) == (options.settings is None):
-        raise UserError("say either the name of a data set or --settings dataset.json")
-    if options.settings is not None:
-        if options.size:
-            raise UserError("--size goes with the name of a data set; --settings says the size itself")
-        settings = read_settings(options.settings, DataSetSettings)
-    else:
-        settings = registry.get_dataset(options.name).usual_settings(options.size)
-    archives = options.mirror or _machine(options).archives(settings.kind)[0]
-    prepare(settings, options.out, archives, options.threads)
-
-
-def _fetch(options: Any) -> None:
-    from msgunet.data.fetch import VGG19, fetch, published
-
-    # All names are looked up before the first is downloaded.
-    for remote in [remote for name in options.name for remote in published(name, _machine(options))]:
-        fetch(remote, options.out or (WEIGHTS if remote.name == VGG19.name else ARCHIVES))
-
-
-def _data(options: Any) -> None:
-    from msgunet.data.overview import check_data, overview
-
-    if options.action and not options.name:
-        raise UserError("say which data set to check: msgunet data check NAME")
-    machine = _machine(options)
-    for line in check_data(options.name, machine) if options.action else overview(machine):
-        print(line)
-
-
-def _train(options: Any) -> None:
-    from msgunet.training.loop import train
-
-    machine = _machine(options)
-    train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
-
-
-def _evaluate(options: Any) -> None:
-    from msgunet.evaluation.evaluate import evaluate
-
-    settings = EvaluationSettings()
-    if options.settings is not None:
-        settings = read_settings(options.settings, EvaluationSettings)
-    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data)
-
-
-def _ablate(options: Any) -> None:
-    from msgunet.evaluation.evaluate import ablate
-
-    ablate(options.run, options.generator, options.out, _machine(options), options.data)
-
-
-def _cost(options: Any) -> None:
-    import pandas as pd
-
-    from msgunet.evaluation.cost import cost
-    from msgunet.report.costs import cost_table
-    from msgunet.suite import load_plan
-
-    machine, titles = _machine(options), {}
-    if options.settings is not None:
-        networks = read_settings(options.settings, NetworkList)
-    else:
-        plan = load_plan(options.suite)
-        networks, titles = plan.networks, plan.titles
-        machine = machine if options.compute else plan.machine
-    cost(networks, options.out, machine, options.counts_only)
-    if networks.networks:
-        print(cost_table(pd.read_csv(options.out), titles, _command(options)).markdown())
-
-
-def _bench(options: Any) -> None:
-    from msgunet.evaluation.bench import PARTS, bench
-    from msgunet.report.speed import speed_table
-    from msgunet.suite import load_plan, trained_networks
-
-    plan = load_plan(options.suite)
-    runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
-    machine = _machine(options) if options.compute else plan.machine
-    parts = options.part or PARTS
-    frame = bench(runs, options.out, machine, parts, options.precision, options.repeats, options.compile)
-    print(speed_table(frame, plan.titles, _command(options)).markdown())
-
-
-def _tables(options: Any) -> None:
-    from msgunet.report.tables import write_tables
-
-    write_tables(options.settings, options.results)
-
-
-def _figures(options: Any) -> None:
-    from msgunet.report.figures import write_figures
-
-    write_figures(options.settings, options.results)
-
-
-def _page(options: Any) -> None:
-    from msgunet.report.page import write_page
-
-    write_page(options.settings, options.results)
-
-
-def _report(options: Any) -> None:
-    from msgunet.report.figures import write_figures
-    from msgunet.report.page import write_page
-    from msgunet.report.tables import write_tables
-    from msgunet.suite import load_plan
-
-    plan = load_plan(options.suite)
-    results = plan.results
-    settings = results / "settings" / "report.json"
-    if not settings.is_file():
-        raise UserError(f"there is no {settings}; run 'snakemake --cores all --config suite={options.suite}' first")
-    if changed := plan.changed():
-        raise UserError(
-            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
-            f"'snakemake -n --config suite={options.suite}' writes them, and says what must run again"
-        )
-    write_tables(settings, results)
-    write_figures(settings, results)
-    print(f"The page of what is done: {write_page(settings, results).resolve().as_uri()}")
-
-
-def _show(options: Any) -> None:
-    from msgunet.report.show import show
-    from msgunet.suite import load_plan
-
-    show(load_plan(options.suite))

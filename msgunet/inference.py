@@ -1,6 +1,7 @@
 """Generators on disk: safetensors with the run's settings in the metadata, and running them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from msgunet.device import dtype_of, set_precision
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
-from msgunet.networks import fold_batch_norm
+from msgunet.networks import fold_batch_norm, statistics_of
 from msgunet.registry import build_method
 
 _METADATA = "msgunet-generator-1"
@@ -57,12 +58,23 @@ class LoadedGenerator:
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
         """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, a picture's id, seeds dropout."""
-        set_precision(self.precision)
-        dtype = dtype_of(self.precision)
-        given = [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
+        given = self._given(sources)
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             return [output.float() for output in self.network(given)]
+
+    @contextmanager
+    def normalised_by(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
+        """Within it, pictures are parts of this one, whose statistics norms use that would take their own."""
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
+            with statistics_of(self.network, self._given(sources)):
+                yield
+
+    def _given(self, sources: Sequence[Tensor]) -> list[Tensor]:
+        set_precision(self.precision)
+        dtype = dtype_of(self.precision)
+        return [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
 
 
 def load_generator(path: Path, device: torch.device, precision: str = "fp32") -> LoadedGenerator:

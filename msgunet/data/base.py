@@ -172,9 +172,8 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
             # Pillow reads 16-bit colours as 8-bit ones; only the raw mode tells.
             deep = any(";16" in str(tile.args) for tile in image.tile)
             image.load()
-            if image.mode in ("RGB", "RGBA", "P", "PA", "L", "LA", "1") and not deep:
-                upright = ImageOps.exif_transpose(image)
-                return upright.convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
+            if not deep and (converted := as_rgb(image)) is not None:
+                return converted
             mode = f"{image.mode}{' (16 bits)' if deep else ''}"
     except DAMAGED as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
@@ -182,6 +181,13 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
         f"{name}: a picture of mode {mode} is not 8-bit RGB; save it as that, or say what it is (for 'kind: folder': "
         "source_format and target_format, with channels and range)"
     )
+
+
+def as_rgb(image: Image.Image) -> Image.Image | None:
+    """A picture as 8-bit RGB by the rules of `decode`; None for a mode whose values would be lost."""
+    if image.mode not in ("RGB", "RGBA", "P", "PA", "L", "LA", "1"):
+        return None
+    return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 
 
 def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:

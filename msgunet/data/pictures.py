@@ -89,13 +89,15 @@ def resample(pixels: np.ndarray, size: tuple[int, int], how: Image.Resampling) -
     return values.round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 
-def save(path: Path, pixels: np.ndarray, level: int = 4) -> None:
-    """Write one or three channels as PNG, other numbers of them as TIFF; `level`: of the compression, 0 to 9."""
-    if pixels.shape[2] not in (1, 3):
+def save(path: Path, pixels: np.ndarray, level: int = 4, tiff: bool = False) -> None:
+    """Write one or three channels as PNG, others, or with `tiff` all, as TIFF; `level`: of the compression, 0 to 9."""
+    if tiff or pixels.shape[2] not in (1, 3):
         import tifffile
 
-        settings = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib"}
-        tifffile.imwrite(path, pixels, **settings, compressionargs={"level": level})
+        colours = {"photometric": "rgb" if pixels.shape[2] == 3 else "minisblack"}
+        layout = {"planarconfig": "contig"} if pixels.shape[2] > 1 else {}
+        flat = pixels if pixels.shape[2] > 1 else pixels[..., 0]
+        tifffile.imwrite(path, flat, **colours, **layout, compression="zlib", compressionargs={"level": level})
     elif pixels.dtype == np.uint16 and pixels.shape[2] == 3:
         import imagecodecs
 

@@ -18,7 +18,7 @@ from msgunet.errors import UserError
 from msgunet.files import canonical_json
 from msgunet.registry import register_dataset
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
 
 
@@ -129,7 +129,7 @@ def _all_pictures(options: Any) -> list[Path]:
 
 def pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, in order; hidden files are passed over."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

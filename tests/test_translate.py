@@ -1,0 +1,218 @@
+"""Pictures of any size through a published generator: files, tiles, memory, and the Python side."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import METHOD_OF, TRAINABLE, make_data, make_picture, make_settings, train
+from PIL import Image
+
+import msgunet
+from msgunet.cli import main
+from msgunet.config import ComputeSettings, PictureFormat, TrainingSettings
+from msgunet.data.pictures import read
+from msgunet.errors import OutOfMemory, UserError
+from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
+from msgunet.inference import save_generator
+from msgunet.registry import build_method
+from msgunet.tiling import blend, ramp, starts
+
+
+def untrained(folder, name="msgunet", **changes):
+    """A published generator of a narrow method, as it is when a training begins."""
+    settings = make_settings("unused", name, **changes)
+    method = build_method(settings)
+    path = folder / f"{name}.safetensors"
+    save_generator(path, method.published_state(method.build_generator().state_dict()), settings)
+    return path
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """Generators that have learnt to turn a picture negative, by name."""
+    folder = tmp_path_factory.mktemp("learnt")
+    data = make_data(folder / "data", train=8)
+    training = TrainingSettings(epochs=15, decay_epochs=0, batch_size=2, learning_rate=1e-3)
+    for name in TRAINABLE:
+        settings = make_settings(data, name, training=training)
+        train(folder / name, settings, ComputeSettings(device="cpu"))
+    return folder
+
+
+def translate(model, *pictures, out, rc=0, more=()):
+    assert main(["translate", str(model), *map(str, pictures), "--out", str(out), "--device", "cpu", *more]) == rc
+
+
+@pytest.mark.parametrize("size", [(1237, 811), (1, 1), (5, 300), (64, 64)], ids=str)
+def test_a_picture_of_any_size_comes_back_in_that_size(tmp_path, size):
+    model = untrained(tmp_path)
+    make_picture(0, *size).save(tmp_path / "odd.png")
+    translate(model, tmp_path / "odd.png", out=tmp_path / "out")
+    with Image.open(tmp_path / "out" / "odd.png") as image:
+        assert (image.size, image.mode) == (size, "RGB")
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_test_pictures_come_out_as_they_were_measured(learnt, tmp_path, compute, name):
+    """Also with dropout and the statistics of one picture at test time."""
+    run = learnt / name
+    evaluate(run / "run.json", run / "generator.safetensors", tmp_path, EvaluationSettings(), compute, None)
+    model = msgunet.load(run / "generator.safetensors", device="cpu")
+    for i in (8, 9):
+        found = model.translate(Image.open(learnt / f"data/test/p{i:02d}.source.png"), name=f"p{i:02d}")
+        assert np.array_equal(np.asarray(found), read(tmp_path / "predictions" / f"p{i:02d}.png", "x"))
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_outputs_at_all_scales(tmp_path, scale):
+    model = msgunet.load(untrained(tmp_path), device="cpu")
+    assert model.scales == 2
+    assert model.translate(make_picture(0, 75, 43), scale).size == [(75, 43), (38, 22)][scale]
+    with pytest.raises(UserError, match="scale 2: msgunet has outputs at scales 0 to 1"):
+        model.translate(make_picture(0, 75, 43), 2)
+
+
+def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
+    model, photos = untrained(tmp_path), tmp_path / "photos"
+    for name in ("a.png", "trip/b.jpg", "trip/é ü.webp"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        make_picture(0, 70, 50).save(photos / name)
+    make_picture(0, 30, 40).convert("L").save(photos / "grey.bmp")
+    make_picture(0, 30, 40).convert("RGBA").save(photos / "alpha.png")
+    (photos / "cut.jpg").write_bytes((photos / "trip/b.jpg").read_bytes()[:-200])
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(photos / "deep.png")
+    translate(model, photos, out=tmp_path / "out", rc=2)
+    said = capsys.readouterr().err
+    for text in ("cut.jpg: not a whole picture", "deep.png: a picture of mode I;16", "5 of 7 pictures were translated"):
+        assert text in said
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    assert found == ["a.png", "alpha.png", "grey.png", "trip/b.png", "trip/é ü.png"]
+    translate(model, photos / "trip", out=tmp_path / "kept", more=["--keep-format"])
+    for name in ("b.jpg", "é ü.webp"):
+        with Image.open(tmp_path / "kept" / name) as image, Image.open(photos / "trip" / name) as source:
+            assert (image.format, image.size) == (source.format, source.size)
+
+
+def test_what_is_there_stays_with_resume(tmp_path, capsys):
+    model = untrained(tmp_path)
+    for name in "ab":
+        make_picture(0, 30, 30).save(tmp_path / f"{name}.png")
+    pictures, out = [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out"
+    translate(model, pictures[0], out=out)
+    (out / "a.png").write_bytes(b"mine")
+    translate(model, *pictures, out=out, more=["--resume"])
+    assert (out / "a.png").read_bytes() == b"mine"
+    assert (out / "b.png").is_file()
+    assert "1 pictures in" in capsys.readouterr().out
+    translate(model, *pictures, out=out)
+    assert (out / "a.png").read_bytes() != b"mine"
+
+
+def test_everything_wrong_is_said_before_the_first_picture(tmp_path, capsys):
+    model = untrained(tmp_path)
+    for name in ("x/a.png", "y/a.png", "z/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_picture(0, 30, 30).save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    given = [tmp_path / name for name in ("x", "y/a.png", "z", "empty", "nothing.png")]
+    translate(model, *given, out=tmp_path / "z", rc=2)
+    said = capsys.readouterr().err
+    for text in (
+        "y/a.png and {0}/x/a.png would both become {0}/z/a.png",
+        "z/b.png would be written over a source",
+        "empty: no pictures below this folder",
+        "nothing.png: there is no such file or folder",
+    ):
+        assert text.format(tmp_path) in said
+    assert sorted(p.name for p in (tmp_path / "z").iterdir()) == ["b.png"]
+    translate(tmp_path / "x/a.png", given[0], out=tmp_path / "out", rc=2)
+    assert "a.png: not a readable generator" in capsys.readouterr().err
+    translate(untrained(tmp_path, "mean"), given[0], out=tmp_path / "out", rc=2)
+    assert "gives the same picture whatever the source is" in capsys.readouterr().err
+
+
+def test_sixteen_bit_grey_comes_back_as_that(tmp_path):
+    grey = PictureFormat(channels=1, range=(0, 65535))
+    model = untrained(tmp_path, source_format=grey, target_format=grey)
+    pixels = np.linspace(0, 65535, 90 * 70).reshape(70, 90).astype(np.uint16)
+    for name in ("scan.png", "scan2.tif"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        translate(model, tmp_path / name, out=tmp_path / "out", more=["--keep-format"])
+        found = Image.open(tmp_path / "out" / name)
+        assert (found.mode, found.size) == ("I;16", (90, 70))
+        array = msgunet.load(model, device="cpu").translate(pixels)
+        assert np.array_equal(np.asarray(found), array[..., 0])
+    with pytest.raises(UserError, match=r"trained on 16-bit grey, which is \(height, width, 1\) of uint16"):
+        msgunet.load(model, device="cpu").translate(make_picture(0, 30, 30))
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "stride"), [(64, 64, 32), (96, 64, 32), (1024, 256, 16), (640, 96, 32), (7, 3, 1)]
+)
+def test_tiles_cover_everything_and_overlap(length, tile, stride):
+    begins = starts(length, tile, stride)
+    assert begins[0] == 0
+    assert begins[-1] + tile == length
+    assert all(b % stride == 0 for b in begins)
+    steps = np.diff(begins)
+    assert (steps > 0).all()
+    assert (steps <= tile - min(stride, tile - 1)).all() or stride >= tile
+    assert ramp(tile, False, False).std() == 0
+
+
+def test_blending_changes_nothing_where_tiles_agree():
+    picture = np.random.default_rng(0).random((160, 224, 2)).astype(np.float32)
+
+    def run(left, top, width, height, number):
+        return picture[top : top + height, left : left + width]
+
+    assert np.concatenate(list(blend((224, 160), 64, 16, 1, 2, run))) == pytest.approx(picture, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_tiles_have_no_seams(learnt, name):
+    """At tile borders the picture steps no more than elsewhere, and it is nearly what it is in one piece."""
+    model = msgunet.load(learnt / name / "generator.safetensors", device="cpu")
+    source = make_picture(3, 1024, 768)
+    whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 256))
+    stride = build_method(model.settings).stride(build_method(model.settings).options, (64, 64))
+    for axis, length in ((1, 1024), (0, 768)):
+        begins = starts(length, 256, stride)
+        borders = sorted({*begins[1:], *(b + 256 for b in begins[:-1])})
+        # The picture itself steps here and there: against the same place in one piece.
+        steps = [np.abs(np.diff(image, axis=axis)).mean((1 - axis, 2)) for image in (tiled, whole)]
+        more = steps[0] - steps[1]
+        at = np.zeros(length - 1, bool)
+        at[[border - 1 for border in borders]] = True
+        assert more[at].mean() <= np.abs(more[~at]).mean() + 0.01
+        assert more[at].max() <= more[~at].max() + 0.01
+    error = np.sqrt(np.mean((tiled - whole) ** 2))
+    assert error < 0.35 * whole.std()
+
+
+def test_a_large_picture_stays_within_the_memory_it_may_take(tmp_path):
+    """8192x4096 within 2 GB, all of the process counted."""
+    model = untrained(tmp_path)
+    make_picture(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
+    code = (
+        "import sys; from msgunet.cli import main; from msgunet.evaluation.measuring import memory_mib; "
+        "assert main(sys.argv[1:]) == 0; print(memory_mib('VmHWM'))"
+    )
+    given = ["translate", str(model), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), "--memory", "2"]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True, timeout=280)
+    assert float(done.stdout.split()[-1]) * 2**20 < 2e9
+    with Image.open(tmp_path / "out" / "large.png") as image:
+        assert image.size == (8192, 4096)
+
+
+def test_too_little_memory_is_said(tmp_path):
+    model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e6)
+    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this picture, and there are 0 MiB"):
+        model.translate(make_picture(0, 300, 300))
+
+
+@pytest.mark.parametrize("name", [name for name in METHOD_OF if name != "mean"])
+def test_every_method_translates(tmp_path, name):
+    model = msgunet.load(untrained(tmp_path, name), device="cpu")
+    assert model.translate(make_picture(0, 101, 67), tile=64).size == (101, 67)
