@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from msgunet.config import Suite
 from msgunet.registry import datasets, methods
 from msgunet.suite import load_plan
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -155,3 +157,20 @@ def test_commands_in_the_docs_are_understood(capsys):
             except SystemExit:
                 pytest.fail(f"{name}: {line}: {capsys.readouterr().err}")
     assert seen > 10
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+def test_the_search_finds_pages_from_disk(site):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page, asked = browser.new_page(), []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("checkpoint_minutes")
+        page.locator(".md-search-result__link").first.wait_for()
+        found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.pathname)")
+        browser.close()
+    assert any(path.endswith("suites.html") for path in found)
+    assert all(url.startswith(("file:", "data:")) for url in asked)
