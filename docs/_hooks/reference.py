@@ -4,6 +4,7 @@ import argparse
 import inspect
 import re
 import types
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -80,11 +81,16 @@ def _dataset(cls: type[DataSet]) -> str:
 def _fields(model: type[BaseModel]) -> str:
     if not model.model_fields:
         return "It has no options."
-    rows = [
-        (f"`{key}`", _words(field.annotation, field.metadata), _default(field), _meaning(field))
-        for key, field in model.model_fields.items()
-    ]
-    return _table(("key", "value", "default", "meaning"), rows)
+    return _table(("key", "value", "default", "meaning"), list(_rows(model)))
+
+
+def _rows(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
+    """One row for each key; keys below one that has no section of its own follow it."""
+    for key, field in model.model_fields.items():
+        yield f"`{above}{key}`", _words(field.annotation, field.metadata), _default(field), _meaning(field)
+        inner = _model_in(field.annotation)
+        if inner is not None and _key_of(inner) is None:
+            yield from _rows(inner, f"{above}{key}.")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -171,10 +177,14 @@ def _dictionary(value: Any) -> str:
 
 
 def _linked(text: str, model: type[BaseModel]) -> str:
-    """The text, with a link to the section of the suite's key that holds such settings."""
-    keys = (key for key, field in Suite.model_fields.items() if _model_in(field.annotation) is model)
-    key = next(keys, None)
+    key = _key_of(model)
     return f"[{text}](#{key})" if key else text
+
+
+def _key_of(model: type[BaseModel]) -> str | None:
+    """The key of the suite that holds such settings, which is its section's anchor too."""
+    keys = (key for key, field in Suite.model_fields.items() if _model_in(field.annotation) is model)
+    return next(keys, None)
 
 
 def _range(metadata: Any, whole: bool) -> str:
