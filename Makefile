@@ -1,11 +1,12 @@
 # The environment is made once, from requirements.txt, and again when that file changes.
 #   make demo   the whole benchmark on a small suite      make test   the tests
 #   make paper  the paper's suite                         make lint   formatting and static checks
+#   make docs   these pages as a site, in build/docs
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
 
-.PHONY: environment demo paper test lint lock schema
+.PHONY: environment demo paper test lint docs lock schema
 environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
@@ -32,6 +33,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint --config suite=tiny
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "$(CURDIR)/build/docs/index.html"
 
 # Needs uv. Resolves requirements.txt again and writes the same versions to environment.yml.
 lock:

@@ -141,7 +141,9 @@ class MethodEntry(Strict):
 class EvaluationSettings(Strict):
     """How test images are measured."""
 
-    measures: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(("psnr", "ssim", "vif"), min_length=1)
+    measures: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
+        ("psnr", "ssim", "vif"), min_length=1, description="of every test picture"
+    )
     protocols: tuple[Literal["native", "full"], ...] = Field(
         ("native", "full"),
         min_length=1,
@@ -272,7 +274,9 @@ class Suite(Strict):
     """A suite file."""
 
     description: str = Field("", description="one sentence, shown on the page")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        (0,), min_length=1, description="each entry is trained once with each on every data set"
+    )
     datasets: dict[Name, DataSetEntry] = Field(min_length=1)
     methods: dict[Name, MethodEntry] = Field(min_length=1)
     training: TrainingSettings = Field(TrainingSettings(), description="overrides each method's recipe, key by key")
