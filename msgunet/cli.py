@@ -14,6 +14,12 @@ from msgunet import verbs
 from msgunet.config import ARCHIVES, WEIGHTS
 from msgunet.errors import InterruptedTraining, UserError
 
+# What files and folders that somebody names can be in the way of.
+_USERS_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+
 _EPILOG = """\
 Every verb works alone; the workflow runs the same ones:
   snakemake --cores all --config suite=demo
@@ -40,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in _USERS_ERRORS:
             raise
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
@@ -211,6 +217,22 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="default: fp32")
     translate.add_argument(
         "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="of a CPU (default: all cores)"
+    )
+
+    export = verb(
+        "export",
+        verbs.export,
+        "Write a trained generator as ONNX for pictures of any size, checked against torch at three sizes, and a card.",
+    )
+    export.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
+    export.add_argument(
+        "--onnx",
+        type=Path,
+        nargs="?",
+        const=None,
+        default=None,
+        metavar="FILE",
+        help="to write (default: MODEL with the ending .onnx)",
     )
 
     show = verb("show", verbs.show, "Print Table 1 of a suite, and where its page is.")

@@ -175,6 +175,17 @@ def show(options: Any) -> None:
     show(load_plan(options.suite))
 
 
+def export(options: Any) -> None:
+    import torch
+
+    from msgunet.export import export_onnx
+    from msgunet.inference import load_generator
+
+    out = options.onnx or options.model.with_suffix(".onnx")
+    export_onnx(load_generator(options.model, torch.device("cpu")), options.model, out)
+    print(f"{out}, and what is to be known about it in {out.with_suffix('.md')}")
+
+
 def translate(options: Any) -> None:
     from msgunet.translate import load
     from msgunet.translate_files import translate_files

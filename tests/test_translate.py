@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import METHOD_OF, TRAINABLE, make_data, make_picture, make_settings, train
+from conftest import METHOD_OF, TRAINABLE, make_picture, make_settings
 from PIL import Image
 
 import msgunet
 from msgunet.cli import main
-from msgunet.config import ComputeSettings, PictureFormat, TrainingSettings
+from msgunet.config import PictureFormat
 from msgunet.data.pictures import read
 from msgunet.errors import OutOfMemory, UserError
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
@@ -26,18 +26,6 @@ def untrained(folder, name="msgunet", **changes):
     path = folder / f"{name}.safetensors"
     save_generator(path, method.published_state(method.build_generator().state_dict()), settings)
     return path
-
-
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
-    """Generators that have learnt to turn a picture negative, by name."""
-    folder = tmp_path_factory.mktemp("learnt")
-    data = make_data(folder / "data", train=8)
-    training = TrainingSettings(epochs=15, decay_epochs=0, batch_size=2, learning_rate=1e-3)
-    for name in TRAINABLE:
-        settings = make_settings(data, name, training=training)
-        train(folder / name, settings, ComputeSettings(device="cpu"))
-    return folder
 
 
 def translate(model, *pictures, out, rc=0, more=()):

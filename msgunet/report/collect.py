@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,37 +173,7 @@ class Collection:
 
     def run_conditions(self, runs: list[Run]) -> str:
         """One sentence about a row's training."""
-        settings = runs[0].settings
-        method = registry.build_method(settings)
-        if not method.trainable:
-            return f"{runs[0].title}: nothing to train"
-        training = settings.training
-        parts = [
-            schedule_label(method.phases(training)),
-            f"batch {training.batch_size}",
-            f"learning rate {training.learning_rate:g}",
-        ]
-        if training.decay_epochs:
-            parts.append(f"falling from the {training.decay_from} decay epoch on")
-        adam = (training.beta1, training.beta2)
-        if adam != (0.5, 0.999):
-            parts.append("Adam's betas {:g} and {:g}".format(*adam))
-        usual = method.Options().model_dump(mode="json")
-        parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != usual.get(key)]
-        if training.precision != "fp32":
-            parts.append(training.precision)
-        if training.flip:
-            parts.append("mirrored at random")
-        if training.jitter:
-            parts.append(f"moved at random ({training.jitter} pixels)")
-        if training.ema:
-            parts.append(f"average of the generator's weights (decay {training.ema:g})")
-        if settings.perceptual is not None:
-            parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
-        facts = runs[0].facts()
-        if facts:
-            parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
-        return f"{runs[0].title}: " + ", ".join(filter(None, [*parts, method.conditions()]))
+        return f"{runs[0].title}: " + ", ".join(training_conditions(runs[0].settings, runs[0].facts()))
 
     def environment(self) -> str:
         """One sentence about software and device, of all runs that are done."""
@@ -219,3 +190,36 @@ class Collection:
 
 def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know about a training, in parts of a sentence; `facts`: that it wrote, empty if not done."""
+    method = registry.build_method(settings)
+    if not method.trainable:
+        return ["nothing to train"]
+    training = settings.training
+    parts = [
+        schedule_label(method.phases(training)),
+        f"batch {training.batch_size}",
+        f"learning rate {training.learning_rate:g}",
+    ]
+    if training.decay_epochs:
+        parts.append(f"falling from the {training.decay_from} decay epoch on")
+    adam = (training.beta1, training.beta2)
+    if adam != (0.5, 0.999):
+        parts.append("Adam's betas {:g} and {:g}".format(*adam))
+    usual = method.Options().model_dump(mode="json")
+    parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != usual.get(key)]
+    if training.precision != "fp32":
+        parts.append(training.precision)
+    if training.flip:
+        parts.append("mirrored at random")
+    if training.jitter:
+        parts.append(f"moved at random ({training.jitter} pixels)")
+    if training.ema:
+        parts.append(f"average of the generator's weights (decay {training.ema:g})")
+    if settings.perceptual is not None:
+        parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
+    if facts:
+        parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
+    return [part for part in (*parts, method.conditions()) if part]

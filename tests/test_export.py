@@ -1,0 +1,88 @@
+"""ONNX files of every method: the same outputs as torch's at any size, or no file."""
+
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import TRAINABLE, make_data, make_picture, make_settings, train
+from PIL import Image
+from torch.nn import functional as F
+
+import msgunet
+from msgunet import export
+from msgunet.cli import main
+from msgunet.config import PictureFormat
+from msgunet.data.pairs import pyramid
+from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
+from msgunet.inference import load_generator, save_generator
+from msgunet.registry import build_method
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_outputs_are_torchs_at_sizes_and_batches_that_it_was_not_exported_with(learnt, tmp_path, name):
+    path, out = learnt / name / "generator.safetensors", tmp_path / "model.onnx"
+    assert main(["export", str(path), "--onnx", str(out)]) == 0
+    model = load_generator(path, torch.device("cpu"))
+    for layer in model.network.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.eval()
+    session = onnxruntime.InferenceSession(str(out))
+    scales = model.method.scales(model.method.options, (64, 64))
+    assert [o.name for o in session.get_outputs()] == ["output", "output_1"][:scales]
+    for width, height in ((64, 128), (256, 128), (192, 64)):
+        source = F.interpolate(torch.rand(1, 3, 5, 5) * 2 - 1, (height, width), mode="bicubic").clamp(-1, 1)
+        wanted = model(pyramid(source, scales, "photo"), "")
+        found = session.run(None, {"source": source.numpy()})
+        assert [f.shape for f in found] == [tuple(w.shape) for w in wanted]
+        assert max(np.abs(f - w.numpy()).max() for f, w in zip(found, wanted, strict=True)) < 1e-4
+        assert np.abs(found[0]).max() > 0.05, "something is there to compare"
+        # A picture's outputs do not depend on its neighbours in the batch.
+        twice = session.run(None, {"source": np.concatenate([source.numpy(), -source.numpy()])})
+        assert np.abs(twice[0][:1] - found[0]).max() < 1e-4
+
+
+def test_a_file_that_differs_is_not_written(learnt, tmp_path, monkeypatch, capsys):
+    real = export._export
+
+    def wrong(network, *given):
+        network.network.heads[0].bias.data += 0.01
+        real(network, *given)
+
+    monkeypatch.setattr(export, "_export", wrong)
+    assert main(["export", str(learnt / "msgunet/generator.safetensors"), "--onnx", str(tmp_path / "x.onnx")]) == 2
+    assert re.search(r"64x64: largest difference to torch \S+, allowed are 1e-04", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey"])
+def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monkeypatch, kind):
+    grey = PictureFormat(channels=1, range=(0, 65535))
+    changes = {} if kind == "8-bit RGB" else {"source_format": grey, "target_format": grey}
+    monkeypatch.chdir(tmp_path)
+    settings = make_settings(tmp_path / "data", **changes)
+    run = tmp_path / "run"
+    if not changes:
+        make_data(tmp_path / "data")
+        train(run, settings, compute)
+        evaluate(run / "run.json", run / "generator.safetensors", run, EvaluationSettings(), compute, None)
+        make_picture(0, 96, 64).save("source.png")
+    else:
+        method = build_method(settings)
+        save_generator(run / "generator.safetensors", method.build_generator().state_dict(), settings)
+        Image.fromarray(np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)).save("source.png")
+    assert main(["export", str(run / "generator.safetensors"), "--onnx"]) == 0
+    (run / "generator.onnx").rename("generator.onnx")
+    assert {p.key: p.value for p in onnx.load("generator.onnx").metadata_props}["stride"] == "16"
+    card = (run / "generator.md").read_text()
+    assert f"| source → target | {kind} (photo) → {kind} (photo) |" in card
+    assert ("| native | " in card) == (not changes)
+    assert ("Not measured" in card) == bool(changes)
+    assert card.count("largest difference to torch") == 3
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
+    ours = msgunet.load(run / "generator.safetensors", device="cpu").translate(Image.open("source.png"))
+    found = Image.open("target.png")
+    assert (found.size, found.mode) == (ours.size, ours.mode)
+    assert np.abs(np.asarray(found, int) - np.asarray(ours, int)).max() <= 1
