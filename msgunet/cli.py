@@ -219,6 +219,22 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="of a CPU (default: all cores)"
     )
 
+    new_suite = verb(
+        "new-suite",
+        verbs.new_suite,
+        "Look at a folder of picture pairs and write a commented suite for them: sizes, methods and epochs that this "
+        "machine can do in the time given.",
+    )
+    new_suite.add_argument("suite", type=Path, metavar="FILE", help="to write, like my_pictures.yaml")
+    path(new_suite, "--data", "folder with pairs: two folders with the same names, or pictures side by side", False)
+    path(new_suite, "--source", "instead: folder of the sources", False)
+    path(new_suite, "--target", "and folder of the targets", False)
+    new_suite.add_argument(
+        "--hours", type=_above_zero, metavar="H", help="for all trainings together (default: 8 on a CPU, 24 on a GPU)"
+    )
+    new_suite.add_argument("--device", choices=["cpu", "cuda"], help="to write it for (default: a GPU if there is one)")
+    new_suite.add_argument("--force", action="store_true", help="write over a file that is there")
+
     export = verb(
         "export",
         verbs.export,

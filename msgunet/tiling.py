@@ -8,13 +8,13 @@ import numpy as np
 OVERLAP = 0.25
 
 
-def starts(length: int, tile: int, stride: int) -> list[int]:
-    """Where tiles begin along a side, in multiples of the stride: each overlaps the next by a quarter or more.
+def starts(length: int, tile: int, grid: int) -> list[int]:
+    """Where tiles begin along a side, in multiples of `grid`: each overlaps the next by a quarter or more.
 
-    All three are multiples of the stride, and a tile is no longer than the side.
+    All three are multiples of the grid, and a tile is no longer than the side.
     """
-    overlap = max(stride, round(OVERLAP * tile / stride) * stride)
-    step = max(stride, tile - overlap)
+    overlap = max(grid, round(OVERLAP * tile / grid) * grid)
+    step = max(grid, tile - overlap)
     return [*range(0, length - tile, step), length - tile]
 
 
@@ -32,7 +32,7 @@ def ramp(length: int, before: bool, after: bool) -> np.ndarray:
 def blend(
     size: tuple[int, int],
     tile: int,
-    stride: int,
+    grid: int,
     shrink: int,
     channels: int,
     run: Callable[[int, int, int, int, int], np.ndarray],
@@ -40,9 +40,9 @@ def blend(
     """Bands of the blended output from top to bottom, (h, width / shrink, channels); a row of tiles is held at a time.
 
     Args:
-        size: width and height of the source, multiples of the stride.
-        tile: side of the tiles, a multiple of the stride; along a shorter side of the source that side.
-        stride: of the network.
+        size: width and height of the source, multiples of the grid.
+        tile: side of the tiles, a multiple of the grid; along a shorter side of the source that side.
+        grid: tiles begin at multiples of it.
         shrink: how many times smaller the output is.
         channels: of the output.
         run: left, top, width, height and number of a tile to its output, (height / shrink, width / shrink, channels).
@@ -50,7 +50,7 @@ def blend(
     """
     width, height = size
     wide, tall = min(tile, width), min(tile, height)
-    lefts, tops = starts(width, wide, stride), starts(height, tall, stride)
+    lefts, tops = starts(width, wide, grid), starts(height, tall, grid)
     sums = np.zeros((tall // shrink, width // shrink, channels), np.float32)
     weights = np.zeros((tall // shrink, width // shrink, 1), np.float32)
     for i, top in enumerate(tops):

@@ -26,6 +26,7 @@ _SHARE = 0.8
 # What libraries take beside the tensors that are counted (as tests/test_memory.py allows for).
 _MORE, _BESIDE = 1.3, 100 * 2**20
 _SMALLEST_TILE = 256
+_GRID = 32
 # 64 channels of more pixels have too many numbers for libraries that count in 32 bits.
 _MOST_PIXELS = 2**24
 
@@ -51,6 +52,8 @@ class Model:
         method, self.settings = generator.method, generator.settings
         self._stride = method.stride(method.options, self.settings.size)
         self._inputs = method.scales(method.options, self.settings.size)
+        # Where tiles may begin: shallow layers, which draw the details, then work in step.
+        self._grid = min(self._stride, max(_GRID, 2 ** (self._inputs - 1)))
         self._needs: dict[tuple[int, int], int] = {}
         # Norms and reflections need two pixels at the bottom.
         self._smallest = -(-max(2 * self._stride, _SMALLEST_TILE) // self._stride) * self._stride
@@ -102,7 +105,7 @@ class Model:
         padded = self._pad(pixels)
         height, width = padded.shape[:2]
         side = self._tile(width, height, padded.nbytes) if tile is None else self._rounded(tile)
-        sides = [(length, min(side, length), self._stride) for length in (width, height)]
+        sides = [(length, min(side, length), self._grid) for length in (width, height)]
         total = len(starts(*sides[0])) * len(starts(*sides[1]))
 
         def run(left: int, top: int, wide: int, tall: int, number: int) -> np.ndarray:
@@ -117,7 +120,7 @@ class Model:
         done = 0
         whole = contextlib.nullcontext() if total == 1 else self._whole(padded, side, name)
         with whole:
-            for band in blend((width, height), side, self._stride, shrink, wanted.channels, run):
+            for band in blend((width, height), side, self._grid, shrink, wanted.channels, run):
                 out[done : done + len(band)] = ((band + 1) * ((high - low) / 2)).round().clip(0, high - low) + low
                 done += len(band)
         out = out[: -(-pixels.shape[0] // shrink), : -(-pixels.shape[1] // shrink)]

@@ -175,6 +175,18 @@ def show(options: Any) -> None:
     show(load_plan(options.suite))
 
 
+def new_suite(options: Any) -> None:
+    import torch
+
+    from msgunet.discover import discover
+    from msgunet.new_suite import new_suite
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    hours = options.hours or (24 if device == "cuda" else 8)
+    found = discover(options.data, options.source, options.target)
+    print(new_suite(options.suite, found, hours, device, options.force))
+
+
 def export(options: Any) -> None:
     import torch
 

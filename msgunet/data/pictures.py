@@ -59,7 +59,7 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
                     pixels = np.moveaxis(pixels, 0, -1)
         else:
             with Image.open(io.BytesIO(data)) as image:
-                pixels = np.array(image)
+                pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
     except (*DAMAGED, RuntimeError, tifffile.TiffFileError) as error:
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):

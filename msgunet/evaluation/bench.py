@@ -126,7 +126,7 @@ def time_part(
     """Times, memory and operations of all variants, which take turns; others are compared with the first."""
     device = pick_device(compute)
     warm_up_libraries(device)
-    make = {"inference": _inference, "training": _training}[part]
+    make = {"inference": _inference, "training": training_step}[part]
     calls, memory, needs = [], [], []
     for variant in variants:
         with peak_memory(device) as peak:
@@ -226,7 +226,7 @@ def _inference(settings: RunSettings, variant: Variant, device: torch.device) ->
     return call
 
 
-def _training(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
+def training_step(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
     """One step, of the phase that trains everything."""
     training = settings.training.model_copy(update={"precision": variant.precision})
     settings = settings.model_copy(update={"training": training})

@@ -19,7 +19,7 @@ from msgunet.files import canonical_json
 from msgunet.registry import register_dataset
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-_SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
+SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
 
 
 class FolderOptions(DataSetOptions):
@@ -103,9 +103,9 @@ class Folder(DataSet):
 
     def _splits(self, names: list[str]) -> dict[str, Split]:
         tops = {name: name.split("/")[0] for name in names}
-        outside = [name for name, top in tops.items() if top not in _SPLITS or "/" not in name]
+        outside = [name for name, top in tops.items() if top not in SPLITS or "/" not in name]
         if not outside:
-            return {name: _SPLITS[top] for name, top in tops.items()}
+            return {name: SPLITS[top] for name, top in tops.items()}
         if len(outside) < len(names):
             raise UserError(
                 f"{len(outside)} pictures are beside the folders train and test (or val), which are the split: "

@@ -1,0 +1,166 @@
+"""A user's own pictures: what is found in a folder, the suite written for it, and the page that explains all."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from checkout import copy_checkout
+from conftest import ROOT, make_picture
+from PIL import Image
+
+from msgunet.cli import main
+from msgunet.config import TrainingSettings
+from msgunet.discover import discover
+from msgunet.errors import UserError
+from msgunet.suite import load_plan
+
+
+def put(folder: Path, *names: str, size=(60, 40), change=lambda image: image) -> Path:
+    """Pictures of these names."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        change(make_picture(i, *size)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (("before", "after"), ("before", "after")),
+        (("photos", "labels"), ("labels", "photos")),
+        (("A", "B"), ("A", "B")),
+        (("scan_gt", "scan_noisy"), ("scan_noisy", "scan_gt")),
+        (("one", "two"), ("one", "two")),
+    ],
+)
+def test_two_folders_are_told_apart_by_their_names(tmp_path, names, roles):
+    for name in names:
+        put(tmp_path / name, "train/1.png", "train/2.png", "test/3.jpg")
+    found = discover(tmp_path)
+    assert found.options == {"source": str(tmp_path / roles[0]), "target": str(tmp_path / roles[1])}
+    assert (found.size, found.sizes, found.counts) == ((60, 40), 0, (2, 1))
+
+
+def test_pictures_that_hold_a_pair(tmp_path):
+    put(tmp_path, *(f"{i}.jpg" for i in range(9)), size=(120, 50))
+    put(tmp_path, "odd.jpg", size=(80, 50))
+    found = discover(tmp_path)
+    assert found.options == {"pairs": str(tmp_path)}
+    assert (found.size, found.sizes, found.counts) == ((60, 50), 1, (8, 2))
+
+
+def test_formats_and_kinds_are_found(tmp_path):
+    for i in range(4):
+        for role in ("in", "out"):
+            (tmp_path / role).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 4000, (64, 64, 5)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "in" / f"{i}.tif", pixels, photometric="minisblack", planarconfig="contig")
+        colours = np.array([[200, 0, 0], [0, 90, 0], [0, 0, 30]], np.uint8)
+        labels = colours[np.random.default_rng(i).integers(0, 3, (64, 64))]
+        Image.fromarray(labels).save(tmp_path / "out" / f"{i}.png")
+    found = discover(tmp_path)
+    assert found.options["source_format"] == {"channels": 5, "range": [0, 4095]}
+    assert found.options["target_kind"] == "labels"
+    assert "target_format" not in found.options
+    assert "source_kind" not in found.options
+    grey = tmp_path / "grey"
+    for role in ("a", "b"):
+        put(grey / role, "1.png", "2.png", change=lambda image: image.convert("L"))
+    assert discover(grey).options["source_format"] == {"channels": 1, "range": [0, 255]}
+    put(grey / "b", "2.png")
+    assert "target_format" not in discover(grey).options, "grey among coloured ones"
+
+
+def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
+    def refused(match: str, folder: Path) -> None:
+        with pytest.raises(UserError, match=match):
+            discover(folder)
+
+    refused("there is no folder", tmp_path / "nothing")
+    refused("no pictures", tmp_path)
+    refused("single pictures of 40x60, and no second folder", put(tmp_path / "single", "1.png", size=(40, 60)))
+    three = tmp_path / "three"
+    for name in "xyz":
+        put(three / name, "1.png")
+    refused(r"pictures in 3 folders \(x, y, z\)", three)
+    above = tmp_path / "above"
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        put(above / name, "1.png", "2.png")
+    with pytest.raises(UserError, match="the split is above the folders a, b") as caught:
+        discover(above)
+    # The command that it names does it.
+    subprocess.run(["bash", "-c", str(caught.value).splitlines()[-1]], check=True)
+    assert discover(above).counts == (2, 2)
+    lonely = put(tmp_path / "lonely", "a/1.png", "a/2.png", "b/1.png")
+    refused("1 pictures have no partner", lonely)
+    put(lonely, "b/2.png", size=(30, 30))
+    refused(r"1 pairs are of two sizes.*", lonely)
+    put(lonely, "b/2.png")
+    (lonely / "a/1.png").write_bytes(b"no picture")
+    refused("1.png: not a whole picture", lonely)
+
+
+def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
+    put(
+        workplace / "pics/a", *(f"{i}.png" for i in range(10)), size=(200, 130), change=lambda image: image.convert("L")
+    )
+    put(workplace / "pics/b", *(f"{i}.png" for i in range(10)), size=(200, 130))
+    given = ["new-suite", "mine.yaml", "--data", "pics", "--hours", "0.2", "--device", "cpu"]
+    assert main(given) == 0
+    text = Path("mine.yaml").read_text()
+    assert "# Sources are in a, targets in b." in text
+    assert "# The pictures are 200x130; all are brought to this size" in text
+    suite = yaml.safe_load(text)
+    data = suite["datasets"]["mine"]
+    assert data["options"]["source_format"] == {"channels": 1, "range": [0, 255]}
+    width, height = data["size"]
+    assert width <= 256
+    assert abs(width / height / (200 / 130) - 1) < 0.15
+    assert list(suite["methods"]) == ["pix2pix", "pan", "pix2pixhd", "msgunet", "mean", "copy"]
+    assert 4 <= sum(TrainingSettings(**suite["training"]).model_dump()[k] for k in ("epochs", "decay_epochs")) <= 200
+    load_plan.cache_clear()
+    assert len(load_plan("mine.yaml").runs) == 6
+    capsys.readouterr()
+    assert main(given) == 2
+    assert "mine.yaml is there already" in capsys.readouterr().err
+    assert main([*given, "--force"]) == 0
+    assert main(["new-suite", "My Suite.yaml", "--data", "pics"]) == 2
+    assert "a suite is a file like my_pictures.yaml" in capsys.readouterr().err
+    assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
+    assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
+    assert not Path("short.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_page_on_own_pictures_from_its_first_to_its_last_command(tmp_path, shared):
+    """Every command and the Python of docs/own-data.md, in order, as a newcomer would; only the download is there."""
+    folder = copy_checkout(tmp_path / "checkout")
+    shutil.copy(shared / "mirror" / "maps.tar.gz", folder)
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    said = ""
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
+        command = ["bash", "-ec", block] if kind == "sh" else [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, block + done.stdout + done.stderr
+        said += done.stdout
+    table = said[said.index("| Method") :]
+    for title in ("Pix2Pix ", "PAN", "Pix2Pix-HD", "MSG U-Net"):
+        assert re.search(rf"\| {title} *\| .*\d\d\.\d\d \[", table), table
+    assert (folder / "results/my_maps/report/index.html").is_file()
+    sources = sorted(p.name for p in (folder / "results/my_maps/report/pictures/my_maps/source").iterdir())
+    assert len(sources) == 69
+    assert sorted(p.name for p in (folder / "translated").iterdir()) == sources
+    with Image.open(folder / "again.png") as image:
+        assert image.size == (500, 300)
+    assert (folder / "my_maps.onnx").is_file()
+    assert "| native | " in (folder / "my_maps.md").read_text()
