@@ -55,7 +55,9 @@ def _gpu(plan: Plan) -> list[str]:
         return []
     if there:
         return [f"CUDA GPUs: compute.processes asks for {wanted}, torch finds {there}"]
-    return ["a CUDA GPU: torch finds none; set compute.gpu_required to false to train on the CPU, which takes months"]
+    return [
+        "a CUDA GPU: torch finds none; with compute.gpu_required false the CPU trains ('msgunet plan' says how long)"
+    ]
 
 
 def _disk(plan: Plan) -> list[str]:

@@ -178,6 +178,7 @@ def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, 
     assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
 
 
+@pytest.mark.slow
 def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, local, trained_alone):
     folder = checkout(tmp_path / "checkout", local)
     edit_suite(folder, long(EPOCHS, job_hours=2 / 60, checkpoint_minutes=60))
@@ -192,6 +193,7 @@ def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, local, traine
     assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
 
 
+@pytest.mark.slow
 def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm, local, trained_alone):
     folder = checkout(tmp_path / "checkout", local)
     edit_suite(folder, long(EPOCHS, job_hours=1 / 60))

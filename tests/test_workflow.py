@@ -244,6 +244,26 @@ def test_a_second_snakemake_says_so_and_leaves(finished):
     assert snakemake(finished, *TINY).returncode == 0
 
 
+def test_weights_that_were_downloaded_again_train_nothing(tmp_path):
+    """They are checked by their hash; that they are newer than a training says nothing."""
+    folder = copy_checkout(tmp_path / "checkout")
+    edit_suite(folder, lambda suite: suite.update(perceptual={"weights": "imagenet"}))
+    weights = folder / "data/weights/vgg19-dcbb9e9d.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert dry(folder)["train"] == 6
+    (prepared,) = folder.glob("data/bluemarble-*")
+    run = folder / "results/tiny/runs/bluemarble/msgunet/seed0"
+    outputs = [run / name for name in ("generator.safetensors", "history.csv", "training.json")]
+    for path in (prepared / "manifest.csv", *outputs):
+        path.touch()
+    later = time.time() + 60
+    os.utime(weights, (later, later))
+    goal = str(outputs[0].relative_to(folder))
+    done = snakemake(folder, "-n", *TINY, "--rerun-triggers", "mtime", "--", goal)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
 def test_the_papers_dag_is_quick_and_what_is_missing_is_said_before_any_work(tmp_path):
     folder = copy_checkout(tmp_path / "checkout")
     start = time.monotonic()

@@ -9,7 +9,7 @@ rule train:
     input:
         run=f"{run_folder}/run.json",
         manifest=manifest_of,
-        vgg19=lambda w: vgg19_of(run_folder.format(**w)),
+        vgg19=ancient(lambda w: vgg19_of(run_folder.format(**w))),
     output:
         generator=f"{run_folder}/generator.safetensors",
         history=f"{run_folder}/history.csv",
@@ -39,7 +39,7 @@ rule gradients:
     input:
         run=f"{gradient_folder}/run.json",
         manifest=manifest_of,
-        vgg19=lambda w: vgg19_of(gradient_folder.format(**w)),
+        vgg19=ancient(lambda w: vgg19_of(gradient_folder.format(**w))),
     output:
         gradients=f"{gradient_folder}/gradients.csv",
         facts=f"{gradient_folder}/training.json",
