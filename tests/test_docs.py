@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import copy_checkout
 from conftest import ROOT
 
 from msgunet.cli import parser
@@ -20,6 +21,10 @@ from msgunet.registry import datasets, methods
 from msgunet.suite import load_plan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_ELSEWHERE = {"make", "torchrun", "srun", "git", "source", "tar"}
+_PROGRAMS = {"msgunet", "snakemake", "cp", *_ELSEWHERE}
+# What commands say on a machine without a GPU, data and results.
+_MISSING = r"torch finds none|is not prepared|there is no .*run 'snakemake|has not been|Missing input files|speed.csv|marked for report"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -131,8 +136,9 @@ def test_every_verb_is_in_the_command_reference(site):
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for block in re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S):
-            yield page.name, block
+        for found, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.M | re.S):
+            if found == language:
+                yield page.name, block
 
 
 def test_suites_in_the_docs_are_valid(tmp_path):
@@ -144,19 +150,56 @@ def test_suites_in_the_docs_are_valid(tmp_path):
         assert load_plan(str(path)).runs, name
 
 
+def commands() -> Iterator[tuple[str, str]]:
+    """Page and command line of all blocks that are for a terminal."""
+    for language in ("", "sh"):
+        for name, block in blocks(language):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] in _PROGRAMS:
+                    yield name, shlex.join(words)
+
+
 def test_commands_in_the_docs_are_understood(capsys):
-    seen = 0
-    for name, block in blocks(""):
-        for line in block.replace("\\\n", " ").splitlines():
-            if not line.strip().startswith("msgunet "):
-                continue
-            words = shlex.split(line, comments=True)
-            seen += 1
-            try:
-                parser().parse_args(words[1:])
-            except SystemExit:
-                pytest.fail(f"{name}: {line}: {capsys.readouterr().err}")
-    assert seen > 10
+    ours = [(name, line) for name, line in commands() if line.startswith("msgunet ")]
+    assert len(ours) > 10
+    for name, line in ours:
+        try:
+            parser().parse_args(shlex.split(line)[1:])
+        except SystemExit:
+            pytest.fail(f"{name}: {line}: {capsys.readouterr().err}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_commands_in_the_docs_run(tmp_path):
+    """In a checkout with nothing but code: what trains is tried without doing it, what is missing may be said."""
+    folder = copy_checkout(tmp_path / "checkout")
+    for name, block in blocks("yaml"):
+        if {"datasets", "methods"} <= set(yaml.safe_load(block)):
+            page = (ROOT / "docs" / name).read_text()
+            (folder / re.search(r"suite=(\w+\.yaml)", page)[1]).write_text(block)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    done, left = 0, set()
+    for name, line in commands():
+        words = shlex.split(line)
+        # Run elsewhere: by tests/test_own_data.py; on a real Slurm by tests/test_slurm.py; by .ci/run; by
+        # tests/test_training.py; for hours.
+        if name == "own-data.md" or words[0] in _ELSEWHERE or "profiles/slurm" in line or "bench" in words:
+            left.add(words[0])
+            continue
+        if words[0] == "snakemake" and "--report" not in words:
+            words.insert(1, "-n")
+        ran = subprocess.run(
+            ["bash", "-c", shlex.join(words)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        missing = ran.returncode in (1, 2) and re.search(_MISSING, ran.stdout + ran.stderr)
+        assert ran.returncode == 0 or missing, f"{name}: {line}\n{ran.stdout}{ran.stderr}"
+        assert "Traceback" not in ran.stderr.replace("Traceback:", ""), f"{name}: {line}\n{ran.stderr}"
+        done += 1
+    assert done > 15
+    assert left <= {*_ELSEWHERE, "snakemake", "msgunet"}
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
