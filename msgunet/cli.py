@@ -78,7 +78,11 @@ def parser() -> argparse.ArgumentParser:
             sub, "--compute", "settings/compute.json of a suite: device, threads, where archives are, and so on", False
         )
 
-    check = verb("check", verbs.check, "Check a suite: its file, and whether this machine has what it needs.")
+    check = verb(
+        "check",
+        verbs.check,
+        "Check a suite: its file, a training step of methods of your own, and whether this machine has what it needs.",
+    )
     suite(check)
     check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
 
@@ -193,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument(
         "--scale", type=int, default=0, metavar="K", help="output at half the size K times (default: 0, full size)"
     )
+    path(translate, "--method", "file of your own method, where it is not where the suite named it", False)
     translate.add_argument(
         "--keep-format", action="store_true", help="write JPEG for JPEG, TIFF for TIFF and so on (default: PNG)"
     )
