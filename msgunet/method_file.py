@@ -70,7 +70,7 @@ def _load(file: str, path: Path) -> MethodFile:
     beside = {source.relative_to(path.parent).parts[0].removesuffix(".py") for source in trees if source != path}
     if known is not None:
         _forget(beside, path.parent)
-    # Last, as Python looks for a script's neighbours first: no file of a user's may stand for a package's.
+    # At the end, so that no file beside it takes the place of a package.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     methods = _run(file, path, trees[path])

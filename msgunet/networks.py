@@ -116,7 +116,10 @@ class Stages(nn.Sequential):
 
 
 def recomputed(part: nn.Module, *inputs: Tensor) -> Tensor:
-    """`part(*inputs)`, of which only the inputs are kept: the backward pass computes the rest again."""
+    """`part(*inputs)`, of which only the inputs are kept: the backward pass computes the rest again.
+
+    The same to the last bit, but for spectral norm if `part` has another pass in training before its backward pass.
+    """
     return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(part)))
 
 
