@@ -20,6 +20,8 @@ _USERS_ERRORS = (
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 
+_METHOD_FILE = "file of your own method, where it is not where the suite named it"
+
 _EPILOG = """\
 Every verb works alone; the workflow runs the same ones:
   snakemake --cores all --config suite=demo
@@ -84,7 +86,11 @@ def parser() -> argparse.ArgumentParser:
             sub, "--compute", "settings/compute.json of a suite: device, threads, where archives are, and so on", False
         )
 
-    check = verb("check", verbs.check, "Check a suite: its file, and whether this machine has what it needs.")
+    check = verb(
+        "check",
+        verbs.check,
+        "Check a suite: its file, a training step of methods of your own, and whether this machine has what it needs.",
+    )
     suite(check)
     check.add_argument("--cluster", action="store_true", help="trainings run on a cluster: no GPU is needed here")
 
@@ -199,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument(
         "--scale", type=int, default=0, metavar="K", help="output at half the size K times (default: 0, full size)"
     )
+    path(translate, "--method", _METHOD_FILE, False)
     translate.add_argument(
         "--keep-format", action="store_true", help="write JPEG for JPEG, TIFF for TIFF and so on (default: PNG)"
     )
@@ -241,6 +248,7 @@ def parser() -> argparse.ArgumentParser:
         "Write a trained generator as ONNX for pictures of any size, checked against torch at three sizes, and a card.",
     )
     export.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
+    path(export, "--method", _METHOD_FILE, False)
     export.add_argument(
         "--onnx",
         type=Path,

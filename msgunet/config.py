@@ -23,6 +23,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _own(description: str) -> Any:
+    """A field about a user's own method; left out of files where there is none, which stay as they were without it."""
+    return Field(None, exclude_if=lambda value: value is None, description=description)
+
+
+_FILE, _CODE = "a user's own file, which registers the method", "hash of that file's code"
+
+
 def _identity(settings: BaseModel) -> str:
     return short_hash(canonical_json(settings.model_dump(mode="json")))
 
@@ -131,6 +139,9 @@ class MethodEntry(Strict):
     """One row of the tables: a method with its settings."""
 
     method: Name | None = Field(None, description="registered method; by default the entry's own name")
+    file: str | None = Field(
+        None, min_length=1, description="Python file of your own that registers the method; by default the project's"
+    )
     title: str | None = Field(None, max_length=80, description="how tables and figures call it")
     size: Size | None = Field(None, description="width and height the network works at; by default the data set's")
     datasets: tuple[Name, ...] | None = Field(None, description="only on these data sets; by default on all")
@@ -180,6 +191,8 @@ class Network(Strict):
     part: Literal["generator", "discriminator", "perceptual"]
     method: Name | None = None
     version: int = 0
+    file: str | None = _own(_FILE)
+    code: str | None = _own(_CODE)
     size: Size
     options: dict[str, Any]
     channels: tuple[int, int] = Field((3, 3), description="of source and target")
@@ -310,6 +323,8 @@ class RunSettings(Strict):
     entry: Name = Field(description="the suite's name of the row")
     method: Name
     version: int = Field(description="of the method; goes up when its results would change")
+    file: str | None = _own(_FILE)
+    code: str | None = _own(_CODE)
     size: Size
     seed: int
     options: dict[str, Any]

@@ -17,8 +17,8 @@ from msgunet.device import dtype_of, set_precision
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json
 from msgunet.method import Method
-from msgunet.networks import fold_batch_norm, statistics_of
-from msgunet.registry import build_method
+from msgunet.networks import fold_batch_norm, fold_parametrizations, statistics_of
+from msgunet.registry import build_method, own_methods
 
 _METADATA = "msgunet-generator-1"
 
@@ -37,10 +37,12 @@ def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) 
 def prepare(method: Method, generator: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
     """Make a generator fast to run, for inference only; it is changed and returned.
 
-    Batch norm that has statistics is folded into the convolutions, weights go to channels-last memory, and for `bf16`
-    weights and activations are bfloat16 (inputs are to be given so, outputs come so).
+    Weights that are computed from others, as spectral norm's are, are computed once; batch norm that has statistics is
+    folded into the convolutions; weights go to channels-last memory, and for `bf16` weights and activations are
+    bfloat16 (inputs are to be given so, outputs come so).
     """
     method.prepare_inference(generator)
+    fold_parametrizations(generator)
     fold_batch_norm(generator)
     return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
 
@@ -77,11 +79,17 @@ class LoadedGenerator:
         return [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
 
 
-def load_generator(path: Path, device: torch.device, precision: str = "fp32") -> LoadedGenerator:
+def load_generator(
+    path: Path, device: torch.device, precision: str = "fp32", method_file: Path | None = None
+) -> LoadedGenerator:
     """Load what `save_generator` wrote; `precision`: fp32, tf32 (CUDA) or bf16.
 
+    A file of weights holds no code: that of a user's own method comes from the file that the settings name, or from
+    `method_file`, where that is elsewhere now.
+
     Raises:
-        UserError: the file is missing, damaged, or not a generator of this project.
+        UserError: the file is missing, damaged, or not a generator of this project; the code of its method is not
+            there, or is another than it was trained with.
 
     """
     try:
@@ -96,8 +104,24 @@ def load_generator(path: Path, device: torch.device, precision: str = "fp32") ->
         settings = RunSettings.model_validate_json(metadata[_METADATA])
     except ValidationError as error:
         raise UserError(f"{path}: made by another version of this project; train it again") from error
-    method = build_method(settings)
+    method = build_method(_with_code(path, settings, method_file))
     network = method.build_generator()
     tensors.pop("empty", None)
     network.load_state_dict(tensors)
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
+
+
+def _with_code(path: Path, settings: RunSettings, given: Path | None) -> RunSettings:
+    """The settings with the file that holds the method's code now."""
+    if settings.file is None:
+        if given is not None:
+            raise UserError(f"{path}: '{settings.method}' is a method of the project, which needs no file; not {given}")
+        return settings
+    file = settings.file if given is None else str(given)
+    try:
+        if own_methods(file, again=True).code != settings.code:
+            raise UserError(f"{file} has changed since {path} was trained")
+    except UserError as error:
+        advice = "give the file as it was then: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
+        raise UserError(*error.problems, f"  {advice}") from error
+    return settings.model_copy(update={"file": file})

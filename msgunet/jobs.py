@@ -19,6 +19,8 @@ _TEST_BYTES = 4e3
 _PROCESS, _CUDA = 3000, 3000
 # FLOP a second, on the safe side: fp32 on a GPU of 2017, and on a CPU with each thread (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10
+# So much more for methods in files of a user's own, of which nothing is known without building their networks.
+_OWN = 2.5
 # Where a data set cannot say it.
 _UNKNOWN = (2000, 500)
 
@@ -38,12 +40,13 @@ def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
     count = compute.processes if run.trainable else 1
     gpu = int(compute.gpu_required and run.trainable)
     rate = count * (_GPU_RATE if gpu else _CPU_RATE * compute.threads)
-    flop = run.work * 1000 * pairs(plan, run)[0] * _FLOP_A_PIXEL
+    more = 1 if settings.file is None else _OWN
+    flop = run.work * 1000 * pairs(plan, run)[0] * _FLOP_A_PIXEL * more
     minutes = 20 + flop / rate / 60
     megabytes = _PROCESS + _CUDA * gpu + 1000 * compute.workers
     if run.trainable and not gpu:
         width, height = settings.size
-        megabytes += width * height * settings.training.batch_size * _TRAINING_BYTES / 1e6 / count
+        megabytes += width * height * settings.training.batch_size * _TRAINING_BYTES * more / 1e6 / count
     # More for one that ran out of it, but no end of it for one that is pre-empted again and again.
     megabytes *= min(2, 1 + (attempt - 1) / 2)
     return Request(_minutes(plan, minutes * attempt), math.ceil(count * megabytes), gpu * count)

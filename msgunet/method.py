@@ -49,6 +49,7 @@ class Method:
         trainable: False for methods that only fit something to the training pictures (`fit`).
         generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order); may be
             a property.
+        rates: factors on the learning rate, by network (`generator`, `discriminator`); 1 where there is none.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Method:
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trainable: ClassVar[bool] = True
     generator_first: ClassVar[bool] = False
+    rates: ClassVar[dict[str, float]] = {}
 
     def __init__(self, options: MethodOptions, size: tuple[int, int], channels: tuple[int, int] = (3, 3)) -> None:
         """`size`: width and height in pixels that the networks work at; `channels`: of source and target."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 from torch.utils.checkpoint import checkpoint
 
 
@@ -101,7 +102,7 @@ class Stages(nn.Sequential):
         if not (self.recompute and torch.is_grad_enabled()):
             return super().forward(x)
         for stage in self._stages():
-            x = checkpoint(stage, x, use_reentrant=False, context_fn=lambda s=stage: (nullcontext(), _uncounted(s)))
+            x = recomputed(stage, x)
         return x
 
     def _stages(self) -> list[nn.Sequential]:
@@ -114,31 +115,63 @@ class Stages(nn.Sequential):
         return [nn.Sequential(*layers) for layers in stages]
 
 
+def recomputed(part: nn.Module, *inputs: Tensor) -> Tensor:
+    """`part(*inputs)`, of which only the inputs are kept: the backward pass computes the rest again.
+
+    The same to the last bit, but for spectral norm if `part` has another pass in training before its backward pass.
+    """
+    return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(part)))
+
+
 def _convolutions(network: nn.Module) -> Iterator[nn.Module]:
     return (layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
 
 
 @contextmanager
 def _uncounted(network: nn.Module) -> Iterator[None]:
-    """A second pass over the same pictures, which batch norm's running statistics must not count again."""
+    """A second pass over the same pictures, which batch norm's running statistics must not count again.
+
+    Nor must spectral norm go on: out of training it takes the vectors that the first pass has left.
+    """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    spectral = [layer for layer in network.modules() if isinstance(layer, ParametrizationList) and layer.training]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
+    for layer in spectral:
+        layer.eval()
     try:
         yield
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
+        for layer in spectral:
+            layer.train()
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Turn activation checkpointing on, for all stages of a network."""
+    """Turn activation checkpointing on, for all parts of a network that have an attribute `recompute`."""
+    if hasattr(network, "recompute"):
+        network.recompute = True
+        return
     for layer in network.children():
-        if isinstance(layer, Stages):
-            layer.recompute = True
-        else:
-            recompute_activations(layer)
+        recompute_activations(layer)
+
+
+def fold_parametrizations(network: nn.Module) -> None:
+    """In a network in evaluation mode, compute weights once that are computed from others, as spectral norm's are."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if not is_parametrized(layer):
+                continue
+            # Not torch's `remove_parametrizations`, which changes the class that copies of the layer share.
+            plain = nn.Module.__new__(type_before_parametrizations(layer))
+            plain.__dict__.update(layer.__dict__)
+            plain._modules = {key: module for key, module in layer._modules.items() if key != "parametrizations"}
+            plain._parameters = dict(layer._parameters)
+            for weight in layer.parametrizations:
+                plain.register_parameter(weight, nn.Parameter(getattr(layer, weight).detach(), requires_grad=False))
+            setattr(parent, name, plain)
 
 
 def fold_batch_norm(network: nn.Module) -> None:

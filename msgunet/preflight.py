@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgunet.config import MachineSettings
 from msgunet.errors import UserError
+from msgunet.registry import build_method
 from msgunet.suite import Plan
 
 
@@ -34,6 +35,42 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
         )
         tail = "'snakemake --cores all --config suite=demo' needs none of this and ends within minutes on a laptop"
         raise UserError(head, *(f"  - {problem}" for problem in missing), tail)
+
+
+def rehearse(plan: Plan) -> list[str]:
+    """Take a training step of a suite's own methods, in each phase, on shapes alone; a line about each.
+
+    What their code raises is not caught: its traceback leads to the line.
+
+    Raises:
+        UserError: a generator's output is not as large as the target.
+
+    """
+    said = {}
+    for run in plan.runs:
+        settings = run.settings
+        if settings.file is None or (settings.entry, settings.size, settings.channels) in said:
+            continue
+        import torch
+
+        from msgunet.data.pairs import blank_pyramid
+        from msgunet.training.memory import step_needs
+
+        method = build_method(settings)
+        width, height = settings.size
+        scales = method.scales(method.options, settings.size)
+        with torch.device("meta"), torch.no_grad():
+            output = method.build_generator()(blank_pyramid(scales, settings.size, channels=settings.channels[0]))[0]
+        wanted = (1, settings.channels[1], height, width)
+        if tuple(output.shape) != wanted:
+            raise UserError(f"methods.{settings.entry}: an output is {tuple(output.shape)}, the target {wanted}")
+        phases = method.phases(settings.training) if method.trainable else []
+        needs = [step_needs(method, settings, phase, plan.suite.compute).memory for phase in phases]
+        step = f"a training step runs through, in about {max(needs) / 2**20:,.0f} MiB" if needs else "nothing to train"
+        said[settings.entry, settings.size, settings.channels] = (
+            f"{settings.entry} ({settings.file}) at {width}x{height}: {step}"
+        )
+    return list(said.values())
 
 
 def _weights(plan: Plan) -> list[str]:

@@ -1,7 +1,8 @@
 """Where methods and data sets are found by name.
 
 A class registers itself by a decorator. Every module of `baselines` and of `msgunet.data.sets` is looked through, so
-a new method or data set is a new file there and nothing else.
+a new method or data set is a new file there and nothing else. A file of a user's own, which a suite names, keeps its
+methods to itself (`msgunet/method_file.py`).
 """
 
 import functools
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from msgunet.errors import UserError
+from msgunet.method_file import TABLES, MethodFile, load_method_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +59,14 @@ def _register(table: dict[str, Any], name: str) -> Callable[[type], type]:
 
 def register_method(name: str) -> Callable[[type], type]:
     """Decorator: make a `msgunet.method.Method` known to suites, tables and tests under `name`."""
-    return _register(_METHODS, name)
+
+    def add(cls: type) -> type:
+        own = TABLES.get(cls.__module__)
+        if own is not None and name in own:
+            raise ValueError(f"{name!r} is registered twice")
+        return _register(_METHODS if own is None else own, name)(cls)
+
+    return add
 
 
 def register_dataset(name: str) -> Callable[[type], type]:
@@ -92,11 +101,30 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"
 
 
-def get_method(name: str) -> type["Method"]:
-    """The method called `name`, or a UserError with the nearest right name."""
-    known = methods()
+def own_methods(file: str, code: str | None = None, again: bool = False) -> MethodFile:
+    """What a user's own file registers (see `load_method_file`).
+
+    Raises:
+        UserError: it cannot be loaded, its code is not `code`, or a name in it is that of a method of the project.
+
+    """
+    found = load_method_file(file, code, again)
+    if taken := sorted(found.methods.keys() & methods().keys()):
+        names = ", ".join(f"'{name}'" for name in taken)
+        raise UserError(f"{file} registers {names}, which the project has already; choose another name")
+    return found
+
+
+def get_method(name: str, file: str | None = None, code: str | None = None) -> type["Method"]:
+    """The method called `name`, of the project or of a user's own `file` with this `code`.
+
+    Raises:
+        UserError: there is none; it names the nearest that there is.
+
+    """
+    known = methods() if file is None else own_methods(file, code).methods
     if name not in known:
-        raise UserError(f"unknown method '{name}': {nearest(name, list(known))}")
+        raise UserError(f"unknown method '{name}'{f' in {file}' if file else ''}: {nearest(name, list(known))}")
     return known[name]
 
 
@@ -128,7 +156,12 @@ def build_dataset(settings: "DataSetSettings", archives: "Path") -> "DataSet":
         raise UserError(*problems) from error
 
 
+def method_of(settings: "RunSettings | Network") -> type["Method"]:
+    """The method of a run or of a row of the cost table."""
+    return get_method(settings.method, settings.file, settings.code)
+
+
 def build_method(settings: "RunSettings | Network") -> "Method":
     """The method of a run or of a row of the cost table, with its options validated."""
-    cls = get_method(settings.method)
+    cls = method_of(settings)
     return cls(cls.Options.model_validate(settings.options), settings.size, settings.channels)

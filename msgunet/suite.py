@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from msgunet import registry
 from msgunet.config import (
     DataSetEntry,
@@ -48,7 +50,7 @@ class RunPlan:
     @property
     def trainable(self) -> bool:
         """Whether there is anything to train."""
-        return registry.methods()[self.settings.method].trainable
+        return registry.method_of(self.settings).trainable
 
     @property
     def work(self) -> int:
@@ -89,8 +91,10 @@ class Plan:
     @property
     def titles(self) -> dict[str, str]:
         """How tables and figures call each entry."""
-        entries = self.suite.methods.items()
-        return {key: entry.title or registry.methods()[entry.method or key].title for key, entry in entries}
+        return {
+            key: entry.title or registry.get_method(entry.method or key, entry.file).title
+            for key, entry in self.suite.methods.items()
+        }
 
     def label(self, run: RunPlan) -> str:
         """How lists of runs call one: its title, and what tells it from others with the same."""
@@ -158,13 +162,18 @@ def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
 def _run_settings(
     suite_name: str, suite: Suite, data: DataPlan, name: str, entry: MethodEntry, seed: int
 ) -> tuple[RunSettings, str | None]:
-    method = registry.methods()[entry.method or name]
+    method = registry.get_method(entry.method or name, entry.file)
     options = method.Options.model_validate(entry.options)
     size = entry.size or data.entry.size
     dataset = registry.datasets()[data.kind]
     given = dataset.Options.model_validate(data.entry.options)
     source_kind, target_kind = dataset.kinds(given)
     source_format, target_format = dataset.formats(given)
+    try:
+        training = merged_training(method.recipe(options, size), suite.training, entry.training)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"methods.{name}: the recipe of method '{method.name}' is wrong: {wrong}") from error
     settings = RunSettings(
         suite=suite_name,
         dataset=data.name,
@@ -176,15 +185,16 @@ def _run_settings(
         entry=name,
         method=entry.method or name,
         version=method.version,
+        file=entry.file,
+        code=entry.file and registry.own_methods(entry.file).code,
         size=size,
         seed=seed,
         options=options.model_dump(mode="json"),
-        training=merged_training(method.recipe(options, size), suite.training, entry.training),
+        training=training,
         perceptual=suite.perceptual if method.uses_perceptual(options) else None,
     )
     problem = method.problem(options, size)
     if problem is None and method.trainable:
-        training = settings.training
         problem = batch_problem(training.batch_size, training.accumulate, suite.compute.processes)
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
 
@@ -210,7 +220,7 @@ def trained_networks(
         if entries and settings.entry not in entries:
             continue
         at = settings if size is None else settings.model_copy(update={"size": size})
-        method = registry.methods()[at.method]
+        method = registry.method_of(at)
         if problem := method.problem(method.Options.model_validate(at.options), at.size):
             problems.append(f"{at.entry}: {problem}")
         found.setdefault((at.entry, at.size), at)
@@ -220,7 +230,7 @@ def trained_networks(
 
 
 def _scales(settings: RunSettings) -> int:
-    method = registry.methods()[settings.method]
+    method = registry.method_of(settings)
     return method.scales(method.Options.model_validate(settings.options), settings.size)
 
 
@@ -331,7 +341,7 @@ def _networks(runs: list[RunPlan]) -> list[Network]:
     used = {(run.settings.entry, run.settings.size) for run in runs}
     generators, discriminators, perceptual = [], [], {}
     for settings in {run.settings.entry: run.settings for run in runs}.values():
-        method = registry.methods()[settings.method]
+        method = registry.method_of(settings)
         if not method.trainable:
             continue
         options = method.Options.model_validate(settings.options)
@@ -343,6 +353,8 @@ def _networks(runs: list[RunPlan]) -> list[Network]:
                 part="generator",
                 method=settings.method,
                 version=settings.version,
+                file=settings.file,
+                code=settings.code,
                 size=size,
                 options=settings.options,
                 channels=settings.channels,

@@ -111,7 +111,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
         """The names in a list; what is no list of names is pydantic's to report."""
         return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
-    for key, field, known in (
+    for key, field, shipped in (
         ("datasets", "kind", registry.datasets()),
         ("methods", "method", registry.methods()),
     ):
@@ -120,6 +120,17 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
             kind = entry.get(field) or name
             if not isinstance(kind, str):
                 continue
+            known, file = shipped, entry.get("file") if key == "methods" else None
+            if file and isinstance(file, str):
+                try:
+                    known = registry.own_methods(file, again=True).methods
+                except UserError as error:
+                    problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
+                    continue
+                if kind not in known:
+                    there = ", ".join(f"'{other}'" for other in known)
+                    problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', it registers {there}")
+                    continue
             if kind not in known:
                 problems.append(f"{key}.{name}: unknown {field} '{kind}'; {registry.nearest(kind, list(known))}")
                 continue

@@ -216,19 +216,23 @@ def load(
     precision: Literal["fp32", "tf32", "bf16"] = "fp32",
     memory: float | None = None,
     threads: int | None = None,
+    method: Path | str | None = None,
 ) -> Model:
     """A published `generator.safetensors` as a model.
 
     Args:
-        path: of the file, which holds all that is needed.
+        path: of the file, which holds all that is needed, but for the code of a user's own method.
         device: auto takes a free CUDA GPU where there is one.
         precision: tf32 is for GPUs, bf16 for GPUs, and CPUs with instructions for it.
         memory: bytes that may be taken, on a CPU by the whole process; by default most of what is free.
         threads: of the CPU; by default as torch is set.
+        method: the file of a user's own method, where it is not at the path that the suite named.
 
     Raises:
-        UserError: the file is missing, damaged, or not a generator; there is no such device.
+        UserError: a file is missing, damaged, or not a generator; the method's code is another than it was trained
+            with; there is no such device.
 
     """
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
-    return Model(load_generator(Path(path), pick_device(compute), precision), memory)
+    file = None if method is None else Path(method)
+    return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)

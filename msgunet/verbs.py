@@ -18,10 +18,12 @@ def _machine(options: Any) -> MachineSettings:
 
 
 def check(options: Any) -> None:
-    from msgunet.preflight import check
+    from msgunet.preflight import check, rehearse
     from msgunet.suite import load_plan
 
     plan = load_plan(options.suite)
+    for line in rehearse(plan):
+        print(line)
     check(plan, elsewhere=options.cluster)
     where = " but GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
     print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need{where}")
@@ -194,7 +196,8 @@ def export(options: Any) -> None:
     from msgunet.inference import load_generator
 
     out = options.onnx or options.model.with_suffix(".onnx")
-    export_onnx(load_generator(options.model, torch.device("cpu")), options.model, out)
+    generator = load_generator(options.model, torch.device("cpu"), method_file=options.method)
+    export_onnx(generator, options.model, out)
     print(f"{out}, and what is to be known about it in {out.with_suffix('.md')}")
 
 
@@ -203,7 +206,7 @@ def translate(options: Any) -> None:
     from msgunet.translate_files import translate_files
 
     memory = options.memory and options.memory * 1e9
-    model = load(options.model, options.device, options.precision, memory, options.threads)
+    model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
     kept = {"keep_format": options.keep_format, "resume": options.resume}
     count = translate_files(model, options.pictures, options.out, options.scale, options.tile, **kept)
     print(f"{count} pictures in {options.out}")

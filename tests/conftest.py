@@ -18,7 +18,8 @@ from msgunet.data.manifest import Pair, write_manifest
 from msgunet.files import sha256_file
 from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
-from msgunet.registry import build_method, get_method, methods
+from msgunet.registry import build_method, get_method, methods, own_methods
+from msgunet.suite_file import load_suite
 from msgunet.training import loop
 from msgunet.training.state import TrainingState
 
@@ -86,14 +87,32 @@ NARROW = {
 }
 NARROW["pix2pixhd_local"] = NARROW["pix2pixhd"] | {"generator": "local", "coarse_epochs": 1, "freeze_epochs": 1}
 
+NARROW["spade"] = {"width": 0.0625, "discriminator_width": 0.0625}
+
 # A method by its name, and the other networks that a method has.
-METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd"}
-TRAINABLE = [name for name, method in METHOD_OF.items() if get_method(method).trainable]
+METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd", "spade": "spade"}
+# Those in files outside the package.
+FILES = {"spade": str(ROOT / "examples" / "spade.py")}
+# A user's own, with the options of a suite (docs/own-method.md).
+if "MSGUNET_SUITE" in os.environ:
+    entries = load_suite(Path(os.environ["MSGUNET_SUITE"])).methods
+    for entry_name, entry in entries.items():
+        if entry.file is not None:
+            METHOD_OF[entry_name], NARROW[entry_name] = entry.method or entry_name, entry.options
+            FILES[entry_name] = str(Path(entry.file).resolve())
+
+
+def method_class(name: str) -> type[Method]:
+    """The method behind a name in `METHOD_OF`."""
+    return get_method(METHOD_OF[name], FILES.get(name))
+
+
+TRAINABLE = [name for name in METHOD_OF if method_class(name).trainable]
 
 
 def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
     """The settings of a narrow run, of a name in `METHOD_OF`, on a prepared folder."""
-    cls = get_method(METHOD_OF[method])
+    cls, file = method_class(method), FILES.get(method)
     options = cls.Options.model_validate(NARROW.get(method, {}) | changes.pop("options", {}))
     values = {
         "suite": "test",
@@ -104,6 +123,8 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
         "entry": method,
         "method": METHOD_OF[method],
         "version": cls.version,
+        "file": file,
+        "code": file and own_methods(file).code,
         "size": size,
         "seed": 0,
         "options": options.model_dump(mode="json"),

@@ -24,6 +24,7 @@ from msgunet.files import atomic
 from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
 from msgunet.method import Method
+from msgunet.networks import fold_parametrizations
 from msgunet.provenance import flat_facts
 from msgunet.published import with_paper_cost
 from msgunet.registry import build_method
@@ -54,7 +55,9 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
 def build(network: Network) -> tuple[Method, nn.Module]:
     """The method and its generator in evaluation mode, as `network` describes them."""
     method = build_method(network)
-    return method, method.build_generator().eval()
+    generator = method.build_generator().eval()
+    fold_parametrizations(generator)
+    return method, generator
 
 
 def counts(network: Network) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from msgunet.evaluation.metrics import measure
 from msgunet.files import atomic, read_settings, write_csv, write_json
 from msgunet.inference import LoadedGenerator, load_generator
 from msgunet.provenance import facts
-from msgunet.registry import methods
+from msgunet.registry import method_of
 
 
 def evaluate(
@@ -140,7 +140,7 @@ def _finished(generator: Path) -> str | None:
 def _load(run: RunSettings, run_file: Path, generator: Path, compute: ComputeSettings) -> LoadedGenerator:
     """A run's generator, which must be of the same settings, on the device that its method needs."""
     device = pick_device(compute)
-    if methods()[run.method].trainable:
+    if method_of(run).trainable:
         require_gpu(compute, device)
     model = load_generator(generator, device)
     if model.settings != run:

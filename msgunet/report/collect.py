@@ -39,7 +39,7 @@ class Run:
     @property
     def trainable(self) -> bool:
         """Whether it is a method, and not one of the rows that show what a number is worth."""
-        return registry.get_method(self.settings.method).trainable
+        return registry.method_of(self.settings).trainable
 
     def facts(self) -> dict[str, Any]:
         """What the training wrote about itself; empty where it is not done."""

@@ -122,7 +122,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
+        context: Any, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
         context.save_for_backward(x, mean, (variance + eps).rsqrt(), weight)
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
@@ -137,6 +137,8 @@ class _Normalise(torch.autograd.Function):
         dist.all_reduce(means)
         means /= x.numel() / x.shape[1] * dist.get_world_size()
         a, b = (m.view(1, -1, 1, 1) for m in means.chunk(2))
+        if weight is None:
+            return ((gradient - a - normalised * b) * scale.view(1, -1, 1, 1)).to(x.dtype), *[None] * 5
         of_x = (gradient - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
         return of_x.to(x.dtype), None, None, of_weight, of_bias, None
 

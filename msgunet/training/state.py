@@ -56,6 +56,7 @@ class TrainingState:
         if compute.activation_checkpointing:
             recompute_activations(self.generator)
         self._training = settings.training
+        self._rates = method.rates
         self._device = device
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(("generator", "discriminator"))
@@ -72,7 +73,12 @@ class TrainingState:
         betas = (self._training.beta1, self._training.beta2)
         for name in names:
             parameters = getattr(self, name).parameters()
-            self.optimizers[name] = torch.optim.Adam(parameters, self._training.learning_rate, betas, fused=True)
+            rate = self.rate(name, self._training.learning_rate)
+            self.optimizers[name] = torch.optim.Adam(parameters, rate, betas, fused=True)
+
+    def rate(self, name: str, rate: float) -> float:
+        """The learning rate of a network where that of the training is `rate`."""
+        return rate * self._rates.get(name, 1.0)
 
     def compile(self) -> None:
         """Run both networks through torch.compile from now on."""
@@ -105,8 +111,11 @@ class TrainingState:
             return
         decay = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for kept, new in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
-                if kept.is_floating_point():
+            now = self.generator.state_dict()
+            for name, kept in self.average.state_dict().items():
+                new = now[name]
+                # The vectors of spectral norm have length one, which an average of them has not.
+                if kept.is_floating_point() and not name.endswith(("._u", "._v")):
                     kept.lerp_(new, 1 - decay)
                 else:
                     kept.copy_(new)

@@ -191,7 +191,7 @@ def _update(
     norm = nn.utils.get_total_norm(gradients).to(total.device)
     finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = state.rate(network, rate)
     # Fused Adam leaves the weights alone where this is 1, decided on the device, so that nobody waits for it here.
     optimizer.found_inf = (~finite).to(torch.float32)
     optimizer.step()

@@ -65,7 +65,7 @@ def _write(collection: Collection, folder: Path) -> None:
         paper=_paper_tables(),
         data=list({e["kind"]: registry.datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
         rows=[
-            (collection.run_conditions(runs), registry.get_method(runs[0].settings.method).reference)
+            (collection.run_conditions(runs), registry.method_of(runs[0].settings).reference)
             for dataset in collection.datasets
             for runs in collection.runs_of(dataset).values()
         ],

@@ -1,0 +1,162 @@
+"""SPADE, semantic image synthesis with spatially-adaptive normalization (Park et al. 2019): a method in its own file.
+
+As published (sections 3 and 4, appendix A; where it is silent or differs, its code): see `spade_networks.py` for the
+networks; hinge loss, averaged over two scales; 10 x feature matching; 10 x VGG-19 at five layers with weights 1/32 … 1,
+which gets pictures in [-1, 1] as they are; Adam with betas 0 and 0.9 (the text says 0.999, the code 0.9); 1e-4 for the
+generator and 4e-4 for the discriminators; 100 + 100 epochs; pictures mirrored. Spectral norm is on the blocks'
+convolutions and on the discriminators' inner ones, as in the code (the text says on all layers).
+
+Chosen here:
+
+- Classes are read off the colours of the source: the nearest of `palette`. Published are label ids and, on Cityscapes,
+  the edges of instances as one more channel, which the colours do not hold.
+- The discriminators learn from the outputs that the generator has just learnt from. In the published code it makes new
+  ones for them after its own update.
+- Real and made pictures go through the discriminators one after the other, so that their spectral norm takes two steps
+  of the power iteration in each step of the training and not one for each network's update.
+- The number of upsamplings at sizes other than the published; no encoder, and so one output for a source.
+- Batch 1, unless the suite says more: the published batches need eight GPUs.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from msgunet.errors import UserError
+from msgunet.method import Method, MethodOptions
+from msgunet.registry import lazy_import, register_method
+
+networks = lazy_import("spade_networks")
+shared = lazy_import("msgunet.networks")
+losses = lazy_import("msgunet.losses")
+
+_VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+_VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+_BOTTOM = 16  # pixels of the longer side at the smallest resolution: 16x8 under 512x256
+
+# The colours of Cityscapes' own `_gtFine_color.png`. Five of its classes are black, pole groups are
+# like poles and licence plates like cars.
+_CITYSCAPES = (
+    *((0, 0, 0), (111, 74, 0), (81, 0, 81), (128, 64, 128), (244, 35, 232), (250, 170, 160), (230, 150, 140)),
+    *((70, 70, 70), (102, 102, 156), (190, 153, 153), (180, 165, 180), (150, 100, 100), (150, 120, 90)),
+    *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60)),
+    *((255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 0, 90), (0, 0, 110), (0, 80, 100), (0, 0, 230)),
+    *((119, 11, 32),),
+)
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Field(min_length=2, max_length=256)]
+
+
+class SpadeOptions(MethodOptions):
+    """Settings of SPADE."""
+
+    palette: Literal["cityscapes", "none"] | Palette = Field(
+        "cityscapes", description="colours of the classes; none: the source as it is, for photographs"
+    )
+    width: float = Field(1.0, gt=0, description="factor on the generator's channels")
+    discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
+    upsamplings: Literal[5, 6, 7] | None = Field(
+        None, description="published: 5, 6 (more), 7 (most); by default so many that 16 pixels are left, or 5"
+    )
+    discriminators: int = Field(2, ge=1, description="scales that are judged")
+    features: float = Field(10.0, ge=0, description="weight of feature matching")
+    perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
+    normalise_vgg: bool = Field(False, description="give VGG-19 pictures as it was trained on; published: no")
+
+
+@register_method("spade")
+class SpadeMethod(Method):
+    """SPADE without encoder."""
+
+    title = "SPADE"
+    reference = "Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, CVPR 2019"
+    Options = SpadeOptions
+    generator_first = True
+    # Two time scales (Heusel et al. 2017).
+    rates = {"generator": 1.0, "discriminator": 4.0}
+
+    @classmethod
+    def upsamplings(cls, options: Any, size: tuple[int, int]) -> int:
+        """5 up to 512 pixels on the longer side, 6 up to 1024, 7 beyond."""
+        return options.upsamplings or next((n for n in (5, 6) if max(size) >> n <= _BOTTOM), 7)
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        return 2 ** cls.upsamplings(options, size)
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        smallest = min(size) >> (options.discriminators - 1)
+        if smallest < 16:
+            return f"the coarsest discriminator would see {smallest} pixels, it needs 16: fewer discriminators"
+        return super().problem(options, size)
+
+    @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        return {"learning_rate": 1e-4, "beta1": 0.0, "beta2": 0.9, "flip": True}
+
+    @classmethod
+    def uses_perceptual(cls, options: Any) -> bool:
+        return options.perceptual > 0
+
+    def conditions(self) -> str:
+        named = self.options.palette
+        classes = f"{len(self.palette)} classes by the nearest colour" if self.palette else "the source as it is"
+        return (
+            f"discriminators at four times the learning rate; {classes}{' (Cityscapes)' * (named == 'cityscapes')}, "
+            "without instance edges; batch norm's running statistics at test time"
+        )
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """Colours of the classes; empty where the source is taken as it is."""
+        return {"cityscapes": _CITYSCAPES, "none": ()}.get(self.options.palette, self.options.palette)
+
+    def _checked_palette(self) -> tuple[tuple[int, int, int], ...]:
+        if self.palette and self.channels[0] != 3:
+            raise UserError(f"palette: sources have {self.channels[0]} channels and no colours; set it to none")
+        return self.palette
+
+    def build_generator(self):
+        options = self.options
+        filters, hidden = (shared.scaled(count, options.width) for count in (64, 128))
+        ups = self.upsamplings(options, self.size)
+        return networks.SpadeGenerator(self._checked_palette(), filters, hidden, ups, self.channels)
+
+    def build_discriminator(self):
+        filters = shared.scaled(64, self.options.discriminator_width)
+        palette = self._checked_palette()
+        return networks.SpadeDiscriminators(palette, filters, self.options.discriminators, self.channels)
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        fake = discriminator(sources, outputs)
+        real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
+        matching = sum(losses.l1_sum(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)) / len(fake)
+        terms = {
+            "gan": sum(-shared.wide(scale[-1]).mean() for scale in fake) / len(fake),
+            "features": self.options.features * matching,
+        }
+        if perceptual is not None:
+            wanted = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
+
+            def distance(image):
+                found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
+                return sum(w * losses.l1_sum([f], [t]) for w, f, t in zip(_VGG_WEIGHTS, found, wanted, strict=True))
+
+            terms["perceptual"] = self.options.perceptual * losses.gradient_at_once(distance, outputs[0])
+        return terms
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        fake = discriminator(sources, outputs)
+        real = discriminator(sources, targets)
+        return {
+            "d_fake": sum(hinge(scale[-1], False) for scale in fake) / len(fake),
+            "d_real": sum(hinge(scale[-1], True) for scale in real) / len(real),
+        }
+
+
+def hinge(scores: Any, real: bool) -> Any:
+    """Mean of max(0, 1 - score) for real pictures, of max(0, 1 + score) for others (Lim and Ye 2017)."""
+    scores = shared.wide(scores)
+    return (1 - scores if real else 1 + scores).clamp_min(0).mean()

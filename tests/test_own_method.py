@@ -1,0 +1,448 @@
+"""A user's own method in a file that a suite names, and SPADE, which is one; see also tests/test_contract.py."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import FILES, ROOT, make_data, make_settings, train
+from safetensors import safe_open
+from test_suite import changed_files, plan_of, problems_of
+from torch.utils.flop_counter import FlopCounterMode
+
+import msgunet
+from msgunet import method_file, registry
+from msgunet.cli import main
+from msgunet.config import RunSettings, TrainingSettings
+from msgunet.data.pairs import blank_pyramid
+from msgunet.errors import UserError
+from msgunet.inference import load_generator
+from msgunet.networks import fold_parametrizations
+from msgunet.preflight import rehearse
+from msgunet.registry import build_method, get_method, own_methods
+from msgunet.suite import load_plan
+from msgunet.training.state import TrainingState
+from msgunet.training.step import step
+
+EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
+# What a method needs at least to be planned; it imports no torch.
+SMALL = """
+from msgunet.method import Method
+from msgunet.registry import register_method
+
+
+@register_method("mine")
+class Mine(Method):
+    title = "Mine"
+"""
+SUITE = {
+    "datasets": {"bluemarble": {"size": [64, 64]}},
+    "methods": {"mine": {"file": "my_method.py"}, "msgunet": {"options": {"width": 0.25}}},
+}
+
+
+@pytest.fixture
+def folder(workplace, monkeypatch):
+    """An empty working folder with `my_method.py`, in a process that has loaded nothing yet."""
+    monkeypatch.setattr(method_file, "_loaded", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (workplace / "my_method.py").write_text(SMALL)
+    yield workplace
+    load_plan.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "there is no file my_method.py in "),
+        ("x = 1\ndef f(:\n", "my_method.py:2: invalid syntax"),
+        ("x = 1\nimport no_such_thing\n", "my_method.py:2: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = 1\n", "my_method.py registers no method: one is a class under @register_method"),
+        (SMALL.replace('"mine"', '"yours"'), "my_method.py registers no method 'mine', it registers 'yours'"),
+        (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', which the project has already; choose another"),
+        (SMALL.replace("class Mine(Method)", "class Mine"), "registered as 'mine' is no class made from"),
+        (SMALL.replace("    title", "    name_of_it"), "method 'mine' has no title"),
+        (
+            SMALL + '\n\nclass Again(Mine):\n    title = "Again"\n\n\nregister_method("mine")(Again)\n',
+            "'mine' is registered twice",
+        ),
+        (
+            SMALL.replace("import Method", "import Method, MethodOptions")
+            + "\n    class Options(MethodOptions):\n        depth: int\n",
+            "options of method 'mine' need a default that is valid: depth",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_the_rest(folder, text, expected):
+    path = folder / "my_method.py"
+    path.unlink() if text is None else path.write_text(text)
+    problems = problems_of(folder, {**SUITE, "trainings": {}})
+    assert len(problems) == 2, "all at once"
+    assert "trainings: unknown key" in problems[0]
+    assert "methods.mine.file: " in problems[1]
+    assert expected in problems[1]
+
+
+def test_options_and_recipes_of_a_file_are_checked(folder):
+    (folder / "my_method.py").write_text(EXAMPLE)
+    wrong = {**SUITE, "methods": {"mine": {"file": "my_method.py", "options": {"filter": 3}}}}
+    assert "methods.mine.options.filter: unknown key; did you mean 'filters'?" in problems_of(folder, wrong)[0]
+    wrong["methods"] = {"mine": {"file": "my_method.py", "size": [62, 64]}}
+    assert "methods.mine on bluemarble: size 62x64 is not divisible by 4; 64x64 works" in problems_of(folder, wrong)[0]
+    (folder / "my_method.py").write_text(EXAMPLE.replace('"learning_rate"', '"learning"'))
+    assert "methods.mine: the recipe of method 'mine' is wrong: learning: " in problems_of(folder, SUITE)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda text: "# mine\n" + text.replace('title = "Mine"', 'title = (\n        "Mine"  # so\n    )'), True),
+        (lambda text: '"""About it."""\n' + text.replace("(Method):\n", '(Method):\n    """Mine."""\n\n'), True),
+        (lambda text: text.replace('title = "Mine"', "title = 'Mine'"), True),
+        (lambda text: text.replace('title = "Mine"', 'title = "Other"'), False),
+        (lambda text: text + "    version = 2\n", False),
+    ],
+)
+def test_code_is_what_python_reads(folder, change, same):
+    before = own_methods("my_method.py").code
+    (folder / "my_method.py").write_text(change(SMALL))
+    assert own_methods("my_method.py").code == before, "loaded once"
+    assert (own_methods("my_method.py", again=True).code == before) == same
+
+
+def test_the_hash_is_that_of_other_versions_of_python(folder):
+    """As 3.11 wrote it; others know more fields of a syntax tree."""
+    assert own_methods("my_method.py").code == "54b114f9"
+
+
+def test_changed_code_changes_that_methods_runs_alone(folder):
+    def edited():
+        (folder / "my_method.py").write_text(SMALL + "    version = 2\n")
+        return SUITE
+
+    old = plan_of(folder, SUITE).files
+    new = plan_of(folder, edited()).files
+    changed = {str(path) for path in {*old, *new} if old.get(path) != new.get(path)}
+    assert changed == {"results/mine/runs/bluemarble/mine/seed0/run.json", "results/mine/settings/cost.json"}
+    assert not changed_files(folder, SUITE, SUITE)
+
+
+def test_settings_of_the_projects_methods_name_no_file(folder):
+    """They are what they were before there were files, and nothing trains again."""
+    texts = plan_of(folder, SUITE).files
+    for name, expected in (("mine", True), ("msgunet", False)):
+        settings = json.loads(texts[Path(f"results/mine/runs/bluemarble/{name}/seed0/run.json")])
+        assert ("file" in settings, "code" in settings) == (expected, expected)
+    counted = json.loads(texts[Path("results/mine/settings/cost.json")])["networks"]
+    assert {network["entry"] for network in counted if "code" in network} == {"mine"}
+
+
+def test_modules_beside_a_file_are_part_of_its_code(folder):
+    (folder / "my_networks.py").write_text("import my_sizes\nWIDTH = my_sizes.WIDTH\n")
+    (folder / "my_sizes.py").write_text("WIDTH = 3\n")
+    lazy = 'from msgunet.registry import lazy_import\nnetworks = lazy_import("my_networks")\n'
+    (folder / "my_method.py").write_text(lazy + SMALL + "    width = property(lambda self: networks.WIDTH)\n")
+    first = own_methods("my_method.py")
+    assert first.methods["mine"].width.fget(None) == 3
+    (folder / "my_sizes.py").write_text("WIDTH = 1234\n")
+    second = own_methods("my_method.py", again=True)
+    assert second.code != first.code
+    assert second.methods["mine"].width.fget(None) == 1234
+
+
+def test_two_modules_of_one_name_beside_two_files_are_not_mixed_up(folder):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "my_parts.py").write_text("")
+        (folder / name / "my_method.py").write_text("import my_parts\n" + SMALL)
+    assert own_methods("one/my_method.py").methods
+    with pytest.raises(UserError, match=r"two/.* imports 'my_parts', a name that is taken.*rename my_parts.py"):
+        own_methods("two/my_method.py")
+
+
+def test_planning_with_spade_imports_no_torch():
+    code = "import sys, msgunet.suite as s; s.load_plan('examples/spade.yaml'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_check_takes_a_step_on_shapes(folder):
+    (folder / "my_method.py").write_text(EXAMPLE)
+    [said] = rehearse(plan_of(folder, SUITE))
+    assert re.fullmatch(r"mine \(my_method.py\) at 64x64: a training step runs through, in about \d+ MiB", said)
+    (folder / "my_method.py").write_text(EXAMPLE.replace("ConvTranspose2d(filters, target", "Conv2d(filters, target"))
+    with pytest.raises(UserError, match=r"methods.mine: an output is .*, the target \(1, 3, 64, 64\)"):
+        rehearse(plan_of(folder, SUITE))
+    (folder / "my_method.py").write_text(EXAMPLE.replace("[0][-1]", "[1][-1]"))
+    with pytest.raises(IndexError):
+        rehearse(plan_of(folder, SUITE))
+
+
+@pytest.fixture
+def learnt(folder, compute):
+    """A run of the example that is trained."""
+    (folder / "my_method.py").write_text(EXAMPLE)
+    own = own_methods("my_method.py")
+    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": own.code}
+    changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
+    settings = make_settings(make_data(folder / "data"), "mean").model_dump() | changes
+    settings["options"] = {"filters": 4, "blocks": 1}
+    train(folder / "run", RunSettings.model_validate(settings), compute)
+    return folder
+
+
+def test_jobs_refuse_code_that_has_changed(learnt, monkeypatch, capsys):
+    (learnt / "my_method.py").write_text(EXAMPLE.replace("stride=4", "stride=2"))
+    monkeypatch.setattr(method_file, "_loaded", {})
+    assert main(["train", "--run", "run/run.json", "--out", "run"]) == 2
+    said = "my_method.py has changed since the suite was planned; start snakemake again"
+    assert said in capsys.readouterr().err
+    (learnt / "my_method.py").unlink()
+    assert main(["evaluate", "--run", "run/run.json", "--generator", "run/generator.safetensors", "--out", "run"]) == 2
+    assert "there is no file my_method.py in " in capsys.readouterr().err
+
+
+def test_a_generator_finds_the_file_or_is_given_it(learnt, monkeypatch, capsys):
+    generator = "run/generator.safetensors"
+    with safe_open(generator, "pt") as file:
+        said = json.loads(next(iter(file.metadata().values())))
+    assert (said["file"], said["code"]) == ("my_method.py", own_methods("my_method.py").code)
+    assert EXAMPLE.splitlines()[-1].strip() not in Path(generator).read_bytes().decode(errors="replace")
+    picture = next((learnt / "data" / "test").glob("*source.png"))
+    translate = ["translate", generator, str(picture), "--out", "out", "--device", "cpu"]
+    assert main(translate) == 0
+    (learnt / "elsewhere").mkdir()
+    there = (learnt / "my_method.py").rename(learnt / "elsewhere" / "renamed.py")
+    monkeypatch.setattr(method_file, "_loaded", {})
+    assert main(translate) == 2
+    error = capsys.readouterr().err
+    assert "there is no file my_method.py" in error
+    assert "msgunet translate --method FILE, or msgunet.load(..., method=FILE)" in error
+    assert main([*translate, "--method", str(there)]) == 0
+    assert msgunet.load(generator, device="cpu", method=there).settings.file == "my_method.py"
+    there.write_text(EXAMPLE.replace("nn.ReLU()", "nn.ELU()"))
+    with pytest.raises(UserError, match=r"renamed.py has changed since run/generator.safetensors was trained"):
+        msgunet.load(generator, device="cpu", method=there)
+
+
+def test_a_generator_of_the_projects_own_takes_no_file(folder, data, compute):
+    train(folder / "run", make_settings(data, "mean"), compute)
+    with pytest.raises(UserError, match="'mean' is a method of the project, which needs no file"):
+        load_generator(folder / "run" / "generator.safetensors", torch.device("cpu"), method_file=Path("my_method.py"))
+
+
+def test_the_contract_tests_run_on_a_suites_file(folder):
+    (folder / "my_method.py").write_text(EXAMPLE)
+    suite = {**SUITE, "methods": {"own": {"file": "my_method.py", "method": "mine", "options": {"filters": 4}}}}
+    (folder / "small.yaml").write_text(yaml.safe_dump(suite))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_contract.py")]
+    environment = {**os.environ, "MSGUNET_SUITE": "small.yaml"}
+    done = subprocess.run([*command, "-k", "own"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
+
+
+def test_the_documented_example_goes_from_a_file_to_the_page(folder):
+    """In an empty folder, with the workflow of the checkout."""
+    assert sum(bool(line.strip()) for line in EXAMPLE.splitlines()) < 60
+    (folder / "my_method.py").write_text(EXAMPLE)
+    suite = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
+    own = {"file": "my_method.py", "options": {"filters": 4, "blocks": 1}}
+    suite["methods"] = {"mine": own, "msgunet": suite["methods"]["msgunet"]}
+    del suite["ablation"], suite["gradients"]
+    suite["evaluation"] = {"protocols": ["native"]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(suite))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--config", "suite=small.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_csv("results/small/tables/table1.csv")
+    assert set(table[table["status"] == "done"]["title"]) == {"My method", "MSG U-Net"}
+    cost = pd.read_csv("results/small/tables/cost.csv")
+    assert "mine" in set(cost["entry"])
+    page = Path("results/small/report/index.html").read_text(encoding="utf-8")
+    assert "<th scope='row'>My method</th>" in page
+    assert "My method: 1 + 0 epochs" in page
+    (folder / "my_method.py").write_text("# A comment.\n" + EXAMPLE)
+    again = subprocess.run([*command, "-n"], capture_output=True, text=True, check=False)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def spade(size=(64, 64), **options):
+    cls = get_method("spade", FILES["spade"])
+    return cls(cls.Options(**options), size)
+
+
+def on_shapes(method):
+    with torch.device("meta"):
+        generator = method.build_generator().eval()
+        with FlopCounterMode(display=False) as counter:
+            [output] = generator(blank_pyramid(1, method.size))
+    assert output.shape[2:] == method.size[::-1]
+    return sum(p.numel() for p in generator.parameters()), counter.get_total_flops() / 2e9
+
+
+def test_spade_has_the_published_size():
+    """With 36 classes, as published for Cityscapes.
+
+    93.0 M parameters are what the published code prints, and with 281 GMAC what Li et al. (GAN Compression, CVPR 2020,
+    Table 1) give for it at 512x256, which is with one upsampling more.
+    """
+    classes = tuple((i, i, i) for i in range(36))
+    parameters, gmac = on_shapes(spade((512, 256), palette=classes))
+    assert parameters == 93_048_003
+    assert gmac == pytest.approx(292.67, abs=0.01)
+    assert on_shapes(spade((512, 256), palette=classes, upsamplings=6)) == (parameters, pytest.approx(281, abs=0.5))
+
+
+def test_spades_size_by_hand():
+    """Of one narrow generator, layer by layer: filters 4, 8 hidden channels, 3 classes."""
+
+    def conv(inputs, outputs, side=3, bias=True):
+        return outputs * (inputs * side**2 + bias)
+
+    def norm(channels):
+        return conv(3, 8) + 2 * conv(8, channels)
+
+    def block(a, b):
+        shortcut = 0 if a == b else norm(a) + conv(a, b, 1, bias=False)
+        return norm(a) + norm(min(a, b)) + conv(a, min(a, b)) + conv(min(a, b), b) + shortcut
+
+    widths = [(64, 64), (64, 64), (64, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
+    wanted = conv(3, 64) + sum(block(a, b) for a, b in widths) + conv(4, 3)
+    palette = ((0, 0, 0), (9, 9, 9), (255, 0, 0))
+    assert on_shapes(spade(width=0.0625, palette=palette))[0] == wanted
+    judges = spade(discriminator_width=0.0625, palette=palette).build_discriminator()
+    # Biases stay where no norm follows.
+    one = conv(6, 4, 4) + sum(conv(a, b, 4, bias=False) for a, b in ((4, 8), (8, 16), (16, 32))) + conv(32, 1, 4)
+    assert sum(p.numel() for p in judges.parameters()) == 2 * one
+
+
+@pytest.mark.parametrize(("size", "ups"), [((256, 256), 5), ((512, 256), 5), ((1024, 512), 6), ((2048, 1024), 7)])
+def test_upsamplings_follow_the_size(size, ups):
+    method = spade(size)
+    assert (method.upsamplings(method.options, size), method.stride(method.options, size)) == (ups, 2**ups)
+    on_shapes(spade(size, width=0.0625))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_classes_are_exact_for_colours_of_the_palette_and_nearest_for_others(dtype):
+    method = spade(width=0.0625)
+    classes = method.build_generator().to(dtype).classes
+    colours = torch.tensor(method.palette)
+    assert len(set(method.palette)) == len(method.palette) == 29
+
+    def found(values):
+        pixels = (values.double() / 127.5 - 1).to(dtype).T.reshape(1, 3, 1, -1)
+        maps = classes(pixels)
+        assert maps.dtype == dtype
+        assert (maps.sum(1) == 1).all()
+        return maps[0, :, 0].argmax(0)
+
+    assert torch.equal(found(colours), torch.arange(29))
+    # Two grey levels off, and nearer to no other.
+    assert torch.equal(found((colours + 2).clamp(max=255)), torch.arange(29))
+    photograph = torch.rand(1, 3, 8, 8)
+    assert spade(width=0.0625, palette="none").build_generator().classes(photograph) is photograph
+
+
+def test_cityscapes_palette_is_that_of_its_labels():
+    """Road, car and sky by their published colours; every colour is a class of its own."""
+    palette = spade().palette
+    assert {(128, 64, 128), (0, 0, 142), (70, 130, 180), (0, 0, 0)} <= set(palette)
+
+
+def test_a_palette_needs_colours():
+    cls = get_method("spade", FILES["spade"])
+    with pytest.raises(UserError, match="sources have 1 channels and no colours; set it to none"):
+        cls(cls.Options(), (64, 64), (1, 3)).build_generator()
+
+
+def test_hinge_and_its_counterpart_by_hand():
+    method = spade()
+    scores = [[[torch.zeros(1), torch.tensor([-3.0, 0.0, 0.5, 2.0])]], [[torch.zeros(1), torch.tensor([0.0, 2.0])]]]
+    fake, real = scores[0], scores[1]
+    judge = lambda sources, images: [*fake, *fake] if images == "made" else [*real, *real]  # noqa: E731
+    found = method.discriminator_losses(judge, None, "real", "made")
+    # max(0, 1 + s): 0, 1, 1.5, 3; max(0, 1 - s): 1, 0; the mean over two scales that are alike.
+    assert found == {"d_fake": pytest.approx(5.5 / 4), "d_real": pytest.approx(0.5)}
+    terms = method.generator_losses(judge, None, "real", "made", None)
+    assert terms["gan"] == pytest.approx(0.125)
+
+
+def test_features_are_matched_on_all_layers_but_the_last():
+    """The sum over layers of mean distances, and the mean over scales, times 10."""
+    layers = {"made": [[torch.full((2, 2), v) for v in (1.0, 2.0, 9.0)]] * 2}
+    layers["real"] = [[torch.zeros(2, 2) for _ in range(3)]] * 2
+    terms = spade().generator_losses(lambda _, images: layers[images], None, "real", "made", None)
+    assert terms["features"] == pytest.approx(10 * (1 + 2))
+
+
+def test_two_time_scales_reach_the_optimisers():
+    settings = make_settings("unused", "spade")
+    method = build_method(settings)
+    state = TrainingState(method, settings, torch.device("cpu"))
+
+    def rates():
+        return [state.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
+
+    assert rates() == [2e-4, 8e-4]
+    pictures = [[torch.rand(2, 3, 64, 64)] for _ in "st"]
+    step(method, state, *pictures, None, 1e-4, None)
+    assert rates() == [1e-4, 4e-4]
+    recipe = TrainingSettings(**method.recipe(method.options, (512, 256)))
+    assert (recipe.learning_rate, recipe.beta1, recipe.beta2) == (1e-4, 0.0, 0.9)
+    assert (recipe.epochs, recipe.decay_epochs, recipe.decay_from) == (100, 100, "second")
+    assert registry.get_method("msgunet").rates == {}
+
+
+def test_inference_changes_nothing_and_gives_the_same_twice():
+    torch.manual_seed(0)
+    generator = spade(width=0.0625).build_generator()
+    pictures = [torch.rand(1, 3, 64, 64) * 2 - 1]
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    generator(pictures)
+    moved = {key for key, value in generator.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {key.rsplit(".", 1)[1] for key in moved}
+    assert moved == {"_u", "_v", "running_mean", "running_var", "num_batches_tracked"}
+    generator.eval()
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    with torch.no_grad():
+        once, twice = generator(pictures)[0], generator(pictures)[0]
+    assert torch.equal(once, twice)
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+def test_folded_spectral_norm_leaves_a_training_network_alone():
+    """A copy that is made fast to run must not share what the training still needs."""
+    torch.manual_seed(0)
+    generator = spade(width=0.0625).build_generator()
+    fast = copy.deepcopy(generator).eval()
+    fold_parametrizations(fast)
+    assert not [key for key in fast.state_dict() if "parametrizations" in key]
+    pictures = [torch.rand(1, 3, 64, 64) * 2 - 1]
+    with torch.no_grad():
+        assert torch.allclose(fast(pictures)[0], generator.eval()(pictures)[0], atol=1e-6)
+    assert [key for key in generator.state_dict() if "parametrizations" in key]
+    largest = [torch.linalg.matrix_norm(block.convs[0].weight.flatten(1), 2) for block in fast.blocks]
+    assert torch.stack(largest) == pytest.approx(1, abs=0.1)
+
+
+def test_the_average_of_weights_keeps_spectral_norms_vectors():
+    settings = make_settings("unused", "spade", training=TrainingSettings(ema=0.5, batch_size=2))
+    method = build_method(settings)
+    state = TrainingState(method, settings, torch.device("cpu"))
+    step(method, state, *([torch.rand(2, 3, 64, 64)] for _ in "st"), None, 1e-2, None)
+    state.update_average(0.5)
+    now, kept = state.generator.state_dict(), state.average.state_dict()
+    vectors = [key for key in now if key.endswith(("._u", "._v"))]
+    assert vectors
+    assert all(torch.equal(now[key], kept[key]) for key in vectors)
+    assert not torch.equal(now["entry.weight"], kept["entry.weight"])
