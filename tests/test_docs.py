@@ -24,7 +24,10 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 _ELSEWHERE = {"make", "torchrun", "srun", "git", "source", "tar"}
 _PROGRAMS = {"msgunet", "snakemake", "cp", *_ELSEWHERE}
 # What commands say on a machine without a GPU, data and results.
-_MISSING = r"torch finds none|is not prepared|there is no .*run 'snakemake|has not been|Missing input files|speed.csv|marked for report"
+_MISSING = (
+    r"torch finds none|is not prepared|there is no .*run 'snakemake|has not been|Missing input files|speed.csv|"
+    "marked for report|needs .* CITYSCAPES_USERNAME"
+)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
