@@ -1,5 +1,6 @@
 """What a folder of somebody's own pictures holds: pairs, sizes, formats, and whether they are photos or labels."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from msgunet.config import RGB, PictureFormat
-from msgunet.data.base import DAMAGED, Kind
-from msgunet.data.pictures import read_raw
-from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, pictures
+from msgunet.data.base import DAMAGED, Kind, decode
+from msgunet.data.pictures import as_8_bits, as_pixels, read_raw
+from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, by_name, pictures
 from msgunet.errors import UserError
 
 _SHOWN = 10
@@ -52,17 +54,22 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
         UserError: there are no pairs, names or sizes do not match, pictures are damaged or of several formats.
 
     """
+    if (folder and (source or target)) or bool(source) != bool(target):
+        raise UserError("say where the pictures are either by --data FOLDER, or by --source FOLDER --target FOLDER")
     if source and target:
         options, notes = {"source": str(source), "target": str(target)}, []
     else:
         options, notes = _layout(folder)
     beside = "pairs" in options
-    places = {role: Path(options["pairs" if beside else role]) for role in ("source", "target")}
+    places = {role: Path(options["pairs" if beside else role]).expanduser() for role in ("source", "target")}
     dataset = Folder(FolderOptions.model_validate(options), (8, 8), Path())
     if missing := dataset.missing():
         raise UserError(*missing)
     counts = dataset.count()
-    files = {role: pictures(place) for role, place in places.items()}
+    if 0 in counts:
+        raise UserError(f"{counts[0]} pairs for training and {counts[1]} for testing: there must be some of both")
+    # Partners have the same names.
+    files = {role: [path for _, path in sorted(by_name(place).items())] for role, place in places.items()}
     sizes = {role: _sizes(found) for role, found in files.items() if not (beside and role == "target")}
     if not beside:
         _same_sizes(files, sizes)
@@ -71,6 +78,8 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
         given, kind = _look(found, role)
         if beside:
             kind = "photo"
+        if given.bits == 16 and not (beside and role == "target"):
+            notes.append(f"The {role}s have 16 bits. The end of their range is guessed; what is above is cut off.")
         if given != RGB:
             options[f"{role}_format"] = given.model_dump(mode="json")
         if kind == "labels":
@@ -86,13 +95,14 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
         raise UserError("say where the pictures are: --data FOLDER, or --source FOLDER --target FOLDER")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and pictures(path)]
+    inside = _folders_with_pictures(folder)
     roles = [path for path in inside if path.name.lower() not in SPLITS]
-    within = [path for split in inside if split not in roles for path in split.iterdir() if path.is_dir()]
+    within = [path for split in inside if split not in roles for path in _folders_with_pictures(split)]
     if within and not roles:
         names = sorted({path.name for path in within})
         moves = " && ".join(
-            f"mkdir -p {folder / p.name} && mv {p} {folder / p.name / p.parent.name}" for p in sorted(within)
+            f"mkdir -p {_quoted(folder / p.name)} && mv {_quoted(p)} {_quoted(folder / p.name / p.parent.name)}"
+            for p in sorted(within)
         )
         raise UserError(
             f"{folder}: the split is above the folders {', '.join(names)}, it must be below them; this moves them:\n"
@@ -115,6 +125,15 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
         )
     notes = ["Pictures are taken for pairs side by side, the source on the left. Otherwise: source_side: right."]
     return {"pairs": str(folder)}, notes
+
+
+def _folders_with_pictures(folder: Path) -> list[Path]:
+    found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [path for path in found if pictures(path)]
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _leaning(name: str) -> int:
@@ -162,14 +181,10 @@ def _look(files: Sequence[Path], role: str) -> tuple[PictureFormat, Kind]:
     # What was ever a JPEG has colours in between.
     few = not any(file.suffix.lower() in (".jpg", ".jpeg", ".webp") for file in files)
     for file in (files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, _LOOKED_AT)})):
-        pixels = read_raw(file, str(file))
-        bits, channels = 8 * pixels.dtype.itemsize, pixels.shape[2]
-        if bits == 8:
-            # Alpha is dropped.
-            channels = {2: 1, 4: 3}.get(channels, channels)
-        found.setdefault(PictureFormat(channels=channels, range=(0, 2**bits - 1)), file)
+        given, pixels = _decoded(file)
+        found.setdefault(given, file)
         highest = max(highest, int(pixels.max()))
-        few = few and bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
+        few = few and given.bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
     if set(found) == {RGB, PictureFormat(channels=1)}:
         found = {RGB: files[0]}
     if len(found) > 1:
@@ -181,6 +196,19 @@ def _look(files: Sequence[Path], role: str) -> tuple[PictureFormat, Kind]:
         high = next(2**bits - 1 for bits in (10, 12, 14, 16) if highest < 2**bits)
         given = given.model_copy(update={"range": (0, high)})
     return given, "labels" if few else "photo"
+
+
+def _decoded(file: Path) -> tuple[PictureFormat, np.ndarray]:
+    """A picture as a preparation would read it, and the format in which it would."""
+    stored = as_8_bits(file, str(file))
+    if stored is not None:
+        grey = stored.mode in ("L", "LA", "1")
+        return PictureFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))
+    pixels = read_raw(file, str(file))
+    try:
+        return PictureFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
+    except ValidationError as error:
+        raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 can be used") from error
 
 
 def _colours(pixels: np.ndarray) -> int:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from msgunet.data.pairs import pyramid
 from msgunet.errors import UserError
 from msgunet.files import atomic, canonical_json, write_text
 from msgunet.inference import LoadedGenerator
-from msgunet.model_card import model_card
+from msgunet.model_card import CHECKS, model_card
 from msgunet.networks import picture_norms
 
 # The largest difference to torch's outputs, in [-1, 1], that a file may have.
@@ -28,7 +29,11 @@ class _PictureNorm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.weight, self.bias, self.eps = getattr(norm, "weight", None), getattr(norm, "bias", None), 1e-5
+        self.weight, self.bias, self.eps = (
+            getattr(norm, "weight", None),
+            getattr(norm, "bias", None),
+            getattr(norm, "eps", 1e-5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
@@ -60,9 +65,15 @@ def export_onnx(generator: LoadedGenerator, model: Path, out: Path) -> list[str]
         For each size what was found, in words.
 
     Raises:
-        UserError: outputs differ by more than `TOLERANCE`, or a part cannot be exported.
+        UserError: `out` does not end in .onnx, or another file is where its card goes; outputs differ by more than
+            `TOLERANCE`.
 
     """
+    if out.suffix != ".onnx":
+        raise UserError(f"{out}: give a file that ends in .onnx; its card is written beside it")
+    card = out.with_suffix(".md")
+    if card.is_file() and CHECKS not in card.read_text(encoding="utf-8"):
+        raise UserError(f"{card} is there already and is no model card; give --onnx another name")
     method, settings = generator.method, generator.settings
     stride = method.stride(method.options, settings.size)
     original, notes = _without_dropout(generator.network)
@@ -79,14 +90,14 @@ def export_onnx(generator: LoadedGenerator, model: Path, out: Path) -> list[str]
         _export(given, example, names, temporary)
         _describe(temporary, generator, stride)
         found = [_compare(wanted, temporary, settings.channels[0], size) for size in sizes]
-    write_text(out.with_suffix(".md"), model_card(generator, model, out, [*notes, *found]))
+    write_text(card, model_card(generator, model, out, [*notes, *found]))
     return found
 
 
 def _without_dropout(network: nn.Module) -> tuple[nn.Module, list[str]]:
     """The network without the dropout that some methods keep at test time, and a note on it."""
     network = copy.deepcopy(network)
-    active = [layer for layer in network.modules() if isinstance(layer, nn.Dropout) and layer.training]
+    active = [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.training]
     for layer in active:
         layer.eval()
     return network, ["dropout, which the method has at test time too, is off in this file"] if active else []

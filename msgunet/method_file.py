@@ -94,7 +94,7 @@ def _run(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
         exec(compile(tree, str(path), "exec"), vars(module))  # noqa: S102 (it is what the user asks for)
         for cls in TABLES[name].values():
             _check(cls)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for table, old in zip((sys.modules, TABLES), before, strict=True):
             table.pop(name) if old is None else table.update({name: old})
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -137,7 +137,7 @@ def _trees(path: Path) -> dict[Path, ast.Module]:
             raise UserError(f"{source}:{line}: {getattr(error, 'msg', error)}") from error
         except OSError as error:
             raise UserError(f"{source}: {error.strerror}") from error
-        for name in {name.split(".")[0] for name in _imported(found[source])}.difference(_PACKAGES):
+        for name in {name.split(".")[0] for name in _imported(found[source])}.difference(("", *_PACKAGES)):
             modules = [path.parent / f"{name}.py", *sorted((path.parent / name).rglob("*.py"))]
             left += [module for module in modules if module.is_file()]
     return found

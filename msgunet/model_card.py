@@ -12,6 +12,8 @@ from msgunet.config import EvaluationSettings, RunSettings
 from msgunet.inference import LoadedGenerator
 from msgunet.report.collect import training_conditions
 
+# The last heading, by which a card is known.
+CHECKS = "## Checks of this file"
 _USE = """\
 ```python
 import numpy as np
@@ -67,7 +69,7 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         f"Pictures of any size, also larger than memory: `msgunet translate {model.name} source.png --out results`.",
         "",
-        "## Checks of this file",
+        CHECKS,
         "",
         *(f"- {note}" for note in notes),
         "",

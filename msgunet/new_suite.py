@@ -1,7 +1,9 @@
 """`msgunet new-suite`: a commented suite for somebody's own pictures, of a size and length that this machine can do."""
 
+import gc
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from msgunet.errors import UserError
 from msgunet.evaluation.bench import Variant, training_step
 from msgunet.files import write_text
 from msgunet.suite import load_plan, merged_training
+from msgunet.suite_file import SuiteLoader
 from msgunet.training.memory import free_memory, step_needs
 
 _METHODS = ("pix2pix", "pan", "pix2pixhd", "msgunet")
@@ -81,20 +84,30 @@ def new_suite(path: Path, found: Found, hours: float, device: str, force: bool =
     choice = _choose(found, hours, torch.device(device))
     write_text(path, _text(path, found, choice, hours, torch.device(device)))
     load_plan.cache_clear()
-    load_plan(str(path))
+    try:
+        load_plan(str(path))
+    except UserError:
+        path.unlink()
+        raise
     return _summary(path, found, choice)
 
 
 def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
     """The largest size at which all methods can be trained for long enough."""
-    for size in _sizes(found.size, device):
+    sizes = _sizes(found.size, device)
+    if not sizes:
+        raise UserError(
+            "pictures of {}x{} are too small: the shorter side needs {} pixels".format(*found.size, _SHORTEST_SIDE)
+        )
+    for size in sizes:
         seconds = _times(found, size, device, hours)
         if seconds is None:
             continue
-        # On a CPU as many trainings run side by side as there are cores, and get in each other's way.
-        at_once = 0.75 * (os.cpu_count() or 1) if device.type == "cpu" and (os.cpu_count() or 1) > 1 else 1
-        per_epoch = sum(one * steps_per_epoch(found.counts[0], _batch(name, device)) for name, one in seconds.items())
-        epochs = min(_MOST_EPOCHS, int(3600 * hours * at_once / per_epoch))
+        each = [one * steps_per_epoch(found.counts[0], _batch(name, device)) for name, one in seconds.items()]
+        # On a CPU trainings run side by side, and get in each other's way.
+        at_once = _at_once(device)
+        per_epoch = max(*each, sum(each) / (0.75 * at_once if at_once > 1 else 1))
+        epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
         fewest = max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0]))
         print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s for an epoch of all methods", file=sys.stderr)
         if epochs >= fewest:
@@ -103,6 +116,14 @@ def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
         f"{hours:g} hours are too few to train {len(_METHODS)} methods on {found.counts[0]} pairs, even as small "
         "pictures; give more by --hours"
     )
+
+
+def _at_once(device: torch.device) -> int:
+    """Trainings that run side by side: one for each core on a CPU."""
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(len(_METHODS), cores)
 
 
 def _sizes(size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
@@ -151,17 +172,17 @@ def _batch(name: str, device: torch.device) -> int:
 def _times(found: Found, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
     """Seconds of one training step of each method; None where one does not fit into memory or takes for ever."""
     torch.set_num_threads(1)
+    there = free_memory(device)
     seconds: dict[str, float] = {}
     for name in _METHODS:
         settings = _settings(name, found, size, device)
         method = registry.build_method(settings)
         phase = method.phases(settings.training)[-1]
         needs = step_needs(method, settings, phase, ComputeSettings())
-        there = free_memory(device)
         # No core reaches more than a tenth of a TFLOP/s by far, no GPU a hundred in fp32.
         least = needs.flop / (1e11 if device.type == "cpu" else 1e14)
-        allowed = 3600 * hours * (os.cpu_count() or 1) / (_FEWEST_EPOCHS * found.counts[0])
-        if (there is not None and needs.memory > _SHARE * there) or least > min(_PATIENCE, allowed):
+        allowed = 3600 * hours / (_FEWEST_EPOCHS * found.counts[0])
+        if (there is not None and needs.memory * _at_once(device) > _SHARE * there) or least > min(_PATIENCE, allowed):
             return None
         step = training_step(settings, Variant("engine", "fp32"), device)
         step()
@@ -175,6 +196,8 @@ def _times(found: Found, size: tuple[int, int], device: torch.device, hours: flo
             if times[-1] > 10:
                 break
         seconds[name] = min(times)
+        del step
+        gc.collect()
     return seconds
 
 
@@ -229,12 +252,14 @@ def _text(path: Path, found: Found, choice: _Choice, hours: float, device: torch
         loader=jinja2.PackageLoader("msgunet", "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["flow"] = _flow
+    # A name may look like a number or a truth value.
+    plain = yaml.load(path.stem, SuiteLoader) == path.stem  # noqa: S506 (a SafeLoader)
     cpu = device.type == "cpu"
     place = found.options.get("pairs") or f"{found.options['source']} to {found.options['target']}"
     width, height = choice.size
     return environment.get_template("new_suite.yaml.jinja").render(
-        name=path.stem,
-        path=path,
+        name=path.stem if plain else f'"{path.stem}"',
+        path=shlex.quote(str(path)),
         hours=f"{hours:g}",
         cpu=cpu,
         description=f"Own pictures: {place}.",
@@ -257,7 +282,7 @@ def _summary(path: Path, found: Found, choice: _Choice) -> str:
         f"{choice.epochs} epochs of {len(_METHODS)} methods (a step: {steps})",
         *(f"  {note}" for note in found.notes),
         "Look through it, then:",
-        f"  msgunet plan {path}",
-        f"  snakemake --cores all --config suite={path}",
+        f"  msgunet plan {shlex.quote(str(path))}",
+        f"  snakemake --cores all --config suite={shlex.quote(str(path))}",
     ]
     return "\n".join(lines)

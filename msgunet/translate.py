@@ -135,7 +135,11 @@ class Model:
     def _whole(self, pixels: np.ndarray, side: int, name: str) -> contextlib.AbstractContextManager[None]:
         """What tiles run under, so that the whole picture, as a thumbnail of a tile's area, normalises each."""
         factor = side / (pixels.shape[0] * pixels.shape[1]) ** 0.5
-        size = tuple(self._rounded(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0]))
+        sides = [self._rounded(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
+        # Where one side is at its least, the other must be shorter.
+        size = tuple(
+            min(length, self._rounded(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True)
+        )
         thumbnail = resize(pixels, size, self.settings.source_kind)
         return self._generator.normalised_by(self._sources(thumbnail), name)
 
@@ -148,6 +152,8 @@ class Model:
                 raise UserError(f"a picture of mode {image.mode}: {self.settings.entry} was trained on {given}")
             return as_pixels(upright.convert("L") if given.channels == 1 else upright)
         pixels = as_pixels(image)
+        if 0 in pixels.shape:
+            raise UserError(f"an array {pixels.shape} is no picture")
         if pixels.ndim != 3 or pixels.shape[2] != given.channels or pixels.dtype != given.dtype:
             raise UserError(
                 f"an array {pixels.shape} of {pixels.dtype}: {self.settings.entry} was trained on {given}, which is "
@@ -169,18 +175,23 @@ class Model:
 
     def _tile(self, width: int, height: int, picture: int) -> int:
         """The largest side of tiles that fit; the picture's longer side, if it fits whole. `picture`: its bytes."""
-        # The output, a row of tiles and their weights take about as much as the picture each.
-        room = self._room() - 3 * picture
-        if width * height <= _MOST_PIXELS and self._bytes(width, height) <= room:
+        room, beside = self._room(), 0
+        if self._generator.device.type == "cpu":
+            # The padded picture and the output; sums, weights and what becomes of them for each row of a band.
+            room -= 2 * picture
+            beside = 3 * 4 * (self.settings.channels[1] + 1) * width
+        if width * height <= _MOST_PIXELS and self._bytes(width, height) + beside * height <= room:
             return max(width, height)
-        smallest = self._bytes(self._smallest, self._smallest)
+        smallest = self._bytes(self._smallest, self._smallest) + beside * self._smallest
         if smallest > room:
             raise OutOfMemory(
                 f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._smallest}x"
                 f"{self._smallest} of this picture, and there are {max(0, room) / 2**20:,.0f} MiB for it"
             )
-        # What a tile needs grows with its pixels, so that the estimate is never too large.
-        return self._rounded(min(isqrt(_MOST_PIXELS), int(self._smallest * (room / smallest) ** 0.5)))
+        # What a tile needs grows with its pixels at most.
+        of_pixel = self._bytes(self._smallest, self._smallest) / self._smallest**2
+        sides = range(self._rounded(isqrt(_MOST_PIXELS)), self._smallest, -self._stride)
+        return next((side for side in sides if of_pixel * side**2 + beside * side <= room), self._smallest)
 
     def _room(self) -> float:
         """Bytes that may still be taken."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from msgunet.config import PictureFormat
 from msgunet.data.pictures import read, save
 from msgunet.data.sets.folder import SUFFIXES, pictures
-from msgunet.errors import OutOfMemory, UserError
+from msgunet.errors import UserError
 from msgunet.files import atomic
 from msgunet.translate import Model
 
@@ -60,21 +60,23 @@ def translate_files(
     jobs = _jobs(given, out, wanted, keep_format)
     todo = [job for job in jobs if not (resume and job.target.is_file())]
     problems: list[str] = []
+    done = 0
     bar = tqdm(todo, desc="translate", unit="picture", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
             pixels = read(job.source, str(job.source), model.settings.source_format)
             tiles = functools.partial(_show_tiles, bar)
             found = model.translate(pixels, scale, name=job.source.stem, tile=tile, progress=tiles)
-        except OutOfMemory as error:
-            problems.append(f"{job.source}: {error}")
-        except UserError as error:
-            problems += error.problems
-        else:
             with atomic(job.target) as temporary:
                 _write(temporary, found, job.target.suffix.lower())
+            done += 1
+        except UserError as error:
+            named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
+            problems += named
+        except (RuntimeError, MemoryError, ValueError) as error:
+            # The device's memory, or what a format cannot hold; OSErrors, as of a full disk, would come again.
+            problems.append(f"{job.source}: {str(error).splitlines()[0]}")
     if problems:
-        done = len(todo) - len(problems)
         raise UserError(*problems, f"{done} of {len(todo)} pictures were translated, the others are named above")
     return len(todo)
 
@@ -99,7 +101,8 @@ def _jobs(given: Sequence[Path], out: Path, wanted: PictureFormat, keep_format: 
     problems, jobs = [], []
     for path in given:
         if path.is_dir():
-            found = pictures(path)
+            # Results of an earlier time are no sources.
+            found = [file for file in pictures(path) if not _is_below(file, out) or _is_below(path, out)]
             problems += [] if found else [f"{path}: no pictures below this folder ({', '.join(sorted(SUFFIXES))})"]
             jobs += [(file, file.relative_to(path)) for file in found]
         elif path.is_file():
@@ -120,6 +123,10 @@ def _jobs(given: Sequence[Path], out: Path, wanted: PictureFormat, keep_format: 
     if problems:
         raise UserError(*problems)
     return named
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _suffix(of_source: str, wanted: PictureFormat, keep_format: bool) -> str:

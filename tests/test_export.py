@@ -57,6 +57,16 @@ def test_a_file_that_differs_is_not_written(learnt, tmp_path, monkeypatch, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_other_file_is_written_over(learnt, tmp_path, capsys):
+    model = str(learnt / "msgunet/generator.safetensors")
+    assert main(["export", model, "--onnx", model]) == 2
+    assert "give a file that ends in .onnx" in capsys.readouterr().err
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["export", model, "--onnx", str(tmp_path / "README.onnx")]) == 2
+    assert "README.md is there already and is no model card" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey"])
 def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monkeypatch, kind):
     grey = PictureFormat(channels=1, range=(0, 65535))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from msgunet.cli import main
 from msgunet.config import TrainingSettings
+from msgunet.data.pictures import read
 from msgunet.discover import discover
 from msgunet.errors import UserError
 from msgunet.suite import load_plan
@@ -98,6 +99,14 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
     # The command that it names does it.
     subprocess.run(["bash", "-c", str(caught.value).splitlines()[-1]], check=True)
     assert discover(above).counts == (2, 2)
+    spaces = tmp_path / "with spaces"
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        put(spaces / name, "1.png")
+    with pytest.raises(UserError) as caught:
+        discover(spaces)
+    subprocess.run(["bash", "-c", str(caught.value).splitlines()[-1]], check=True)
+    assert discover(spaces).counts == (1, 1)
+    refused("0 pairs for training and 1 for testing", put(put(tmp_path / "one", "a/1.png"), "b/1.png"))
     lonely = put(tmp_path / "lonely", "a/1.png", "a/2.png", "b/1.png")
     refused("1 pictures have no partner", lonely)
     put(lonely, "b/2.png", size=(30, 30))
@@ -105,6 +114,38 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
     put(lonely, "b/2.png")
     (lonely / "a/1.png").write_bytes(b"no picture")
     refused("1.png: not a whole picture", lonely)
+
+
+def test_folders_as_people_have_them(tmp_path):
+    """Capital letters, hidden folders, other endings, and TIFFs of all kinds."""
+    for role, ending in (("A", "png"), ("B", "TIFF")):
+        put(tmp_path / role, *(f"Train/{i}.{i}.{ending}" for i in range(5)), f"Test/9.{ending}")
+    put(tmp_path / ".thumbs", "x.png")
+    put(tmp_path / "A" / ".hidden", "x.png")
+    assert discover(tmp_path).counts == (5, 1)
+    rest = put(tmp_path / "rest", "a/1.png", "a/2.png")
+    (rest / "b").mkdir()
+    palette = make_picture(0, 60, 40).quantize(200)
+    for i in (1, 2):
+        palette.save(rest / "b" / f"{i}.tif")
+    assert "target_format" not in discover(rest).options, "colours, looked up"
+    for i in (1, 2):
+        tifffile.imwrite(rest / "b" / f"{i}.tif", np.full((3, 40, 60), i, np.uint8), photometric="minisblack")
+    options = discover(rest).options
+    assert "target_format" not in options
+    pages = np.arange(3 * 40 * 60).reshape(3, 40, 60).astype(np.uint8)
+    tifffile.imwrite(rest / "pages.tif", pages, photometric="minisblack")
+    assert np.array_equal(read(rest / "pages.tif", "x"), np.moveaxis(pages, 0, -1)), "pages are channels"
+    for i in (1, 2):
+        make_picture(0, 60, 40).convert("CMYK").save(rest / "b" / f"{i}.tif")
+    with pytest.raises(UserError, match="a picture of mode CMYK"):
+        discover(rest)
+    for i in (1, 2):
+        tifffile.imwrite(rest / "b" / f"{i}.tif", np.zeros((17, 40, 60), np.uint16))
+    with pytest.raises(UserError, match="17 channels, at most 16"):
+        discover(rest)
+    with pytest.raises(UserError, match="either by --data FOLDER, or by --source"):
+        discover(rest, rest / "a", rest / "b")
 
 
 def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
@@ -136,6 +177,24 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
     assert not Path("short.yaml").exists()
+    for name in "ab":
+        put(workplace / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
+    assert main(["new-suite", "small.yaml", "--data", "small", "--device", "cpu"]) == 2
+    assert "pictures of 64x80 are too small: the shorter side needs 92 pixels" in capsys.readouterr().err
+
+
+def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
+    """What YAML takes for a number or a truth value, and paths that it takes for something else."""
+    from msgunet import new_suite
+
+    monkeypatch.setattr(new_suite, "_times", lambda *given: dict.fromkeys(new_suite._METHODS, 0.01))
+    folder = workplace / "a: b #c 'd' {e} é"
+    for role in ("before", "after"):
+        put(folder / role, *(f"{i}.png" for i in range(10)), size=(200, 130))
+    for name in ("2024", "on", "null", "1e3", "mine"):
+        assert main(["new-suite", f"{name}.yaml", "--data", str(folder), "--hours", "1", "--device", "cpu"]) == 0
+        load_plan.cache_clear()
+        assert load_plan(f"{name}.yaml").data[0].entry.options["source"] == str(folder / "before")
 
 
 @pytest.mark.slow

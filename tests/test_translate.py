@@ -82,6 +82,36 @@ def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
             assert (image.format, image.size) == (source.format, source.size)
 
 
+def test_results_in_the_folder_of_the_sources_are_no_sources(tmp_path):
+    model = untrained(tmp_path)
+    make_picture(0, 30, 30).save(tmp_path / "a.png")
+    for _ in range(2):
+        translate(model, tmp_path, out=tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_what_a_format_cannot_hold_is_said_and_the_others_are_written(tmp_path, capsys):
+    model = untrained(tmp_path)
+    make_picture(0, 30, 30).save(tmp_path / "a.webp")
+    make_picture(0, 30, 30).save(tmp_path / "b.jpg")
+    wide = Image.new("RGB", (16_400, 8))
+    wide.save(tmp_path / "wide.png")
+    (tmp_path / "wide.png").rename(tmp_path / "wide.webp")
+    given = [tmp_path / name for name in ("wide.webp", "a.webp", "b.jpg")]
+    translate(model, *given, out=tmp_path / "out", rc=2, more=["--keep-format"])
+    assert "2 of 3 pictures were translated" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.webp", "b.jpg"]
+
+
+def test_thumbnails_are_no_larger_than_a_tile(tmp_path, monkeypatch):
+    model = msgunet.load(untrained(tmp_path, "pix2pix"), device="cpu")
+    seen = []
+    real = model._sources
+    monkeypatch.setattr(model, "_sources", lambda pixels: seen.append(pixels.shape) or real(pixels))
+    model.translate(make_picture(0, 1500, 120), tile=128)
+    assert max(height * width for height, width, _ in seen) <= 128 * 128
+
+
 def test_what_is_there_stays_with_resume(tmp_path, capsys):
     model = untrained(tmp_path)
     for name in "ab":

@@ -19,6 +19,8 @@ Split = Literal["train", "test"]
 # The largest pictures here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
 Image.MAX_IMAGE_PIXELS = 120_000_000
 
+# Of Pillow's, those that become 8-bit RGB without loss.
+MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -185,7 +187,7 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
 
 def as_rgb(image: Image.Image) -> Image.Image | None:
     """A picture as 8-bit RGB by the rules of `decode`; None for a mode whose values would be lost."""
-    if image.mode not in ("RGB", "RGBA", "P", "PA", "L", "LA", "1"):
+    if image.mode not in MODES:
         return None
     return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 

@@ -1,6 +1,7 @@
 """Pictures as arrays (H, W, C) of 8 or 16 bits: reading by stated rules, resizing, writing, showing. Free of torch."""
 
 import io
+import logging
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from msgunet.config import RGB, PictureFormat
-from msgunet.data.base import DAMAGED, Kind, decode
+from msgunet.data.base import DAMAGED, MODES, Kind, decode
 from msgunet.errors import UserError
 
 # What Pillow can only read as something else.
@@ -25,7 +26,7 @@ def read(file: Path | BinaryIO, name: str, wanted: PictureFormat = RGB) -> np.nd
         UserError: naming the picture, if it is damaged or of another format.
 
     """
-    if wanted.bits == 8 and wanted.channels in (1, 3):
+    if wanted.bits == 8 and wanted.channels in (1, 3) and not _has_pages(file):
         image = decode(file, name)
         pixels = as_pixels(image.convert("L") if wanted.channels == 1 else image)
     else:
@@ -38,6 +39,35 @@ def read(file: Path | BinaryIO, name: str, wanted: PictureFormat = RGB) -> np.nd
     return pixels if wanted.range == (0, 2**wanted.bits - 1) else pixels.clip(*wanted.range)
 
 
+def as_8_bits(file: Path, name: str) -> Image.Image | None:
+    """The header of a picture that `decode` takes; None for one that it does not, or of several pages.
+
+    Raises:
+        UserError: it is damaged.
+
+    """
+    try:
+        with Image.open(file) as image:
+            deep = any(";16" in str(tile.args) for tile in image.tile)
+            there = image.mode in MODES and not deep and getattr(image, "n_frames", 1) == 1
+            if image.mode == "CMYK":
+                decode(file, name)
+            return image if there else None
+    except DAMAGED:
+        return None
+
+
+def _has_pages(file: Path | BinaryIO) -> bool:
+    """Whether a TIFF has several pages, which are channels."""
+    if not isinstance(file, Path) or file.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with Image.open(file) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except DAMAGED:
+        return False
+
+
 def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     """The values of a picture as they are stored: (H, W, C), uint8 or uint16; planes and pages of a TIFF are channels.
 
@@ -48,6 +78,8 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     import imagecodecs
     import tifffile
 
+    # What it logs of damaged files, our error says.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         data = file.read_bytes() if isinstance(file, Path) else file.read()
         if data.startswith(_PNG):
@@ -55,12 +87,17 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
         elif data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
                 pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
+                if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (
+                    np.uint8,
+                    np.uint16,
+                ):
+                    pixels = np.iinfo(pixels.dtype).max - pixels
                 if pixels.ndim == 3 and axes.endswith("YX"):
                     pixels = np.moveaxis(pixels, 0, -1)
         else:
             with Image.open(io.BytesIO(data)) as image:
                 pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
-    except (*DAMAGED, RuntimeError, tifffile.TiffFileError) as error:
+    except Exception as error:  # tifffile lets any through that a damaged file can cause
         raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise UserError(f"{name}: {pixels.ndim} axes of {pixels.dtype}; save it as 8 or 16 bits without sign")

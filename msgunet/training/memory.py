@@ -190,7 +190,9 @@ def _size(count: int) -> str:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps of what it has freed, it gives to whoever asks next.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return None

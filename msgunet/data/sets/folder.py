@@ -82,7 +82,7 @@ class Folder(DataSet):
         return [f"{self.name}: there is no folder {folder}" for folder in _folders(self.options) if not folder.is_dir()]
 
     def pairs(self, work: Path) -> list[RawPair]:
-        folders = [_by_name(folder) for folder in _folders(self.options)]
+        folders = [by_name(folder) for folder in _folders(self.options)]
         everything = sorted({name for found in folders for name in found})
         for folder, found in zip(_folders(self.options), folders, strict=True):
             lonely = [name for name in everything if name not in found]
@@ -102,7 +102,7 @@ class Folder(DataSet):
         return pairs
 
     def _splits(self, names: list[str]) -> dict[str, Split]:
-        tops = {name: name.split("/")[0] for name in names}
+        tops = {name: name.split("/")[0].lower() for name in names}
         outside = [name for name, top in tops.items() if top not in SPLITS or "/" not in name]
         if not outside:
             return {name: SPLITS[top] for name, top in tops.items()}
@@ -133,7 +133,7 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def by_name(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by path and name without ending, in Unicode's composed form.
 
     Raises:
