@@ -21,7 +21,7 @@ def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedP
 def copy_checkout(folder: Path) -> Path:
     """The files that make the workflow, without data, results and environment."""
     folder.mkdir(parents=True)
-    for name in ("msgunet", "baselines", "config", "workflow", "profiles", "Snakefile", "environment.yml"):
+    for name in ("msgunet", "baselines", "config", "workflow", "profiles", "examples", "Snakefile", "environment.yml"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
