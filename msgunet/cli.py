@@ -253,8 +253,6 @@ def parser() -> argparse.ArgumentParser:
         "--onnx",
         type=Path,
         nargs="?",
-        const=None,
-        default=None,
         metavar="FILE",
         help="to write (default: MODEL with the ending .onnx)",
     )

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +25,14 @@ from msgunet.training.memory import Meter, free_memory
 _SHARE = 0.8
 # What libraries take beside the tensors that are counted (as tests/test_memory.py allows for).
 _MORE, _BESIDE = 1.3, 100 * 2**20
+# Pixels: smaller tiles would see too little around them.
 _SMALLEST_TILE = 256
 _GRID = 32
 # 64 channels of more pixels have too many numbers for libraries that count in 32 bits.
 _MOST_PIXELS = 2**24
+
+# A result is of the type of what it was made from.
+_Picture = TypeVar("_Picture", Image.Image, np.ndarray)
 
 
 class Model:
@@ -62,21 +66,15 @@ class Model:
             raise UserError(f"{method.title} gives the same picture whatever the source is: nothing to translate")
         self.scales = len(shapes)
 
-    @overload
-    def translate(self, image: Image.Image, scale: int = 0, **more: object) -> Image.Image: ...
-
-    @overload
-    def translate(self, image: np.ndarray, scale: int = 0, **more: object) -> np.ndarray: ...
-
     def translate(
         self,
-        image: Image.Image | np.ndarray,
+        image: _Picture,
         scale: int = 0,
         *,
         name: str = "",
         tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Image.Image | np.ndarray:
+    ) -> _Picture:
         """The target that the generator makes of a source, as large as it, halved `scale` times (rounded up).
 
         What does not fit into memory is translated in overlapping tiles, which are blended.

@@ -1,6 +1,5 @@
 """The pictures of the page: files to look at, and what is known about each."""
 
-import contextlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -87,11 +86,14 @@ def _write(pair: Pair, runs: list[Run], data: Path, place: Path, size: tuple[int
         small.save(path, quality=80)
 
 
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
 def _at_size(source: Path, path: Path, size: tuple[int, int], given: PictureFormat, kind: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(source) if given == RGB else contextlib.nullcontext() as image:
-        as_it_is = image is not None and image.size == size
-    if as_it_is:
+    if given == RGB and _size(source) == size:
         try:
             path.hardlink_to(source)
         except OSError:
