@@ -40,6 +40,13 @@ class TrainingSettings(Strict):
 
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda value: value is None,
+        description="instead: train for so long, however many epochs that is; epochs and decay_epochs then say in what "
+        "proportion the time is divided",
+    )
     decay_from: Literal["first", "second"] = Field(
         "second",
         description="of these, the one that is the first below the full rate: Pix2Pix first, Pix2Pix-HD second",

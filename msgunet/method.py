@@ -161,9 +161,14 @@ class Method:
         generator.eval()
 
 
-def schedule_label(phases: Sequence[Phase]) -> str:
-    """The epochs of a training, as conditions name them: constant + falling learning rate, phase by phase."""
-    return ", ".join(f"{phase.epochs} + {phase.decay_epochs} epochs {phase.name}".strip() for phase in phases)
+def schedule_label(phases: Sequence[Phase], minutes: float | None = None) -> str:
+    """How long a training is, as conditions name it: constant + falling learning rate, phase by phase."""
+    if minutes is None:
+        return ", ".join(f"{phase.epochs} + {phase.decay_epochs} epochs {phase.name}".strip() for phase in phases)
+    one = minutes / sum(phase.length for phase in phases)
+    return ", ".join(
+        f"{one * phase.epochs:.3g} + {one * phase.decay_epochs:.3g} minutes {phase.name}".strip() for phase in phases
+    )
 
 
 def perceptual_label(settings: PerceptualSettings | None) -> str:

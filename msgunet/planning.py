@@ -39,24 +39,31 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
     """
     measured = None if rate else _measured(speed)
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
-    rows, hours, assumed = [], [], False
+    rows, hours, assumed, timed = [], [], False, False
     counted: dict[str, list[int]] = {}
     for run in (*plan.runs, *plan.gradients):
         if not run.trainable:
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        steps, flop = _work(settings, count, counted)
         reached, same = (rate, True) if rate else _reached(measured, settings)
         assumed |= not same
-        hours.append(flop / 1e12 / reached / 3600 / plan.suite.compute.processes)
+        steps, flop = _work(settings, count, counted)
+        seconds = flop / 1e12 / reached / plan.suite.compute.processes
+        epochs = sum(phase.length for phase in build_method(settings).phases(settings.training))
+        if settings.training.minutes is not None:
+            # As much of the same as the time is enough for.
+            share = 60 * settings.training.minutes / seconds
+            steps, epochs, flop, seconds = round(share * steps), share * epochs, share * flop, share * seconds
+            timed = True
+        hours.append(seconds / 3600)
         rows.append(
             [
                 plan.label(run),
                 settings.dataset,
                 "×".join(map(str, settings.size)),
                 number(count, ","),
-                number(sum(phase.length for phase in build_method(settings).phases(settings.training)), ","),
+                number(epochs, ",.0f"),
                 number(steps, ","),
                 number(flop / steps / 1e12, ".3g"),
                 Cell(f"{reached:.3g}" + ("" if same else "*"), reached),
@@ -75,6 +82,8 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
         )
     if assumed:
         notes.append("* not measured for this network at this size: the rate of the nearest that was")
+    if timed:
+        notes.append("trainings for a number of minutes: the epochs and steps that these are enough for")
     notes.append(
         "operations: counted for one step of each phase, 1 MAC = 2 FLOP; evaluations are minutes each, not in it"
     )

@@ -26,7 +26,7 @@ def status_table(plan: Plan, command: str) -> Table:
                 name,
                 run.settings.dataset,
                 state.word if state.word != "trained" else "trained, not evaluated",
-                f"{state.step or 0:,}/{total:,}" if run.trainable else "–",
+                _counts(run, state, total),
                 Cell("–") if state.seconds is None else Cell(duration(state.seconds), state.seconds),
                 Cell("?") if seconds is None else Cell(duration(seconds) if seconds else "–", seconds),
             ]
@@ -55,16 +55,27 @@ def _states(plan: Plan) -> States:
     return [(run, state_of(run.folder, run.settings, plan.suite.evaluation)) for run in (*plan.runs, *plan.gradients)]
 
 
-def _steps(plan: Plan, run: RunPlan) -> int:
+def _counts(run: RunPlan, state: State, total: int | None) -> str:
+    if not run.trainable or (total is None and state.step is None):
+        return "–"
+    return f"{state.step or 0:,}/{total:,}"
+
+
+def _steps(plan: Plan, run: RunPlan) -> int | None:
+    """In all; None for a training by the clock."""
     training = run.settings.training
+    if training.minutes is not None:
+        return None
     epochs = sum(phase.length for phase in build_method(run.settings).phases(training)) if run.trainable else 0
     return epochs * steps_per_epoch(jobs.pairs(plan, run)[0], training.batch_size)
 
 
-def _seconds_left(run: RunPlan, state: State, total: int, states: States) -> float | None:
+def _seconds_left(run: RunPlan, state: State, total: int | None, states: States) -> float | None:
     """Of a training, by its own speed or that of its entry with another seed or data set; None: not known."""
     if state.word in ("done", "trained") or not run.trainable:
         return 0.0
+    if run.settings.training.minutes is not None:
+        return max(0.0, 60 * run.settings.training.minutes - (state.seconds or 0))
     if state.left is not None:
         return state.left
     same = (run.settings.entry, run.settings.size, run.settings.training.batch_size)

@@ -56,10 +56,13 @@ class RunPlan:
     def work(self) -> int:
         """A measure of how long the training takes: kilopixels of a picture, times epochs; 0 where nothing is trained.
 
-        Longest first: a training that starts last must not be the one that all others wait for.
+        Longest first: a training that starts last must not be the one that all others wait for. A training for a
+        number of minutes counts these.
         """
         if not self.trainable:
             return 0
+        if self.settings.training.minutes is not None:
+            return round(1000 * self.settings.training.minutes)
         width, height = self.settings.size
         phases = registry.build_method(self.settings).phases(self.settings.training)
         return width * height * sum(phase.length for phase in phases) // 1000
@@ -139,7 +142,7 @@ class Plan:
 
 def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: TrainingSettings) -> TrainingSettings:
     """Defaults, then the method's published recipe, then what the suite and the entry say themselves."""
-    said = [layer.model_dump(include=layer.model_fields_set) for layer in (suite, entry)]
+    said = [{key: getattr(layer, key) for key in layer.model_fields_set} for layer in (suite, entry)]
     return TrainingSettings(**{**recipe, **said[0], **said[1]})
 
 
@@ -196,6 +199,8 @@ def _run_settings(
     problem = method.problem(options, size)
     if problem is None and method.trainable:
         problem = batch_problem(training.batch_size, training.accumulate, suite.compute.processes)
+        if training.minutes is not None and not training.epochs + training.decay_epochs:
+            problem = "training.minutes is divided as epochs and decay_epochs say, which are both 0"
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
 
 
@@ -289,7 +294,7 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
         raise UserError(f"gradients: the entry '{wanted.method}' is not trained on '{wanted.dataset}' in this suite")
     if "intermediate_outputs" not in base.options:
         raise UserError(f"gradients.method: '{wanted.method}' has no intermediate outputs to train with and without")
-    training = base.training.model_copy(update={"epochs": wanted.epochs, "decay_epochs": 0})
+    training = base.training.model_copy(update={"epochs": wanted.epochs, "decay_epochs": 0, "minutes": None})
     plans = []
     for variant in ("with", "without"):
         options = {**base.options, "intermediate_outputs": variant == "with"}

@@ -154,6 +154,17 @@ def start_in_loop(context, arguments: list[str], folder: Path) -> list:
     return team
 
 
+def test_by_the_clock_all_end_after_the_same_step(tmp_path, compute, forkserver):
+    data = make_data(tmp_path / "data", train=8)
+    training = TrainingSettings(epochs=1, decay_epochs=1, batch_size=4, minutes=4 / 60)
+    arguments = arguments_of(tmp_path / "run", make_settings(data, "pix2pix", training=training), compute)
+    assert codes(start_team(forkserver, verb, arguments)) == [0, 0]
+    facts = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert facts["processes"] == 2
+    assert facts["seconds"] >= 4
+    assert facts["steps"] > 2
+
+
 def test_where_another_trainer_is_at_work_all_leave(tmp_path, compute, forkserver):
     settings = make_settings(make_data(tmp_path / "data"), "pix2pix")
     arguments = arguments_of(tmp_path / "run", settings, compute)

@@ -1,5 +1,11 @@
 """Training: what it writes, learns and refuses, and its schedule; interruptions are in test_survival.py."""
 
+import itertools
+import json
+import os
+import signal
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import TRAINABLE, make_settings, train, write_run
@@ -8,7 +14,7 @@ from PIL import Image
 from msgunet.cli import main
 from msgunet.config import TrainingSettings
 from msgunet.data.pairs import PairDataset
-from msgunet.errors import UserError
+from msgunet.errors import InterruptedTraining, UserError
 from msgunet.inference import load_generator
 from msgunet.method import Phase, schedule_label
 from msgunet.registry import build_method
@@ -58,6 +64,35 @@ def test_gradient_records_change_nothing_and_are_evenly_spaced(tmp_path, data, c
     states = [load_generator(tmp_path / n / "generator.safetensors", torch.device("cpu")).network for n in "ab"]
     assert all(torch.equal(a, b) for a, b in zip(states[0].parameters(), states[1].parameters(), strict=True))
     assert plain
+
+
+def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, data, compute, monkeypatch):
+    training = TrainingSettings(epochs=1, decay_epochs=3, batch_size=2, minutes=16.5 / 60)
+    options = {"coarse_epochs": 0, "coarse_decay_epochs": 4, "freeze_epochs": 1}
+    settings = make_settings(data, "pix2pixhd_local", training=training, options=options)
+    ticks, steps, step = itertools.count(), [], loop.step
+
+    def counted(*arguments):
+        steps.append(arguments[5])
+        if len(steps) == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    # A step takes a second.
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(loop, "step", counted)
+    with pytest.raises(InterruptedTraining, match="after step 10 of 16"):
+        train(tmp_path / "run", settings, compute)
+    train(tmp_path / "run", settings, compute)
+    facts = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert (facts["steps"], facts["seconds"]) == (len(steps), 17) == (17, 17)
+    # Eight epochs in 16.5 seconds: four coarse ones, one with the global part frozen, three fine ones.
+    rates = [[1, 1, 1, 3 / 4, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4], [1, 1], [1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]]
+    assert steps == pytest.approx([2e-4 * rate for phase in rates for rate in phase])
+    train(tmp_path / "run", settings, compute)
+    assert len(steps) == 17, "there is nothing left to do"
+    assert json.loads((tmp_path / "run" / "progress.json").read_text())["total"] == 17
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] != []
 
 
 def test_settings_that_change_while_training_publish_nothing(tmp_path, data, compute, monkeypatch):
@@ -131,12 +166,18 @@ def test_training_on_a_gpu(tmp_path, data, compute, name):
 )
 def test_the_schedule_is_constant_then_linear_in_each_phase(decay_from, rates):
     training = TrainingSettings(learning_rate=1, decay_from=decay_from)
-    schedule = Schedule([Phase("a", 2, 1), Phase("b", 0, 3)], training)
-    found = [schedule.at(epoch) for epoch in range(schedule.length)]
-    assert [(phase.name, epoch) for phase, epoch, _ in found] == [("a", i) for i in range(3)] + [
-        ("b", i) for i in range(3)
-    ]
+    phases = [Phase("a", 2, 1), Phase("b", 0, 3)]
+    schedule = Schedule(phases, training, per_epoch=5)
+    found = [schedule.at(step, 0) for step in range(5 * schedule.epochs)]
+    assert [phase.name for _, phase, _ in found] == ["a"] * 15 + ["b"] * 15
+    assert [rate for *_, rate in found] == pytest.approx([rate for rate in rates for _ in range(5)])
+    assert [schedule.done(step, 0) for step in (0, 15, 30)] == [0, 0.5, 1]
+    # By the clock each epoch takes its share of the time, whatever the steps.
+    schedule = Schedule(phases, training.model_copy(update={"minutes": 2}), per_epoch=5)
+    found = [schedule.at(step, seconds) for step, seconds in enumerate(range(10, 120, 20))]
+    assert [(index, phase.name) for index, phase, _ in found] == [(0, "a")] * 3 + [(1, "b")] * 3
     assert [rate for *_, rate in found] == pytest.approx(rates)
+    assert [schedule.done(1000, seconds) for seconds in (0, 60, 120, 130)] == [0, 0.5, 1, 1]
 
 
 def test_pix2pix_keeps_dropout_and_batch_statistics_at_test_time():

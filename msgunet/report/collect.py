@@ -199,7 +199,7 @@ def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list
         return ["nothing to train"]
     training = settings.training
     parts = [
-        schedule_label(method.phases(training)),
+        schedule_label(method.phases(training), training.minutes),
         f"batch {training.batch_size}",
         f"learning rate {training.learning_rate:g}",
     ]

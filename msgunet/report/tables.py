@@ -186,10 +186,10 @@ def comparisons(collection: Collection) -> pd.DataFrame:
 def conditions_of(collection: Collection, runs: list[Run]) -> dict:
     """What a row of a CSV says about the trainings behind it."""
     settings, facts = runs[0].settings, runs[0].facts()
-    method = build_method(settings)
+    method, training = build_method(settings), settings.training
     return {
         "suite": collection.suite,
-        "epochs": schedule_label(method.phases(settings.training)) if method.trainable else "",
+        "epochs": schedule_label(method.phases(training), training.minutes) if method.trainable else "",
         "perceptual": settings.perceptual.weights if settings.perceptual else "",
         "device": facts.get("device", ""),
         "torch": facts.get("versions", {}).get("torch", ""),

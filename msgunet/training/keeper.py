@@ -31,14 +31,12 @@ class Keeper:
         out: Path,
         compute: ComputeSettings,
         state: TrainingState,
-        total: int,
     ) -> None:
         self._method, self._settings, self._compute, self._state = method, settings, compute, state
         self._folder = checkpoint_folder(out, settings)
         self._note = out / PROGRESS
-        self._total = total
         self._history = History(out, state.history, state.step)
-        self._progress = Progress(f"{settings.entry} on {settings.dataset}", total, state.step)
+        self._progress = Progress(f"{settings.entry} on {settings.dataset}", state.step)
         self._sample = _Sample(settings, pairs, out / "samples")
         self._start = self._last_save = time.monotonic()
         self._first, self._last_note = state.step, 0.0
@@ -50,20 +48,22 @@ class Keeper:
         rate: float,
         per_epoch: int,
         device: torch.device,
+        done: float,
         save: bool,
     ) -> None:
-        """Take in a step that was just done, and write what is due; `save` or not."""
+        """Take in a step with which this share of the training is done, and write what is due; `save` or not."""
         state, compute = self._state, self._compute
         self._history.add(losses)
-        self._progress.step(losses)
-        last = state.step == self._total
+        total = round(state.step / done)
+        self._progress.step(losses, total)
+        last = done == 1
         now = time.monotonic()
         if save or last or now - self._last_note > _NOTE_SECONDS:
-            self._note_progress(now)
+            self._note_progress(now, total)
         if state.step % compute.log_steps == 0 or last:
             self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
         epoch, rest = divmod(state.step, per_epoch)
-        if rest == 0 and (epoch % compute.sample_epochs == 0 or last):
+        if last or (rest == 0 and epoch % compute.sample_epochs == 0):
             self._history.settle()
             self._sample.save(self._method, phase, state.published(), epoch, device)
         if save or now - self._last_save > 60 * compute.checkpoint_minutes:
@@ -72,11 +72,11 @@ class Keeper:
             self._history.write()
             self._last_save = time.monotonic()
 
-    def _note_progress(self, now: float) -> None:
+    def _note_progress(self, now: float, total: int) -> None:
         """Write how far the training is, for `msgunet status`; `rate`: steps a second since it last started."""
         state = self._state
         rate = (state.step - self._first) / max(now - self._start, 1e-9)
-        found = {"step": state.step, "total": self._total, "seconds": round(state.seconds, 2), "rate": rate}
+        found = {"step": state.step, "total": total, "seconds": round(state.seconds, 2), "rate": rate}
         # A disk that is full for a moment must not end a training between two checkpoints.
         with contextlib.suppress(OSError):
             write_json(self._note, {**found, "settings": self._settings.identity})

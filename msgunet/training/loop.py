@@ -140,11 +140,11 @@ def _train(
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=state.layout)
         if compute.compile:
             perceptual.compile()
-    schedule = Schedule(method.phases(training), training)
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
-    total = schedule.length * per_epoch
-    recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
-    order = training_order(len(pairs), training.batch_size, settings.seed, schedule.length, state.step)
+    schedule = Schedule(method.phases(training), training, per_epoch)
+    recorder = GradientRecorder(settings.gradient_records, schedule.epochs * per_epoch, state.gradients)
+    epochs = 0 if schedule.done(state.step, state.seconds) == 1 else schedule.epochs
+    order = training_order(len(pairs), training.batch_size, settings.seed, epochs, state.step)
     loader = DataLoader(
         pairs,
         batch_sampler=(team.share(batch, training.accumulate) for batch in order),
@@ -152,16 +152,15 @@ def _train(
         worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
     )
-    keeper = Keeper(method, settings, pairs, out, compute, state, total) if team.first else None
+    keeper = Keeper(method, settings, pairs, out, compute, state) if team.first else None
     first_step = state.step
     clock = time.monotonic()
     with _Signals() as signals:
         for batch in loader:
-            epoch, position = divmod(state.step, per_epoch)
-            phase, phase_epoch, rate = schedule.at(epoch)
-            starts = position == 0 and phase_epoch == 0
-            if starts or state.step == first_step:
-                state.begin_phase(method, phase, resumed=not starts)
+            index, phase, rate = schedule.at(state.step, state.seconds)
+            if index != state.phase or state.step == first_step:
+                state.begin_phase(method, phase, resumed=index == state.phase)
+                state.phase = index
             sources, targets = pyramids(batch, method, phase, settings, device, state.layout)
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
@@ -171,19 +170,25 @@ def _train(
             state.update_average(training.ema)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
+            if training.minutes is not None:
+                # All take the same rate, and end after the same step.
+                state.seconds = team.told(state.seconds)
+            done = schedule.done(state.step, state.seconds)
             # All stop after the same step, whoever of them was told first.
             arrived = team.any(signals.arrived is not None)
             if keeper is not None:
-                keeper.after_step(losses, phase, rate, per_epoch, device, save=arrived)
+                keeper.after_step(losses, phase, rate, per_epoch, device, done, save=arrived)
             if arrived:
                 number = signals.arrived or signal.SIGTERM
                 # torchrun ends the others when one has ended: not before the state is saved.
                 team.wait()
                 raise InterruptedTraining(
-                    f"stopped by {signal.Signals(number).name} after step {state.step} of {total}; the state is saved "
-                    f"in {folder}",
+                    f"stopped by {signal.Signals(number).name} after step {state.step} of "
+                    f"{round(state.step / done)}; the state is saved in {folder}",
                     number,
                 )
+            if done == 1:
+                break
     if keeper is not None:
         keeper.close()
         recorder.write(out / "gradients.csv")

@@ -53,6 +53,14 @@ class Processes:
         dist.all_reduce(flag)
         return bool(flag)
 
+    def told(self, value: float) -> float:
+        """What `value` is in the first process."""
+        if self.size == 1:
+            return value
+        said = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(said, 0)
+        return float(said)
+
     def wait(self) -> None:
         """Wait until all have come here."""
         self.any(False)

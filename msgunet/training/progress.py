@@ -90,24 +90,25 @@ class History:
 class Progress:
     """A bar on a terminal; elsewhere a plain line every fifteen seconds, with rate and time left."""
 
-    def __init__(self, title: str, total: int, done: int) -> None:
-        self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=not sys.stderr.isatty())
-        self._title, self._total, self._first, self._done = title, total, done, done
+    def __init__(self, title: str, done: int) -> None:
+        self._bar = tqdm(initial=done, desc=title, unit="step", disable=not sys.stderr.isatty())
+        self._title, self._first, self._done = title, done, done
         self._start = self._last = time.monotonic()
 
-    def step(self, losses: dict[str, Tensor]) -> None:
-        """Count one step; reads the losses only when they are shown."""
+    def step(self, losses: dict[str, Tensor], total: int) -> None:
+        """Count one step of so many, as far as is known now; reads the losses only when they are shown."""
         self._done += 1
         now = time.monotonic()
         if not self._bar.disable:
+            self._bar.total = total
             self._bar.update()
             if now - self._last > 0.5:
                 self._bar.set_postfix_str(_losses(losses), refresh=False)
                 self._last = now
         elif now - self._last > _LINE_SECONDS:
             rate = (self._done - self._first) / (now - self._start)
-            left = (self._total - self._done) / rate
-            counts = f"step {self._done}/{self._total}, {rate:.2f} steps/s, {duration(left)} left"
+            left = (total - self._done) / rate
+            counts = f"step {self._done}/{total}, {rate:.2f} steps/s, {duration(left)} left"
             print(f"{self._title}: {counts}; {_losses(losses)}", file=sys.stderr, flush=True)
             self._last = now
 

@@ -1,5 +1,6 @@
 """Phases and learning rate, epoch by epoch."""
 
+import sys
 from collections.abc import Sequence
 
 from msgunet.config import TrainingSettings
@@ -11,19 +12,42 @@ class Schedule:
 
     In epoch k of d decay epochs, counted from 0, the rate is 1 - (k + 1) / (d + 1) of the full one for Pix2Pix and
     1 - k / d for Pix2Pix-HD, as in their published code (`TrainingSettings.decay_from`).
+
+    A training for a number of minutes (`TrainingSettings.minutes`) goes through the same epochs by the clock: each
+    takes an equal share of the time, whatever the number of steps.
     """
 
-    def __init__(self, phases: Sequence[Phase], training: TrainingSettings) -> None:
-        self._phases, self._training = phases, training
-        self.length = sum(phase.length for phase in phases)
+    def __init__(self, phases: Sequence[Phase], training: TrainingSettings, per_epoch: int) -> None:
+        self._phases, self._training, self._per_epoch = phases, training, per_epoch
+        self._length = sum(phase.length for phase in phases)
 
-    def at(self, epoch: int) -> tuple[Phase, int, float]:
-        """The phase of an epoch, the epoch within it, and the learning rate."""
-        for phase in self._phases:
+    @property
+    def epochs(self) -> int:
+        """That pictures are drawn for; without end where the clock says when it is over."""
+        return self._length if self._training.minutes is None else sys.maxsize
+
+    def done(self, step: int, seconds: float) -> float:
+        """The share of the training that is over after so many steps and seconds, from 0 to 1."""
+        if self._training.minutes is not None:
+            return min(1.0, seconds / (60 * self._training.minutes))
+        total = self._length * self._per_epoch
+        return step / total if total else 1.0
+
+    def at(self, step: int, seconds: float) -> tuple[int, Phase, float]:
+        """For the step after so many steps and seconds: the number of the phase, the phase, and the learning rate.
+
+        Raises:
+            IndexError: the training has ended.
+
+        """
+        epoch = step // self._per_epoch
+        if self._training.minutes is not None:
+            epoch = int(self._length * self.done(step, seconds))
+        for number, phase in enumerate(self._phases):
             if epoch < phase.length:
                 lead = 1 if self._training.decay_from == "first" else 0
                 falling = max(0, epoch - phase.epochs + lead)
                 factor = 1 - falling / (phase.decay_epochs + lead) if falling else 1
-                return phase, epoch, self._training.learning_rate * factor
+                return number, phase, self._training.learning_rate * factor
             epoch -= phase.length
         raise IndexError("the training has ended")

@@ -21,7 +21,8 @@ from msgunet.training.checkpoint import KEEP, save_checkpoint
 from msgunet.training.processes import Processes
 
 _ITEMS = {
-    *("settings", "generator", "discriminator", "average", "optimizers", "step", "seconds", "history", "gradients")
+    *("settings", "generator", "discriminator", "average", "optimizers"),
+    *("step", "phase", "seconds", "history", "gradients"),
 }
 
 
@@ -64,6 +65,7 @@ class TrainingState:
         if compute.compile:
             self.compile()
         self.step = 0
+        self.phase: int | None = None
         self.seconds = 0.0
         self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
         self.gradients: list[dict[str, Any]] = []
@@ -129,6 +131,7 @@ class TrainingState:
             "average": None if self.average is None else self.average.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "step": self.step,
+            "phase": self.phase,
             "seconds": self.seconds,
             "history": self.history,
             "gradients": self.gradients,
@@ -154,7 +157,7 @@ class TrainingState:
             self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.phase, self.seconds = state["step"], state["phase"], state["seconds"]
         self.history, self.gradients = state["history"], state["gradients"]
 
 
