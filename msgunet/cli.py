@@ -185,7 +185,13 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--repeats", type=_positive, default=10, metavar="N", help="timed passes (default: 10)")
     bench.add_argument("--compile", action="store_true", help="also under torch.compile")
-    path(bench, "--out", "CSV to write; what it holds already is not measured again")
+    path(
+        bench,
+        "--out",
+        "CSV to write, and beside it the table and figure 'speed'; what it holds already is not measured again "
+        "(default: results/SUITE/speed.csv, which the suite's report shows)",
+        False,
+    )
     compute(bench)
 
     for name, function, text in (

@@ -120,15 +120,19 @@ def cost(options: Any) -> None:
 
 def bench(options: Any) -> None:
     from msgunet.evaluation.bench import PARTS, bench
+    from msgunet.report.figures import write_speed_figure
     from msgunet.report.speed import speed_table
     from msgunet.suite import load_plan, trained_networks
 
     plan = load_plan(options.suite)
     runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
     machine = _machine(options) if options.compute else plan.machine
-    parts = options.part or PARTS
-    frame = bench(runs, options.out, machine, parts, options.precision, options.repeats, options.compile)
-    print(speed_table(frame, plan.titles, _command(options)).markdown())
+    parts, out = options.part or PARTS, options.out or plan.results / "speed.csv"
+    frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile)
+    table = speed_table(frame, plan.titles, _command(options))
+    table.write(out.parent)
+    write_speed_figure(frame, plan.titles, out.parent)
+    print(table.markdown())
 
 
 def tables(options: Any) -> None:

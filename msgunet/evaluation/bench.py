@@ -19,7 +19,14 @@ from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device import autocast, dtype_of, has_bf16, pick_device, require_gpu, set_precision
 from msgunet.errors import UserError
-from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
+from msgunet.evaluation.measuring import (
+    fresh_process,
+    noise_pyramid,
+    peak_memory,
+    timed,
+    warm_up_libraries,
+    warmed_up,
+)
 from msgunet.files import atomic, canonical_json, short_hash
 from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
@@ -134,6 +141,9 @@ def time_part(
             calls.append(make(settings, variant, device))
             for _ in range(2):
                 timed(calls[-1], device)
+            if device.type == "cuda":
+                warmed_up(device)
+                timed(calls[-1], device)
         memory.append(peak[0])
         needs.append(_needs(settings, part, variant.precision))
     times: list[list[float]] = [[] for _ in variants]
@@ -142,6 +152,8 @@ def time_part(
             set_precision(variant.precision)
             found.append(timed(call, device))
     batch = settings.training.batch_size if part == "training" else 1
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
     rows = []
     for variant, found, peak, (flop, moved) in zip(variants, map(np.array, times), memory, needs, strict=True):
@@ -151,6 +163,7 @@ def time_part(
             {
                 "way": variant.way,
                 "precision": variant.precision,
+                "parameters": parameters,
                 "median_ms": median,
                 "q25_ms": low,
                 "q75_ms": high,
@@ -197,18 +210,12 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     return found
 
 
-def _pictures(method: Method, device: torch.device, batch: int, channels: int) -> list[Tensor]:
-    """Noise: a network may be faster on black pictures."""
-    blank = blank_pyramid(method.scales(method.options, method.size), method.size, batch, device, channels)
-    return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]
-
-
 def _inference(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
     """One picture through the generator."""
     torch.manual_seed(0)
     method = build_method(settings)
     network = method.build_generator()
-    sources = _pictures(method, device, 1, method.channels[0])
+    sources = noise_pyramid(method, device, channels=method.channels[0])
     if variant.way == "plain":
         method.prepare_inference(network)
         network.to(device)
@@ -235,7 +242,7 @@ def training_step(settings: RunSettings, variant: Variant, device: torch.device)
     perceptual = None
     if settings.perceptual is not None:
         perceptual = VGG19Features(settings.perceptual.width).to(device)
-    sources, targets = (_pictures(method, device, training.batch_size, count) for count in method.channels)
+    sources, targets = (noise_pyramid(method, device, training.batch_size, count) for count in method.channels)
     state = TrainingState(method, settings, device)
     state.begin_phase(method, phase, resumed=False)
     if variant.way == "plain":

@@ -19,7 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from msgunet.config import ComputeSettings, CostSettings, Network, NetworkList
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device import pick_device, require_gpu, set_precision
-from msgunet.evaluation.measuring import fresh_process, peak_memory, timed, warm_up_libraries
+from msgunet.evaluation.measuring import (
+    fresh_process,
+    noise_pyramid,
+    peak_memory,
+    timed,
+    warm_up_libraries,
+    warmed_up,
+)
 from msgunet.files import atomic
 from msgunet.inference import prepare
 from msgunet.losses import VGG19Features
@@ -129,9 +136,13 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     with peak_memory(device) as peak, torch.inference_mode():
         method, generator = build(network)
         prepare(method, generator, device)
-        scales = method.scales(method.options, network.size)
-        sources = blank_pyramid(scales, network.size, device=device, channels=network.channels[0])
+        sources = [
+            source.contiguous(memory_format=torch.channels_last)
+            for source in noise_pyramid(method, device, channels=network.channels[0])
+        ]
         for i in range(settings.warmup + settings.repeats):
+            if i == settings.warmup:
+                warmed_up(device)
             seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:
                 times.append(1000 * seconds)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from msgunet.data.pairs import blank_pyramid
 from msgunet.errors import UserError
+from msgunet.method import Method
 
 
 def fresh_process(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -51,10 +53,27 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def noise_pyramid(method: Method, device: torch.device, batch: int = 1, channels: int = 3) -> list[Tensor]:
+    """Pictures (batch, channels, height, width) of noise in [-1, 1] at each scale: on black ones a device is faster."""
+    blank = blank_pyramid(method.scales(method.options, method.size), method.size, batch, device, channels)
+    return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]
+
+
 def warm_up_libraries(device: torch.device) -> None:
     """Run one layer of each kind, so that the libraries' own memory is not counted as the network's."""
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 3, 4, 2, 1)).to(device)
     layers(torch.zeros(1, 3, 32, 32, device=device)).sum().backward()
+
+
+def warmed_up(device: torch.device) -> None:
+    """Within `peak_memory`, start the peak again, where passes are gone through that cuDNN needs to choose by.
+
+    It tries all algorithms that fit into what memory is free; what that takes is not what the network needs.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: s
 
 def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     """In words what the table says about the paper's 1.28 and 3.32 TFLOP, where it has the networks behind them."""
-    three = _the_three(frame)
+    three = the_three(frame[frame["part"] == "generator"])
     if three is None:
         return []
     ours, part, whole = (row["tflop"] for row in three)
@@ -74,7 +74,7 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     if "latency_ms" not in frame:
         measured = pd.read_csv(Path(__file__).resolve().parent.parent.parent / _ON_A_CPU)
         where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_ON_A_CPU})"
-    three = _the_three(measured)
+    three = the_three(measured[measured["part"] == "generator"])
     if three is not None:
         (time, part_time, whole_time), (memory, part_memory, whole_memory) = (
             [row[column] for row in three] for column in ("latency_ms", "peak_memory_mib")
@@ -88,9 +88,12 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     return words
 
 
-def _the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
-    """MSG U-Net, the global generator that the paper counted, and the one with the enhancer, all at 2048x1024."""
-    there = (frame["part"] == "generator") & (frame["width"] == 2048) & (frame["height"] == 1024)
+def the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
+    """Of rows of generators: MSG U-Net, the global one that the paper counted and the one with the enhancer.
+
+    All at 2048x1024, known by their parameters.
+    """
+    there = (frame["width"] == 2048) & (frame["height"] == 1024)
     by_parameters = frame[there].drop_duplicates("parameters").set_index("parameters")
     wanted = [*published("complexity")["parameters"], _LOCAL_ENHANCER]
     return [by_parameters.loc[count] for count in wanted] if set(wanted) <= set(by_parameters.index) else None

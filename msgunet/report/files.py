@@ -10,7 +10,7 @@ def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
         "results": [f"table1_{group}" for group in groups],
         "comparisons": [f"comparisons_{group}" for group in groups],
-        "reproduction": ["reproduction"],
+        "reproduction": ["claims", "reproduction"],
         "ablation": _ablated(report),
         "cost": ["cost"],
     }

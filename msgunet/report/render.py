@@ -5,9 +5,12 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
+
+from msgunet.files import write_text
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -153,6 +156,12 @@ class Table:
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
         head = [f"% Made by: {self.command}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])
+
+    def write(self, folder: Path) -> None:
+        """Write it as Markdown, LaTeX and HTML, under its name."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.tex", self.latex())
+        write_text(folder / f"{self.name}.html", self.html_page())
 
     def html_page(self) -> str:
         """The table as a page of its own."""

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet.files import atomic, write_text
+from msgunet.files import atomic
 from msgunet.method import schedule_label
 from msgunet.published import published
 from msgunet.registry import build_method
 from msgunet.report.ablation import ablation_frame, ablation_grid
+from msgunet.report.claims import claims_frame, claims_table
 from msgunet.report.collect import Collection, Run
 from msgunet.report.costs import cost_table
 from msgunet.report.render import Cell, Table, number
@@ -57,9 +58,7 @@ class Tables:
             with atomic(folder / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
         for table in self.all:
-            write_text(folder / f"{table.name}.md", table.markdown())
-            write_text(folder / f"{table.name}.tex", table.latex())
-            write_text(folder / f"{table.name}.html", table.html_page())
+            table.write(folder)
         remove_others(folder, {*self.frames, *(table.name for table in self.all)})
 
 
@@ -70,11 +69,15 @@ def build_tables(collection: Collection) -> Tables:
     cost, speed = collection.cost(), collection.speed()
     frames = {"table1": summary, "comparisons": pairs, "ablation": ablation}
     frames["reproduction"] = reproduction_frame(summary, ablation, cost, collection)
+    frames["claims"] = claims_frame(collection, pairs, ablation)
     groups = [(dataset, protocol) for dataset in collection.datasets for protocol in collection.settings["protocols"]]
     sections = {
         "results": [_table1(collection, *group, _part(summary, *group), _part(pairs, *group)) for group in groups],
         "comparisons": [_comparisons(collection, *group, _part(pairs, *group)) for group in groups],
-        "reproduction": [reproduction_table(frames["reproduction"], collection)],
+        "reproduction": [
+            claims_table(frames["claims"], collection),
+            reproduction_table(frames["reproduction"], collection),
+        ],
         "ablation": [ablation_grid(collection, ablation, *key) for key in collection.ablated()],
         "cost": [cost_table(cost, collection.titles, collection.command("tables/cost.csv"))],
     }

@@ -30,7 +30,8 @@ rule tables:
         cost=f"{results}/cost.csv",
     output:
         numbers=expand(
-            f"{results}/tables/{{name}}.csv", name=["table1", "comparisons", "reproduction", "ablation", "cost"]
+            f"{results}/tables/{{name}}.csv",
+            name=["table1", "comparisons", "claims", "reproduction", "ablation", "cost"],
         ),
         html=shown(tables_of_suite, "Tables", "tables", "html"),
         copies=[

@@ -1,19 +1,21 @@
 """All figures of a suite, as PDF and PNG."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("agg")
 
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 
 from msgunet.files import atomic, write_json
 from msgunet.report.collect import Collection
 from msgunet.report.figures import ablation, cost, gradients, pictures, quality, training
+from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import Drawn
 from msgunet.report.tables import Tables, build_tables, remove_others
 
@@ -31,9 +33,7 @@ def write_figures(settings_file: Path, results: Path) -> list[dict[str, str]]:
     """Write every figure that can be made as PDF and PNG in `results/figures`, and `figures.json` with the captions."""
     collection = Collection(settings_file, results)
     tables = build_tables(collection)
-    sns.set_theme("paper", "whitegrid")
-    # Text stays text in the PDF, and two runs give the same bytes.
-    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
+    _set_look()
     folder = results / "figures"
     made = []
     for section, draw in _DRAWERS.items():
@@ -44,6 +44,18 @@ def write_figures(settings_file: Path, results: Path) -> list[dict[str, str]]:
     write_json(folder / "figures.json", made)
     remove_others(folder, {"figures", *(figure["name"] for figure in made)})
     return made
+
+
+def write_speed_figure(frame: pd.DataFrame, titles: Mapping[str, str], folder: Path) -> None:
+    """Write the figure of the rows of `msgunet bench` alone, as PDF and PNG."""
+    _set_look()
+    _save(speed_figure(frame, titles), folder)
+
+
+def _set_look() -> None:
+    sns.set_theme("paper", "whitegrid")
+    # Text stays text in the PDF, and two runs give the same bytes.
+    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
 
 
 def _save(drawn: Drawn, folder: Path) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection
 from msgunet.report.costs import device_of
+from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import Drawn, looks, plain_ticks
 from msgunet.report.tables import Tables
 
@@ -15,7 +16,10 @@ _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memo
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
-    """Operations, time and memory by the number of pixels."""
+    """Operations, time and memory by the number of pixels; and the times of `msgunet bench` where there are some."""
+    speed = collection.speed()
+    if speed is not None:
+        yield speed_figure(speed, collection.titles)
     cost = tables.frames["cost"]
     if cost.empty:
         return

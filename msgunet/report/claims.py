@@ -1,0 +1,240 @@
+"""What the paper claims of MSG U-Net, in words, and what was measured here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from msgunet.published import published
+from msgunet.report.collect import Collection
+from msgunet.report.costs import the_three
+from msgunet.report.render import Table
+from msgunet.report.statistics import LEVEL
+
+HOLDS, PARTLY, FAILS, OPEN = "holds", "in part", "does not hold", "not measured"
+# A factor holds from so much of it on: the paper says "nearly" and "about".
+_NEARLY = 0.9
+# By how much SSIM may fall where inputs are halved, for results to be "not much degraded".
+_LITTLE = 0.02
+# How many times larger gradients must be, not to be "very close to zero".
+_CLEARLY = 2.0
+_UNITS = {"psnr": " dB"}
+_DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper: its `place` there, what it is `on`, what was `measured`, and the `verdict`."""
+
+    claim: str
+    place: str
+    on: str
+    measured: str = ""
+    verdict: str = OPEN
+
+
+def claims_frame(collection: Collection, pairs: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim and what it is about in this suite."""
+    found = [
+        *_efficiency(collection.cost(), collection.speed()),
+        *_quality(collection, pairs),
+        *_smaller_inputs(collection, ablation),
+        *_gradients(collection),
+    ]
+    columns = ["claim", "place", "on", "measured", "verdict"]
+    return pd.DataFrame([vars(claim) for claim in found], columns=columns).assign(suite=collection.suite)
+
+
+def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
+    """The claims for reading."""
+    rows = [[row.claim, row.place, row.on, row.measured or "–", row.verdict] for row in frame.itertuples()]
+    verdicts = frame["verdict"].value_counts()
+    counts = ", ".join(f"{word} {verdicts[word]}" for word in (HOLDS, PARTLY, FAILS, OPEN) if word in verdicts)
+    far = published_deficits()
+    notes = [
+        f"{len(frame)} claims: {counts}" if len(frame) else "this suite has nothing that the paper makes claims of",
+        f"a factor holds from {_NEARLY:.0%} of it on, in every precision; times and memory are of one picture, by the "
+        "engine of this project",
+        "a verdict is about this suite's networks, data and trainings, as its conditions name them",
+        "better: by all measures, in the native protocol as in the paper, each with a star: Wilcoxon's signed-rank "
+        f"test on the same pictures (Holm's correction) is below {LEVEL:g}",
+        "close to Pix2Pix-HD: by no measure further behind than in the paper's own Table 1 ("
+        + ", ".join(f"{name.upper()} {_signed(name, far[name])}" for name in far)
+        + ")",
+        f"inputs of half the size: SSIM at full size falls by no more than {_LITTLE:g}",
+        "gradients: root mean square of each layer, median over the layers that both variants have, in the last "
+        f"quarter of the records; it holds from {_CLEARLY:g} times on",
+        *(note for dataset in collection.datasets for note in collection.unfinished(dataset)),
+        collection.environment(),
+    ]
+    columns = ["The paper's claim", "Place", "On", "Measured", "Here it"]
+    return Table("claims", "The paper's claims", columns, rows, notes, collection.command("tables/claims.csv"))
+
+
+def _efficiency(cost: pd.DataFrame | None, speed: pd.DataFrame | None) -> Iterator[Claim]:
+    """Operations, time and memory against both networks that Pix2Pix-HD has at 2048x1024."""
+    ratios = {name: _ratios(cost, speed, *columns) for name, columns in _COLUMNS.items()}
+    if not any(ratios.values()):
+        return
+    paper = published("complexity").set_index("method").loc["pix2pixhd"]
+    claims = {
+        "operations": ("2.5 times fewer operations", 2.5),
+        "time": ("nearly 2.5 times faster", float(paper["relative_time"])),
+        "memory": ("half the memory", float(paper["memory_gb"]) / 4),
+    }
+    networks = ("its global generator", "with the local enhancer")
+    for what, (claim, factor) in claims.items():
+        for index, network in enumerate(networks):
+            found = {precision: pair[index] for precision, pair in ratios[what].items()}
+            text = ", ".join(
+                f"{value:.2f} times as much{precision and f' ({precision})'}" for precision, value in found.items()
+            )
+            good = [value >= _NEARLY * factor for value in found.values()]
+            on = f"Pix2Pix-HD at 2048×1024, {network}"
+            yield Claim(f"MSG U-Net: {claim}", str(paper["place"]), on, text, _verdict(good))
+
+
+# Of the cost table, and of that of speeds.
+_COLUMNS = {
+    "operations": ("tflop", None),
+    "time": ("latency_ms", "median_ms"),
+    "memory": ("peak_memory_mib", "peak_memory_mib"),
+}
+
+
+def _ratios(
+    cost: pd.DataFrame | None, speed: pd.DataFrame | None, of_cost: str, of_speed: str | None
+) -> dict[str, tuple[float, float]]:
+    """By precision: the global generator and the one with the enhancer, as multiples of MSG U-Net."""
+    found = {}
+    three = None if cost is None or of_cost not in cost else the_three(cost[cost["part"] == "generator"])
+    if three is not None:
+        found["fp32" if of_speed else ""] = _over_first([row[of_cost] for row in three])
+    if speed is not None and of_speed is not None:
+        engine = speed[(speed["part"] == "inference") & (speed["way"] == "engine")]
+        for precision, rows in engine.groupby("precision", sort=False):
+            three = the_three(rows)
+            if three is not None:
+                found[str(precision)] = _over_first([row[of_speed] for row in three])
+    return found
+
+
+def _over_first(values: Sequence[float]) -> tuple[float, float]:
+    return values[1] / values[0], values[2] / values[0]
+
+
+def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
+    """MSG U-Net against each of the others on every data set."""
+    paper = published("table1").set_index(["dataset", "method", "width", "height"]).index
+    for dataset, entry in collection.datasets.items():
+        rows = collection.runs_of(dataset)
+        methods = {name: runs[0].settings.method for name, runs in rows.items()}
+        for ours in (name for name, method in methods.items() if method == "msgunet"):
+            for other, method in methods.items():
+                if method not in ("pix2pix", "pan", "pix2pixhd"):
+                    continue
+                better = method != "pix2pixhd" or entry["kind"] == "cityscapes"
+                claim = (
+                    f"{collection.titles[ours]}: {'better than' if better else 'close to'} {collection.titles[other]}"
+                )
+                both = [rows[name][0].settings for name in (ours, other)]
+                there = all((entry["kind"], s.method, *s.size) in paper for s in both)
+                sizes = " and ".join(dict.fromkeys("{}×{}".format(*s.size) for s in both))
+                differences = _differences(pairs, dataset, ours, other)
+                yield Claim(
+                    claim,
+                    "Table 1" if better else "Section 4",
+                    f"{dataset}, {sizes}{'' if there else ' (not in the paper)'}",
+                    ", ".join(
+                        f"{m.upper()} {_signed(m, d)}{'*' if sure else ''}" for m, (d, sure) in differences.items()
+                    ),
+                    _better(differences) if better else _close(differences),
+                )
+
+
+def _differences(pairs: pd.DataFrame, dataset: str, ours: str, other: str) -> dict[str, tuple[float, bool]]:
+    """By measure: ours less the other's, and whether the test is sure of it."""
+    found = {}
+    here = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == "native")]
+    for row in here.to_dict("records"):
+        if {row["first"], row["second"]} == {ours, other} and pd.notna(row["difference"]):
+            sign = 1 if row["first"] == ours else -1
+            found[row["measure"]] = (sign * row["difference"], row["p_holm"] < LEVEL)
+    return found
+
+
+def _better(differences: Mapping[str, tuple[float, bool]]) -> str:
+    return _verdict([difference > 0 and sure for difference, sure in differences.values()])
+
+
+def _close(differences: Mapping[str, tuple[float, bool]]) -> str:
+    far = published_deficits()
+    return _verdict([d >= far[m] - 0.5 * 10 ** -_DIGITS[m] for m, (d, _) in differences.items()])
+
+
+def published_deficits() -> dict[str, float]:
+    """By measure: how far MSG U-Net lies behind Pix2Pix-HD in the paper at most, on the data sets where it is close."""
+    paper = published("table1").set_index(["method", "dataset"])
+    close = [kind for kind in ("nyu", "maps") if ("msgunet", kind) in paper.index]
+    behind = paper.loc[[("msgunet", kind) for kind in close], list(_DIGITS)].to_numpy()
+    ahead = paper.loc[[("pix2pixhd", kind) for kind in close], list(_DIGITS)].to_numpy()
+    return dict(zip(_DIGITS, (behind - ahead).min(axis=0), strict=True))
+
+
+def _smaller_inputs(collection: Collection, ablation: pd.DataFrame) -> Iterator[Claim]:
+    """Outputs at full size from inputs of half the size."""
+    for dataset, name in collection.ablated():
+        if (settings := collection.runs_of(dataset)[name][0].settings).method != "msgunet":
+            continue
+        width, height = settings.size
+        here = ablation[(ablation["dataset"] == dataset) & (ablation["entry"] == name)]
+        here = here[(here["output_width"] == width) & (here["output_height"] == height)]
+        by_input = here.set_index("input_width")["ssim"].astype(float)
+        full, half = (by_input.get(side, np.nan) for side in (width, width // 2))
+        known = not np.isnan(full - half)
+        yield Claim(
+            f"{collection.titles[name]}: results not much degraded from inputs of half the size",
+            "Tables 2 and 3",
+            f"{dataset}, {width // 2}×{height // 2} → {width}×{height}",
+            f"SSIM {full:.3f} → {half:.3f}" if known else "",
+            _verdict([full - half <= _LITTLE] if known else []),
+        )
+
+
+def _gradients(collection: Collection) -> Iterator[Claim]:
+    if not collection.gradients:
+        return
+    run = collection.gradients[0]
+    sizes = {run.folder.name: _layers(run.table("gradients.csv")) for run in collection.gradients}
+    ratio = None
+    if all(size is not None for size in sizes.values()):
+        both = pd.concat(sizes, axis=1).dropna()
+        ratio = both["with"].median() / both["without"].median()
+    yield Claim(
+        f"{run.title}: without intermediate outputs gradients are very close to zero",
+        "Fig. 2",
+        f"{run.settings.dataset}, {'{}×{}'.format(*run.settings.size)}",
+        "" if ratio is None else f"{ratio:.2f} times larger with them",
+        _verdict([] if ratio is None else [ratio >= _CLEARLY]),
+    )
+
+
+def _layers(frame: pd.DataFrame | None) -> pd.Series | None:
+    """Root mean square gradient of each layer over the last quarter of the records."""
+    if frame is None:
+        return None
+    layers = frame[frame["kind"] == "layer"]
+    steps = sorted(layers["step"].unique())
+    last = layers[layers["step"] >= steps[-max(1, len(steps) // 4)]]
+    return np.sqrt((last["norm"] ** 2 / last["count"]).groupby(last["layer"]).mean())
+
+
+def _signed(measure: str, difference: float) -> str:
+    return f"{difference:+.{_DIGITS[measure]}f}{_UNITS.get(measure, '')}".replace("-", "−")
+
+
+def _verdict(good: Sequence[bool]) -> str:
+    if not good:
+        return OPEN
+    return HOLDS if all(good) else PARTLY if any(good) else FAILS
