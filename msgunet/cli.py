@@ -204,6 +204,14 @@ def parser() -> argparse.ArgumentParser:
         path(sub, "--results", "folder of the suite's results")
     report = verb("report", verbs.report, "Make tables, figures and page of a suite from what is done so far.")
     suite(report)
+    share = verb(
+        "share",
+        verbs.share,
+        "Copy what of a suite's results may be passed on into a folder small enough to commit: tables, figures, "
+        "numbers and the suite; pictures only where the data set's licence allows it.",
+    )
+    suite(share)
+    path(share, "--out", "folder (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
     translate = verb("translate", verbs.translate, "Translate pictures of any size and shape by a trained generator.")
     translate.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
     translate.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, and folders of them")

@@ -164,14 +164,32 @@ def report(options: Any) -> None:
     settings = results / "settings" / "report.json"
     if not settings.is_file():
         raise UserError(f"there is no {settings}; run 'snakemake --cores all --config suite={options.suite}' first")
-    if changed := plan.changed():
-        raise UserError(
-            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
-            f"'snakemake -n --config suite={options.suite}' writes them, and says what must run again"
-        )
+    _refuse_changed(plan, options.suite)
     write_tables(settings, results)
     write_figures(settings, results)
     print(f"The page of what is done: {write_page(settings, results).resolve().as_uri()}")
+
+
+def _refuse_changed(plan: Any, suite: str) -> None:
+    if changed := plan.changed():
+        raise UserError(
+            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
+            f"'snakemake -n --config suite={suite}' writes them, and says what must run again"
+        )
+
+
+def share(options: Any) -> None:
+    from msgunet.report.share import share
+    from msgunet.suite import load_plan
+
+    plan = load_plan(options.suite)
+    if (plan.results / "settings").is_dir():
+        _refuse_changed(plan, options.suite)
+    else:
+        # 'msgunet bench' alone needs no settings files.
+        plan.write()
+    out = share(plan, options.suite, options.out, _command(options))
+    print(f"{out}: tables, figures and numbers that may be passed on")
 
 
 def show(options: Any) -> None:
