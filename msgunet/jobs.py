@@ -74,7 +74,8 @@ def pairs(plan: Plan, run: RunPlan) -> tuple[int, int]:
     """Training and test pairs of a run: as prepared, or as published, or a guess."""
     data = _data(plan, run)
     if not (data.folder / "manifest.csv").is_file():
-        return _expected(plan.dataset(data)[0], data.settings)
+        found = _expected(plan.dataset(data)[0], data.settings)
+        return found if data.entry.pairs is None else tuple(map(min, found, data.entry.pairs))
     return _counted(data.folder / "manifest.csv")
 
 

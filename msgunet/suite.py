@@ -154,6 +154,7 @@ def _data_plan(name: str, entry: DataSetEntry) -> DataPlan:
         kind=kind,
         version=cls.version,
         size=entry.size,
+        pairs=entry.pairs,
         options=options.model_dump(mode="json"),
         listing=cls.listing(options),
     )

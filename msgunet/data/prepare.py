@@ -46,7 +46,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
         for left in out.glob(".unpack-*"):
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=out, prefix=".unpack-") as work:
-            raw = dataset.pairs(Path(work))
+            raw = _some(dataset.pairs(Path(work)), settings.pairs)
             _check_ids(raw)
             journal = _Journal(out, _fingerprint(settings, dataset))
             todo = [pair for pair in raw if pair.id not in journal.pairs]
@@ -164,6 +164,17 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
     extras = " ".join(f"{role}={hashes[role]}" for role in sorted(hashes.keys() - {"source", "target"}))
     both = [paths[role] for role in ("source", "target")], [hashes[role] for role in ("source", "target")]
     return Pair(raw.id, raw.split, *both[0], *dataset.size, *sizes["source"], *both[1], extras)
+
+
+def _some(raw: list[RawPair], wanted: tuple[int, int] | None) -> list[RawPair]:
+    """Of each split as many as are wanted, spread evenly over it."""
+    if wanted is None:
+        return raw
+    found = []
+    for split, count in zip(("train", "test"), wanted, strict=True):
+        pairs = [pair for pair in raw if pair.split == split]
+        found += pairs if count >= len(pairs) else [pairs[i * len(pairs) // count] for i in range(count)]
+    return found
 
 
 def _check_ids(pairs: Sequence[RawPair]) -> None:

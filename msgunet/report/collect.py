@@ -222,4 +222,7 @@ def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list
         parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
     if facts:
         parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
+        if "peak_memory_mib" in facts:
+            where = "GPU memory" if facts["device_type"] == "cuda" else "memory"
+            parts.append(f"at most {facts['peak_memory_mib'] / 1024:.1f} GiB of {where}")
     return [part for part in (*parts, method.conditions()) if part]

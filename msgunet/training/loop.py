@@ -20,6 +20,7 @@ from msgunet.data.pairs import PairDataset, keyed_seed, training_order
 from msgunet.device import has_bf16, pick_device, require_gpu, set_precision
 from msgunet.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
 from msgunet.evaluation.gradients import GradientRecorder
+from msgunet.evaluation.measuring import memory_mib
 from msgunet.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
@@ -194,9 +195,15 @@ def _train(
         recorder.write(out / "gradients.csv")
         # The last state stays, so that a training that is asked for again has nothing to do but to publish.
         state.save(folder, settings, keep=1)
-        environment = {**facts(device, compute.threads), "processes": team.size}
+        environment = {**facts(device, compute.threads), "processes": team.size, **_peak(device)}
         rows = state.history["rows"]
         _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
+
+
+def _peak(device: torch.device) -> dict[str, int]:
+    """What this process has taken at most since it began, in MiB: of the GPU, on a CPU of the machine."""
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory_mib("VmHWM")
+    return {"peak_memory_mib": round(peak)}
 
 
 def _say(team: Processes, text: str) -> None:
