@@ -232,4 +232,3 @@ def test_profile_on_a_gpu(part):
     for level in ("operator", "kernel"):
         rows = found[found["level"] == level]
         assert 0 < rows["mean_ms"].sum() < rows["measured_ms"].iloc[0]
-    assert found["name"][found["level"] == "kernel"].str.contains("gemm|conv|xmma|nchw|nhwc|cutlass").any()
