@@ -194,6 +194,35 @@ def parser() -> argparse.ArgumentParser:
     )
     compute(bench)
 
+    profile = verb(
+        "profile",
+        verbs.profile,
+        "Say where the time of one network goes: layer by layer, against what this device could do, and by torch's "
+        "operators. For a network of which 'bench' says that it reaches little of the device's limit.",
+    )
+    suite(profile)
+    profile.add_argument("--entry", metavar="NAME", help="the entry of the suite (default: the only one it trains)")
+    profile.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="instead of the suite's size")
+    profile.add_argument(
+        "--part",
+        choices=["inference", "training"],
+        default="inference",
+        help="inference: one picture, by layer and by operator; training: a step, by operator (default: inference)",
+    )
+    profile.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="default: fp32")
+    profile.add_argument(
+        "--way",
+        choices=["plain", "engine"],
+        default="engine",
+        help="plain: what one writes first; engine: what this project does (default: engine)",
+    )
+    profile.add_argument(
+        "--repeats", type=_positive, metavar="N", help="timed passes or steps (default: 10 passes, 3 steps)"
+    )
+    profile.add_argument("--rows", type=_positive, default=20, metavar="N", help="printed of a table (default: 20)")
+    path(profile, "--out", "CSV to write, with all rows", False)
+    compute(profile)
+
     for name, function, text in (
         ("tables", verbs.tables, "Make the tables (CSV, Markdown, LaTeX, HTML) from what has been measured."),
         ("figures", verbs.figures, "Make the figures (PDF and PNG) from what has been measured."),

@@ -135,6 +135,24 @@ def bench(options: Any) -> None:
     print(table.markdown())
 
 
+def profile(options: Any) -> None:
+    from msgunet.evaluation.bench import Variant
+    from msgunet.evaluation.profile import profile
+    from msgunet.report.profile import profile_tables
+    from msgunet.suite import load_plan, trained_networks
+
+    plan = load_plan(options.suite)
+    runs = trained_networks(plan, options.entry and [options.entry], options.size and tuple(options.size))
+    if len(runs) != 1:
+        found = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
+        raise UserError(f"that is {len(runs)} networks of suite '{plan.name}'; say which one:", *found)
+    variant = Variant(options.way, options.precision)
+    machine = _machine(options) if options.compute else plan.machine
+    frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
+    for table in profile_tables(frame, plan.titles, options.rows, _command(options)):
+        print(table.markdown())
+
+
 def tables(options: Any) -> None:
     from msgunet.report.tables import write_tables
 

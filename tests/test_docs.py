@@ -22,6 +22,7 @@ from msgunet.suite import load_plan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _ELSEWHERE = {"make", "torchrun", "srun", "git", "source", "tar"}
+_TIMING = {"bench", "profile"}
 _PROGRAMS = {"msgunet", "snakemake", "cp", *_ELSEWHERE}
 # What commands say on a machine without a GPU, data and results.
 _MISSING = (
@@ -190,8 +191,8 @@ def test_commands_in_the_docs_run(tmp_path):
     for name, line in commands():
         words = shlex.split(line)
         # Run elsewhere: by tests/test_own_data.py; on a real Slurm by tests/test_slurm.py; by .ci/run; by
-        # tests/test_training.py; for hours.
-        if name == "own-data.md" or words[0] in _ELSEWHERE or "profiles/slurm" in line or "bench" in words:
+        # tests/test_training.py; for minutes and hours.
+        if name == "own-data.md" or words[0] in _ELSEWHERE or "profiles/slurm" in line or _TIMING & {*words}:
             left.add(words[0])
             continue
         if words[0] == "snakemake" and "--report" not in words:

@@ -10,7 +10,12 @@ from checkout import copy_checkout, edit_suite, snakemake
 
 SMALLER = 8
 NARROW = {"width": 0.0625, "discriminator_width": 0.0625}
-OPTIONS = {"pix2pix": {"downsamplings": 4}, "pan": {"downsamplings": 4}, "pix2pixhd": {"blocks": 1}, "msgunet": {"scales": 2}}
+OPTIONS = {
+    "pix2pix": {"downsamplings": 4},
+    "pan": {"downsamplings": 4},
+    "pix2pixhd": {"blocks": 1},
+    "msgunet": {"scales": 2},
+}
 
 
 def small(suite: dict) -> None:

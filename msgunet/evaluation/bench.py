@@ -69,7 +69,7 @@ def bench(
     device = pick_device(compute)
     require_gpu(compute, device)
     ways = _WAYS if compiled else _WAYS[:2]
-    asked = {(way, precision) for precision in _precisions(device, precisions) for way in ways}
+    asked = {(way, precision) for precision in precisions_for(device, precisions) for way in ways}
     environment = flat_facts(device, compute.threads)
     frame = _begun(out, environment)
     limits: dict[str, float] = {}
@@ -104,7 +104,8 @@ def _identity(settings: RunSettings) -> str:
     return short_hash(canonical_json(said))
 
 
-def _precisions(device: torch.device, wanted: Sequence[str] | None) -> Sequence[str]:
+def precisions_for(device: torch.device, wanted: Sequence[str] | None) -> Sequence[str]:
+    """Those that are wanted, if the device has them (else a UserError); None: fp32 and what it computes itself."""
     cuda = device.type == "cuda"
     if wanted is None:
         return ["fp32", *(["tf32"] if cuda else []), *(["bf16"] if has_bf16(device) else [])]
@@ -133,7 +134,7 @@ def time_part(
     """Times, memory and operations of all variants, which take turns; others are compared with the first."""
     device = pick_device(compute)
     warm_up_libraries(device)
-    make = {"inference": _inference, "training": training_step}[part]
+    make = {"inference": Inference, "training": training_step}[part]
     calls, memory, needs = [], [], []
     for variant in variants:
         with peak_memory(device) as peak:
@@ -210,27 +211,34 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
     return found
 
 
-def _inference(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
-    """One picture through the generator."""
-    torch.manual_seed(0)
-    method = build_method(settings)
-    network = method.build_generator()
-    sources = noise_pyramid(method, device, channels=method.channels[0])
-    if variant.way == "plain":
-        method.prepare_inference(network)
-        network.to(device)
-    else:
-        prepare(method, network, device, variant.precision)
-        sources = [s.to(dtype=dtype_of(variant.precision), memory_format=torch.channels_last) for s in sources]
-    if variant.way == "compiled":
-        network.compile()
-    plain_autocast = autocast(device, variant.precision if variant.way == "plain" else "fp32")
+class Inference:
+    """One picture through the generator, when called.
 
-    def call() -> None:
-        with torch.inference_mode(), plain_autocast:
-            network(sources)
+    Attributes:
+        network, sources: the generator as it is run, and what it is given.
+        autocast: what it runs under.
 
-    return call
+    """
+
+    def __init__(self, settings: RunSettings, variant: Variant, device: torch.device) -> None:
+        torch.manual_seed(0)
+        method = build_method(settings)
+        self.network = method.build_generator()
+        self.sources = noise_pyramid(method, device, channels=method.channels[0])
+        plain, dtype = variant.way == "plain", dtype_of(variant.precision)
+        if plain:
+            method.prepare_inference(self.network)
+            self.network.to(device)
+        else:
+            prepare(method, self.network, device, variant.precision)
+            self.sources = [s.to(dtype=dtype, memory_format=torch.channels_last) for s in self.sources]
+        if variant.way == "compiled":
+            self.network.compile()
+        self.autocast = autocast(device, variant.precision if plain else "fp32")
+
+    def __call__(self) -> None:
+        with torch.inference_mode(), self.autocast:
+            self.network(self.sources)
 
 
 def training_step(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:

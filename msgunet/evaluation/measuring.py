@@ -41,14 +41,15 @@ def fresh_process(what: str, function: Callable[..., Any], *arguments: Any) -> A
 
 def timed(call: Callable[[], Any], device: torch.device) -> float:
     """Seconds that a call takes, with the device's work in it."""
-    _wait(device)
+    wait_for(device)
     start = time.perf_counter()
     call()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -48,8 +48,8 @@ class Meter(TorchDispatchMode):
         count = flop_registry.get(function.overloadpacket)
         if count is not None:
             self.flop += count(*args, **(kwargs or {}), out_val=result)
-            self.moved += sum(t.nbytes for t in _tensors((args, result)))
-        for tensor in _tensors(result):
+            self.moved += sum(t.nbytes for t in tensors_in((args, result)))
+        for tensor in tensors_in(result):
             self._hold(tensor.untyped_storage())
         return result
 
@@ -68,7 +68,8 @@ class Meter(TorchDispatchMode):
         weakref.finalize(storage, release)
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dictionaries."""
     return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
