@@ -12,7 +12,7 @@ from msgunet.report.costs import the_three
 from msgunet.report.render import Table
 from msgunet.report.statistics import LEVEL
 
-HOLDS, PARTLY, FAILS, OPEN = "holds", "in part", "does not hold", "not measured"
+HOLDS, PARTLY, FAILS, OPEN = "holds", "holds in part", "does not hold", "not measured"
 # A factor holds from so much of it on: the paper says "nearly" and "about".
 _NEARLY = 0.9
 # By how much SSIM may fall where inputs are halved, for results to be "not much degraded".
@@ -37,7 +37,7 @@ class Claim:
 def claims_frame(collection: Collection, pairs: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and what it is about in this suite."""
     found = [
-        *_efficiency(collection.cost(), collection.speed()),
+        *efficiency(collection.cost(), collection.speed()),
         *_quality(collection, pairs),
         *_smaller_inputs(collection, ablation),
         *_gradients(collection),
@@ -72,7 +72,7 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
     return Table("claims", "The paper's claims", columns, rows, notes, collection.command("tables/claims.csv"))
 
 
-def _efficiency(cost: pd.DataFrame | None, speed: pd.DataFrame | None) -> Iterator[Claim]:
+def efficiency(cost: pd.DataFrame | None, speed: pd.DataFrame | None) -> Iterator[Claim]:
     """Operations, time and memory against both networks that Pix2Pix-HD has at 2048x1024."""
     ratios = {name: _ratios(cost, speed, *columns) for name, columns in _COLUMNS.items()}
     if not any(ratios.values()):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from msgunet.report.claims import efficiency
 from msgunet.report.costs import device_of
 from msgunet.report.render import Table, number
 
@@ -44,6 +45,11 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
         "share of limit: the larger of operations over that rate and the fewest bytes that the convolutions move over "
         "that bandwidth, by the time; operations without any that are done twice, 1 MAC = 2 FLOP",
         "memory: " + ("of the device" if first["device_type"] == "cuda" else "of the process, above the state before"),
+        *(
+            f"{claim.claim}, says the paper; {claim.on}: {claim.measured}, so it {claim.verdict}"
+            for claim in efficiency(None, frame)
+            if claim.measured
+        ),
         str(first["versions"]),
         f"commit {first['commit']}",
     ]
