@@ -1,0 +1,158 @@
+"""A GPU computes what a CPU computes. Where there is none, the CPU stands in for one method, so that tests are tried."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT, TRAINABLE, make_data, make_picture, make_settings, train
+from safetensors.torch import load_file
+
+import msgunet
+from msgunet.cli import main
+from msgunet.config import ComputeSettings, EvaluationSettings, TrainingSettings
+from msgunet.errors import InterruptedTraining
+from msgunet.evaluation.evaluate import evaluate
+from msgunet.registry import build_method
+from msgunet.training import loop
+from msgunet.training.memory import step_needs
+
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"))
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
+EVERY = [("msgunet", "cpu"), *(pytest.param(name, "cuda", marks=GPU) for name in TRAINABLE)]
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    """Devices draw different random numbers."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)
+
+
+def on(device: str, compute: ComputeSettings) -> ComputeSettings:
+    return compute.model_copy(update={"device": device})
+
+
+def precisions(device: str) -> list[str]:
+    return ["fp32", "bf16", *(["tf32"] if device == "cuda" else [])]
+
+
+@pytest.mark.parametrize(("name", "device"), EVERY)
+def test_pictures_and_measures_are_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
+    """fp32 to rounding, tf32 and bf16 by less than half a grey level on average."""
+    path = learnt / name / "generator.safetensors"
+    source = make_picture(3, 96, 64)
+    expected = np.asarray(msgunet.load(path, device="cpu").translate(source, name="p"), float)
+    assert expected.std() > 10, "it has learnt something"
+    for precision in precisions(device):
+        found = np.asarray(msgunet.load(path, device=device, precision=precision).translate(source, name="p"), float)
+        difference = np.abs(found - expected)
+        assert difference.mean() < (0.02 if precision == "fp32" else 0.5), precision
+        assert difference.max() <= (1 if precision == "fp32" else 12), precision
+    for where in ("cpu", device):
+        run, out = learnt / name / "run.json", tmp_path / where
+        evaluate(run, path, out, EvaluationSettings(), on(where, compute), None)
+    first, second = (pd.read_csv(tmp_path / where / "metrics.csv") for where in ("cpu", device))
+    columns = ["psnr", "ssim"]
+    np.testing.assert_allclose(first[columns], second[columns], atol=0.01)
+
+
+@pytest.mark.parametrize(("name", "device"), EVERY)
+def test_a_training_is_that_of_the_cpu(tmp_path, data, compute, no_dropout, name, device):
+    settings = make_settings(data, name, training=TrainingSettings(epochs=1, decay_epochs=1, batch_size=2, ema=0.9))
+    histories = []
+    for where in ("cpu", device):
+        train(tmp_path / where, settings, on(where, compute))
+        histories.append(pd.read_csv(tmp_path / where / "history.csv").drop(columns="seconds"))
+    first, second = histories
+    np.testing.assert_allclose(first.iloc[0], second.iloc[0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(first, second, rtol=0.05, atol=0.01)
+    facts = json.loads((tmp_path / device / "training.json").read_text())
+    assert facts["device_type"] == device
+    assert facts["peak_memory_mib"] > 0
+    for precision in precisions(device)[1:]:
+        rough = settings.model_copy(update={"training": settings.training.model_copy(update={"precision": precision})})
+        train(tmp_path / precision, rough, on(device, compute))
+        found = pd.read_csv(tmp_path / precision / "history.csv").drop(columns="seconds")
+        assert np.isfinite(found.to_numpy()).all()
+        np.testing.assert_allclose(first.iloc[0], found.iloc[0], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, data, compute, monkeypatch, device):
+    settings = make_settings(data, training=TrainingSettings(epochs=2, decay_epochs=1, batch_size=2))
+    train(tmp_path / "whole", settings, on(device, compute))
+    done, step = [], loop.step
+
+    def stopped(*arguments):
+        done.append(1)
+        if len(done) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "step", stopped)
+    with pytest.raises(InterruptedTraining):
+        train(tmp_path / "parts", settings, on(device, compute))
+    train(tmp_path / "parts", settings, on(device, compute))
+    whole, parts = (load_file(tmp_path / name / "generator.safetensors") for name in ("whole", "parts"))
+    # A GPU adds up in an order of its own each time; Adam makes little of a gradient a whole step.
+    worst = max((whole[key].float() - parts[key].float()).abs().mean().item() for key in whole)
+    assert worst <= (0 if device == "cpu" else 1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tiles_are_the_whole_picture(learnt, device):
+    source = make_picture(5, 300, 200)
+    model = msgunet.load(learnt / "msgunet" / "generator.safetensors", device=device)
+    whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 160))
+    assert np.abs(whole - tiled).mean() < 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bench_measures_every_precision_of_the_device(tmp_path, workplace, capsys, device):
+    suite = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
+    suite["compute"]["device"] = device
+    (workplace / "own.yaml").write_text(yaml.safe_dump(suite))
+    wanted = ["--precision", *(precisions(device) if device == "cuda" else ["fp32"])]
+    assert main(["bench", "own.yaml", "--entry", "msgunet", "--repeats", "2", *wanted]) == 0
+    frame = pd.read_csv("results/own/speed.csv")
+    assert set(frame["precision"]) == set(wanted[1:])
+    assert set(frame["device_type"]) == {device}
+    assert (frame[["peak_memory_mib", "matrix_tflop_per_s", "limit_ms"]] > 0).all(axis=None)
+    assert {path.suffix for path in (workplace / "results" / "own").glob("speed.*")} == {
+        *(".csv", ".md", ".tex", ".html", ".pdf", ".png")
+    }
+    if device == "cuda":
+        rates = frame.groupby("precision")["matrix_tflop_per_s"].first()
+        assert rates["fp32"] < rates["tf32"] < rates["bf16"]
+
+
+@pytest.mark.gpu
+@GPU[1]
+@pytest.mark.parametrize("name", ["pix2pix", "pix2pixhd", "msgunet"])
+def test_a_step_takes_the_memory_that_was_foretold(tmp_path, compute, name):
+    data = make_data(tmp_path / "data", 256, 256, train=2, test=1)
+    settings = make_settings(data, name, (256, 256), options={"width": 0.5, "discriminator_width": 0.5})
+    method = build_method(settings)
+    needs = step_needs(method, settings, method.phases(settings.training)[-1], compute)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    train(tmp_path / "run", settings, on("cuda", compute))
+    peak = torch.cuda.max_memory_allocated()
+    # cuDNN takes working memory of its own.
+    assert 0.8 * needs.memory < peak < 1.5 * needs.memory + 2**28
+
+
+@pytest.mark.gpu
+@GPU[1]
+def test_a_suite_for_a_gpu_is_written_and_can_be_loaded(workplace):
+    for role in ("source", "target"):
+        for i in range(8):
+            path = workplace / "own" / role / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_picture(i, 256, 256).save(path)
+    assert main(["new-suite", "mine.yaml", "--data", "own", "--hours", "0.5", "--device", "cuda"]) == 0
+    assert main(["plan", "mine.yaml", "--rate", "50"]) == 0
