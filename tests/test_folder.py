@@ -42,6 +42,17 @@ def test_two_folders_with_the_same_names(tmp_path):
     assert [p.split for p in other] != [p.split for p in pairs]
 
 
+def test_some_of_the_pairs_of_each_split(tmp_path):
+    names = [f"train/{i:02d}.png" for i in range(10)] + [f"val/{i}.png" for i in range(3)]
+    own(tmp_path / "p", names, size=(64, 16))
+    settings = dataset_settings("folder", (32, 16), **FolderOptions(pairs=str(tmp_path / "p")).model_dump(mode="json"))
+    some = settings.model_copy(update={"pairs": (4, 5)})
+    pairs = read_manifest(prepare(some, tmp_path / "out", tmp_path))
+    assert [p.id for p in pairs if p.split == "train"] == ["train_00", "train_02", "train_05", "train_07"]
+    assert [p.id for p in pairs if p.split == "test"] == ["val_0", "val_1", "val_2"], "all that there are"
+    assert len(read_manifest(prepare(settings, tmp_path / "all", tmp_path))) == 13
+
+
 def test_side_by_side_and_their_own_split(tmp_path):
     own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png"], size=(65, 16))
     pairs = prepare_folder(tmp_path, pairs=str(tmp_path / "p"), source_side="right")

@@ -1,4 +1,4 @@
-"""A GPU computes what a CPU computes. Where there is none, the CPU stands in for one method, so that tests are tried."""
+"""A GPU computes what a CPU computes. Without a GPU the CPU stands in for one method, so that these are tried."""
 
 import json
 import os

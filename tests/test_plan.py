@@ -96,6 +96,21 @@ def test_plan_counts_steps_and_time(plan, capsys, tmp_path):
     assert "at 0.001 TFLOP/s" in said
 
 
+def test_trainings_by_the_clock_take_their_minutes(plan, capsys, tmp_path):
+    made = plan("maps_minutes")
+    run = run_of(made, "msgunet", "maps")
+    assert jobs.pairs(made, run) == (274, 69), "of the 1096 that there are"
+    assert jobs.training(made, run).runtime == 20 + 5
+    main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "30"])
+    said = capsys.readouterr().out
+    found = table(said).set_index("Training")
+    assert set(found["Time"]) == {"300 s"}
+    steps = int(found.loc["MSG U-Net", "Steps"].replace(",", ""))
+    assert steps == pytest.approx(30 * 300 / float(found.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
+    assert int(found.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
+    assert "all trainings: 20 min of a device" in said
+
+
 def speed(path, **changes):
     row = {
         **{"entry": "msgunet", "width": 128, "height": 128, "part": "training", "way": "engine", "precision": "fp32"},

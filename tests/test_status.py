@@ -138,6 +138,19 @@ def test_the_table_says_what_is_done_and_what_is_to_come(workplace, capsys):
     assert "beside trainings still to come: cost, tables, figures, page" in said
 
 
+def test_a_training_by_the_clock_has_the_rest_of_its_minutes_left(workplace, capsys):
+    plan = make_plan(workplace, training={"minutes": 2})
+    fill(plan, without=("msgunet", "pix2pix"))
+    run = next(run for run in plan.runs if run.settings.entry == "msgunet")
+    note = {"step": 2, "total": 9, "seconds": 30.0, "rate": 0.07, "settings": run.settings.identity}
+    (run.folder / "progress.json").write_text(json.dumps(note))
+    assert main(["status", "made.yaml"]) == 0
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[3:-1]] for line in said.splitlines() if "| bluemarble |" in line]
+    assert rows[:2] == [["not yet", "–", "–", "2:00"], ["stopped", "2/9", "0:30", "1:30"]]
+    assert "about 3:30 to come" in said
+
+
 def test_durations():
     assert [duration(s) for s in (0, 59.6, 3600, 3723)] == ["0:00", "1:00", "1:00:00", "1:02:03"]
 

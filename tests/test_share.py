@@ -1,0 +1,87 @@
+"""`msgunet share`: what of a suite's results may be passed on, and nothing else."""
+
+import json
+
+import pandas as pd
+import pytest
+from made import fill, make_plan
+
+from msgunet.cli import main
+from msgunet.report.figures import write_figures
+from msgunet.report.tables import write_tables
+from msgunet.suite import load_plan
+
+COST = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "commit": "0" * 12, "threads": 4}
+
+
+@pytest.fixture
+def done(workplace):
+    """A suite that is done, on a GPU by its own account, with `datasets` of a kind."""
+
+    def make(kind: str):
+        changes = {"datasets": {"mine": {"kind": kind, "size": [128, 64]}}}
+        plan = make_plan(workplace, gradients={"dataset": "mine", "records": 2}, **changes)
+        fill(plan)
+        for run in plan.runs:
+            path = run.folder / "training.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **COST}))
+        settings = plan.results / "settings" / "report.json"
+        write_tables(settings, plan.results)
+        write_figures(settings, plan.results)
+        return plan
+
+    yield make
+    load_plan.cache_clear()
+
+
+@pytest.mark.parametrize(("kind", "free"), [("bluemarble", True), ("maps", False)])
+def test_pictures_go_along_where_the_licence_allows_it(done, workplace, kind, free):
+    plan = done(kind)
+    assert main(["share", "made.yaml"]) == 0
+    out = workplace / "results" / "gpu" / "nvidia-h100-80gb-hbm3" / "made"
+    pictures = sorted(path.name for path in out.rglob("*pictures*"))
+    assert pictures == (["pictures_mine.pdf", "pictures_mine.png"] if free else [])
+    assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
+    about = (out / "README.md").read_text()
+    assert ("No pictures of mine, which may not be passed on." in about) != free
+    assert "Written by `msgunet share made.yaml`" in about
+    assert "(tables/claims.md)" in about
+    assert "(figures/distributions_mine.png)" in about
+    metrics = pd.read_csv(out / "metrics.csv", converters={"id": str})
+    assert len(metrics) == 8 * 2 * 3
+    assert metrics["id"].iloc[0] == "0004"
+    assert (out / "suite.yaml").read_text() == (workplace / "made.yaml").read_text()
+    assert sorted(p.name for p in (plan.results / "figures").glob("pictures*")) == [
+        "pictures_mine.pdf",
+        "pictures_mine.png",
+    ]
+
+
+def test_what_is_shared_again_replaces_what_was(done, workplace, capsys):
+    done("bluemarble")
+    assert main(["share", "made.yaml", "--out", "here"]) == 0
+    (workplace / "here" / "tables" / "table1_gone_native.md").touch()
+    assert main(["share", "made.yaml", "--out", "here"]) == 0
+    assert not (workplace / "here" / "tables" / "table1_gone_native.md").exists()
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "README.md").write_text("my own")
+    assert main(["share", "made.yaml", "--out", "mine"]) == 2
+    assert "mine holds something that is not from 'msgunet share'" in capsys.readouterr().err
+    assert (workplace / "mine" / "README.md").read_text() == "my own"
+
+
+def test_what_cannot_be_shared_is_said(done, workplace, capsys):
+    make_plan(workplace)
+    assert main(["share", "made.yaml"]) == 2
+    assert "there are no results in results/made yet; run snakemake" in capsys.readouterr().err
+    plan = done("bluemarble")
+    (plan.runs[0].folder / "training.json").write_text(
+        json.dumps({**json.loads((plan.runs[0].folder / "training.json").read_text()), "device": "another"})
+    )
+    assert main(["share", "made.yaml"]) == 2
+    assert "of NVIDIA H100 80GB HBM3, another; give a folder for them: --out" in capsys.readouterr().err
+    suite = (workplace / "made.yaml").read_text()
+    (workplace / "made.yaml").write_text(suite.replace("decay_epochs: 1", "decay_epochs: 2"))
+    load_plan.cache_clear()
+    assert main(["share", "made.yaml"]) == 2
+    assert "the suite has changed since it was run" in capsys.readouterr().err
