@@ -21,7 +21,7 @@ from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
 from msgunet.registry import build_method, get_method, methods, own_methods
 from msgunet.suite_file import load_suite
-from msgunet.training import loop
+from msgunet.training import loop, memory
 from msgunet.training.state import TrainingState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,22 @@ SHARED = ROOT.parent / "shared"
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _counted_once():
+    """What a step needs is counted once for the same settings, not at the start of each training."""
+    real, known = memory.step_needs, {}
+
+    def step_needs(method, settings, phase, compute):
+        key = settings.model_dump_json(exclude={"data", "seed"}), phase, compute.model_dump_json()
+        if key not in known:
+            known[key] = real(method, settings, phase, compute)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "step_needs", step_needs)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,11 @@ from msgunet.report.tables import write_tables
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DEMO = ROOT / "results" / "demo"
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+# One browser and one page for all.
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path"),
+    pytest.mark.xdist_group("page"),
+]
 sync_api = pytest.importorskip("playwright.sync_api")
 
 

@@ -23,6 +23,9 @@ NARROW = {"width": 0.0625, "discriminator_width": 0.0625}
 OWN = {"source": "own/source", "target": "own/target"}
 RUN = ("--cores", "2", "--config", "suite=three.yaml")
 
+# One checkout that tests change and put back.
+pytestmark = pytest.mark.xdist_group("data")
+
 
 class _Watch(threading.Thread):
     """Looks through the command lines of all processes for a text, again and again."""
