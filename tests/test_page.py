@@ -20,11 +20,7 @@ from msgunet.report.tables import write_tables
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DEMO = ROOT / "results" / "demo"
 
-# One browser and one page for all.
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path"),
-    pytest.mark.xdist_group("page"),
-]
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 sync_api = pytest.importorskip("playwright.sync_api")
 
 

@@ -78,11 +78,11 @@ def command(folder: Path, *extra: str) -> list[str]:
     return [sys.executable, "-m", "msgunet", "train", "--run", run, "--out", str(folder), *extra]
 
 
-def start_long(tmp_path: Path, name: str, compute: ComputeSettings, epochs: int = 20) -> tuple[Path, subprocess.Popen]:
+def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Path, subprocess.Popen]:
     """A training of some seconds in a process group of its own, after its first checkpoint or sample."""
     data = make_data(tmp_path / "long", train=8)
     folder = tmp_path / name
-    settings = make_settings(data, training=TrainingSettings(epochs=epochs, decay_epochs=0, batch_size=2))
+    settings = make_settings(data, training=TrainingSettings(epochs=12, decay_epochs=0, batch_size=2))
     write_run(folder, settings)
     machine = tmp_path / "compute.json"
     machine.write_text(compute.model_dump_json())
@@ -120,7 +120,8 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute, capsys):
         assert f"stopped by {number.name}" in stderr
         assert not (folder / "generator.safetensors").exists()
         stopped.append(folder)
-    hashes = {finish(folder, rare, capsys) for folder in (killed, *stopped)}
+    quiet = compute.model_copy(update={"workers": 2, "sample_epochs": 1000})
+    hashes = {finish(folder, quiet, capsys) for folder in (killed, *stopped)}
     hashes.add(train(tmp_path / "whole", read_settings(killed / "run.json", RunSettings), compute))
     assert len(hashes) == 1
 
@@ -130,11 +131,13 @@ def test_a_second_trainer_leaves_or_waits(tmp_path, compute, capsys):
     # It stays in the middle of its work.
     os.killpg(process.pid, signal.SIGSTOP)
     third = subprocess.Popen([*command(folder), "--wait"], stderr=subprocess.PIPE, text=True)
-    assert main(command(folder)[3:]) == 2
-    assert f"another process is training in {folder}; wait for it" in capsys.readouterr().err
-    assert f"another process is training in {folder}; going on when it has ended" in third.stderr.readline()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        assert main(command(folder)[3:]) == 2
+        assert f"another process is training in {folder}; wait for it" in capsys.readouterr().err
+        assert f"another process is training in {folder}; going on when it has ended" in third.stderr.readline()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     rest = third.communicate(timeout=120)[1]
     assert third.returncode == 0
     assert "going on from step" in rest

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -259,9 +260,11 @@ def test_weights_that_were_downloaded_again_train_nothing(tmp_path):
 
 def test_the_papers_dag_is_quick_and_what_is_missing_is_said_before_any_work(tmp_path):
     folder = copy_checkout(tmp_path / "checkout")
-    start = time.monotonic()
+    # The processor's time: what else is at work on the machine does not count.
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = snakemake(folder, "-n", "--cores", "2")
-    seconds = time.monotonic() - start
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
     assert run.returncode == 0, run.stdout + run.stderr
     found = jobs(run.stdout + run.stderr)
     assert (found["prepare"], found["train"], found["evaluate"]) == (3, 19, 19)
