@@ -26,7 +26,7 @@ paper: $(STAMP)
 	@$(BIN)/msgunet show paper
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from msgunet.config import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
@@ -20,7 +21,7 @@ from msgunet.losses import load_perceptual
 from msgunet.method import Method, Phase
 from msgunet.registry import build_method, get_method, methods, own_methods
 from msgunet.suite_file import load_suite
-from msgunet.training import loop
+from msgunet.training import loop, memory
 from msgunet.training.state import TrainingState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,12 +33,46 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _counted_once():
+    """What a step needs is counted once for the same settings, not at the start of each training."""
+    real, known = memory.step_needs, {}
+
+    def step_needs(method, settings, phase, compute):
+        key = settings.model_dump_json(exclude={"data", "seed"}), phase, compute.model_dump_json()
+        if key not in known:
+            known[key] = real(method, settings, phase, compute)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "step_needs", step_needs)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with samples of the public data sets, where there is one."""
     if not (SHARED / "mirror").is_dir():
         pytest.skip("no ../shared beside the project: the data sets' samples are not here")
     return SHARED
+
+
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that is one for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills in the first of pytest's processes that needs it; others wait, and change nothing."""
+    folder = common_folder(tmp_path_factory) / name
+    with FileLock(f"{folder}.lock"):
+        done = Path(f"{folder}.done")
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def make_picture(seed: int, width: int, height: int) -> Image.Image:
@@ -162,12 +197,15 @@ def train(folder: Path, settings, compute) -> str:
 @pytest.fixture(scope="session")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of all methods, by name, that have learnt a little of turning a picture negative; their data in `data`."""
-    folder = tmp_path_factory.mktemp("learnt")
-    data = make_data(folder / "data", train=8)
-    training = TrainingSettings(epochs=15, decay_epochs=0, batch_size=2, learning_rate=1e-3)
-    for name in TRAINABLE:
-        train(folder / name, make_settings(data, name, training=training), ComputeSettings(device="cpu"))
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.set_num_threads(1)
+        data = make_data(folder / "data", train=8)
+        training = TrainingSettings(epochs=15, decay_epochs=0, batch_size=2, learning_rate=1e-3)
+        for name in TRAINABLE:
+            train(folder / name, make_settings(data, name, training=training), ComputeSettings(device="cpu"))
+
+    return made_once(tmp_path_factory, "learnt", make)
 
 
 @pytest.fixture

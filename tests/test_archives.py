@@ -26,7 +26,7 @@ def counts(manifest: Path) -> tuple[int, int]:
 
 
 def test_maps_from_the_real_archive(shared, tmp_path):
-    manifest = prepare(dataset_settings("maps", (512, 512)), tmp_path, shared / "mirror", threads=2)
+    manifest = prepare(dataset_settings("maps", (128, 128)), tmp_path, shared / "mirror", threads=2)
     assert counts(manifest) == (274, 69)
     pair = read_manifest(manifest)[0]
     assert (pair.source_width, pair.source_height) == (600, 600)
@@ -43,8 +43,9 @@ def test_cityscapes_from_the_real_archives(shared, tmp_path):
     pairs = read_manifest(manifest)
     assert (pairs[0].source_width, pairs[0].source_height) == (2048, 1024)
     colours = np.asarray(Image.open(tmp_path / pairs[0].source))
-    assert (128, 64, 128) in {tuple(c) for c in colours.reshape(-1, 3)}, "the road's colour"
-    assert len({tuple(c) for c in colours.reshape(-1, 3)}) < 35
+    codes = set(np.unique(colours @ [2**16, 2**8, 1]))
+    assert 128 * 2**16 + 64 * 2**8 + 128 in codes, "the road's colour"
+    assert len(codes) < 35
     assert [extra.split("=")[0] for extra in pairs[0].extras.split()] == ["instance_ids", "label_ids"]
     files = (f"train/{pairs[0].id}.{role}.png" for role in ("label_ids", "instance_ids"))
     labels, instances = (np.asarray(Image.open(tmp_path / file)) for file in files)

@@ -1,6 +1,8 @@
-"""The workflow on a real Slurm: as on one machine, through cancelled jobs, time limits and killed Snakemakes."""
+"""The workflow on a real Slurm: as on one machine, through cancelled jobs, time limits and killed Snakemakes.
 
-import functools
+Tests mostly wait, so that `-n 6` runs them side by side.
+"""
+
 import hashlib
 import json
 import os
@@ -15,31 +17,44 @@ from pathlib import Path
 import pytest
 import yaml
 from checkout import copy_checkout, edit_suite, newest, snakemake
-from conftest import SHARED
+from conftest import SHARED, common_folder, made_once
+from filelock import FileLock
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 PROFILE = ("--workflow-profile", "profiles/slurm", "--config", "suite=tiny")
-# Of five steps: more than a minute and a half in all.
-EPOCHS = 200
+# Of five steps.
+EPOCHS = 20
 RUN = "results/tiny/runs/bluemarble/msgunet/seed0"
 GENERATOR = f"{RUN}/generator.safetensors"
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A cluster with the partitions `cpu` and `gpu`: the one of this machine, or one that is started for the tests."""
-    script = SHARED / "slurm" / "start-slurm.sh"
-    if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0:
-        yield
-        return
-    if not script.is_file() or os.getuid() != 0:
-        pytest.skip("there is no Slurm here, and none can be started")
-    folder = tmp_path_factory.mktemp("slurm")
-    environment = {**os.environ, "SLURM_TEST_MEM_MB": "16000"}
-    subprocess.run(["bash", script, "start", folder], check=True, env=environment, timeout=300)
+    """A cluster with the partitions `cpu` and `gpu`: the one of this machine, or one for all of pytest's processes."""
+    script, common = SHARED / "slurm" / "start-slurm.sh", common_folder(tmp_path_factory)
+    folder, users, lock = common / "slurm", common / "slurm-users", FileLock(common / "slurm.lock")
+    me = users / str(os.getpid())
+    with lock:
+        if not users.is_dir():
+            if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0:
+                users = None
+            elif not script.is_file() or os.getuid() != 0:
+                pytest.skip("there is no Slurm here, and none can be started")
+            else:
+                size = {"SLURM_TEST_CPUS": "16", "SLURM_TEST_MEM_MB": "64000", "SLURM_TEST_GPUS": "4"}
+                subprocess.run(["bash", script, "start", folder], check=True, env={**os.environ, **size}, timeout=300)
+                users.mkdir()
+        if users is not None:
+            me.touch()
     yield
-    subprocess.run(["bash", script, "stop", folder], check=True, timeout=120)
+    if users is None:
+        return
+    with lock:
+        me.unlink()
+        if not any(users.iterdir()):
+            users.rmdir()
+            subprocess.run(["bash", script, "stop", folder], check=True, timeout=120)
 
 
 def checkout(folder: Path, finished: Path | None = None) -> Path:
@@ -114,32 +129,29 @@ def wait_for(condition, seconds: float, folder: Path):
     return found
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory) -> Path:
-    """The tiny suite, run on this machine alone."""
-    folder = copy_checkout(tmp_path_factory.mktemp("local") / "checkout")
-    run = snakemake(folder, "--cores", "2", "--config", "suite=tiny")
-    assert run.returncode == 0, run.stdout + run.stderr
-    return folder
+def take_time(folder: Path, seconds: float) -> None:
+    """Let each training step last so long without work, for what happens meanwhile; its result stays the same."""
+    path = folder / "msgunet" / "training" / "loop.py"
+    slow = f"_step = step\n\n\ndef step(*arguments):\n    time.sleep({seconds})\n    return _step(*arguments)\n"
+    path.write_text(f"{path.read_text()}\n\n{slow}")
 
 
 @pytest.fixture(scope="module")
-def trained_alone(tmp_path_factory, local):
-    """The hash of the generator of `long(epochs)`, trained on this machine without any interruption."""
+def alone(tmp_path_factory) -> Path:
+    """A checkout in which the generator of `long(EPOCHS)` was trained without Slurm and interruption."""
 
-    @functools.cache
-    def train(epochs: int) -> str:
-        folder = copy_checkout(tmp_path_factory.mktemp("alone") / "checkout")
-        shutil.copytree(local / "data", folder / "data", symlinks=True)
-        edit_suite(folder, long(epochs))
+    def make(folder: Path) -> None:
+        edit_suite(copy_checkout(folder), long(EPOCHS))
         run = snakemake(folder, "--cores", "2", "--config", "suite=tiny", "--", GENERATOR)
         assert run.returncode == 0, run.stdout + run.stderr
-        return digest(folder / GENERATOR)
 
-    return train
+    return made_once(tmp_path_factory, "alone", make)
 
 
-def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm, local):
+def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm):
+    local = copy_checkout(tmp_path / "local")
+    run = snakemake(local, "--cores", "2", "--config", "suite=tiny")
+    assert run.returncode == 0, run.stdout + run.stderr
     folder = checkout(tmp_path / "checkout")
     run = snakemake(folder, *PROFILE)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -160,28 +172,29 @@ def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm,
     }
 
 
-def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, slurm, local, trained_alone):
-    folder = checkout(tmp_path / "checkout", local)
+def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, slurm, alone):
+    folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, checkpoint_minutes=60))
+    take_time(folder, 0.2)
     process = start(folder, "--", GENERATOR)
     log = folder / "results/tiny/logs/train/bluemarble.msgunet.seed0.log"
     wait_for(lambda: log.is_file() and "step " in log.read_text(), 120, folder)
     [[first]] = job_ids(folder, "train").values()
     subprocess.run(["scancel", first], check=True)
-    assert process.wait(timeout=300) == 0, (folder / "snakemake.log").read_text()
+    assert process.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
     [ids] = job_ids(folder, "train").values()
     assert sorted(about(job)["JobState"] for job in ids) == ["CANCELLED", "COMPLETED"]
     [last] = [job for job in ids if job != first]
     stopped = re.search(r"stopped by SIGTERM after step (\d+)", said_by(folder, first))
     assert stopped is not None
     assert f"going on from step {stopped[1]} " in said_by(folder, last)
-    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+    assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-@pytest.mark.slow
-def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, local, trained_alone):
-    folder = checkout(tmp_path / "checkout", local)
+def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, alone):
+    folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, job_hours=2 / 60, checkpoint_minutes=60))
+    take_time(folder, 0.8)
     # Slurm may be half a minute early.
     edit_profile(folder, lambda profile: profile["default-resources"].update(slurm_extra="'--signal=TERM@60'"))
     process = start(folder, "--", GENERATOR)
@@ -190,13 +203,14 @@ def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, local, traine
     states = sorted(about(job)["JobState"] for job in ids)
     assert (states[0], {*states[1:]}) == ("COMPLETED", {"FAILED"})
     assert any("stopped by SIGTERM after step" in said_by(folder, job) for job in ids)
-    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+    assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-@pytest.mark.slow
-def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm, local, trained_alone):
-    folder = checkout(tmp_path / "checkout", local)
+def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm, alone):
+    folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, job_hours=1 / 60))
+    # Slurm looks every half a minute.
+    take_time(folder, 1.0)
     # The signal for two minutes before the end would come at once.
     edit_profile(folder, lambda profile: profile["default-resources"].pop("slurm_extra"))
     process = start(folder, "--", GENERATOR)
@@ -208,14 +222,16 @@ def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm,
     assert {about(job)["TimeLimit"] for job in ids} == {"00:01:00"}
     seconds = json.loads((folder / RUN / "training.json").read_text())["seconds"]
     assert seconds > 60
-    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+    assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_path, slurm, local, trained_alone):
-    folder = checkout(tmp_path / "checkout", local)
+def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_path, slurm, alone):
+    folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS))
+    # Time for a second Snakemake and its job to start.
+    take_time(folder, 1.0)
     process = start(folder)
-    wait_for(lambda: newest(folder / RUN) > 20, 120, folder)
+    wait_for(lambda: newest(folder / RUN) > 4, 120, folder)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     [[orphan]] = job_ids(folder, "train").values()
@@ -225,11 +241,11 @@ def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_pat
     assert about(orphan)["JobState"] == "RUNNING"
     assert again.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
     assert (folder / "results/tiny/report/index.html").is_file()
-    assert digest(folder / GENERATOR) == trained_alone(EPOCHS)
+    assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-def test_a_training_by_two_processes_is_one_job_with_two_gpus(tmp_path, slurm, local):
-    folder = checkout(tmp_path / "checkout", local)
+def test_a_training_by_two_processes_is_one_job_with_two_gpus(tmp_path, slurm, alone):
+    folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(2, processes=2, threads=2))
     edit_profile(folder, lambda profile: profile["set-resources"].update(train={"gpu": 2}))
     run = snakemake(folder, *PROFILE, "--", GENERATOR)

@@ -12,11 +12,11 @@ import torch
 from conftest import TRAINABLE, make_data, make_settings, train, write_run
 
 from msgunet.cli import main
-from msgunet.config import ComputeSettings, EvaluationSettings, NetworkList, TrainingSettings
+from msgunet.config import ComputeSettings, EvaluationSettings, NetworkList, RunSettings, TrainingSettings
 from msgunet.errors import UserError
 from msgunet.evaluation.cost import cost
 from msgunet.evaluation.evaluate import ablate, evaluate
-from msgunet.files import sha256_file
+from msgunet.files import read_settings
 from msgunet.registry import build_method
 from msgunet.training import loop
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -78,11 +78,11 @@ def command(folder: Path, *extra: str) -> list[str]:
     return [sys.executable, "-m", "msgunet", "train", "--run", run, "--out", str(folder), *extra]
 
 
-def start_long(tmp_path: Path, name: str, compute: ComputeSettings, epochs: int = 20) -> tuple[Path, subprocess.Popen]:
+def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Path, subprocess.Popen]:
     """A training of some seconds in a process group of its own, after its first checkpoint or sample."""
     data = make_data(tmp_path / "long", train=8)
     folder = tmp_path / name
-    settings = make_settings(data, training=TrainingSettings(epochs=epochs, decay_epochs=0, batch_size=2))
+    settings = make_settings(data, training=TrainingSettings(epochs=12, decay_epochs=0, batch_size=2))
     write_run(folder, settings)
     machine = tmp_path / "compute.json"
     machine.write_text(compute.model_dump_json())
@@ -97,13 +97,13 @@ def start_long(tmp_path: Path, name: str, compute: ComputeSettings, epochs: int 
     return folder, process
 
 
-def finish(folder: Path, compute_file: Path) -> str:
-    done = subprocess.run(command(folder, "--compute", str(compute_file)), capture_output=True, text=True, check=True)
-    assert "going on from step" in done.stderr
-    return sha256_file(folder / "generator.safetensors")
+def finish(folder: Path, compute: ComputeSettings, capsys) -> str:
+    result = train(folder, read_settings(folder / "run.json", RunSettings), compute)
+    assert "going on from step" in capsys.readouterr().err
+    return result
 
 
-def test_kill_and_terminate_change_nothing(tmp_path, compute):
+def test_kill_and_terminate_change_nothing(tmp_path, compute, capsys):
     often = compute.model_copy(update={"checkpoint_minutes": 1e-9, "workers": 2, "sample_epochs": 1000})
     killed, process = start_long(tmp_path, "killed", often)
     os.killpg(process.pid, signal.SIGKILL)
@@ -120,25 +120,24 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute):
         assert f"stopped by {number.name}" in stderr
         assert not (folder / "generator.safetensors").exists()
         stopped.append(folder)
-    hashes = {finish(folder, tmp_path / "compute.json") for folder in (killed, *stopped)}
-    run = (killed / "run.json").read_text()
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "run.json").write_text(run)
-    subprocess.run(command(tmp_path / "whole"), capture_output=True, check=True)
-    hashes.add(sha256_file(tmp_path / "whole" / "generator.safetensors"))
+    quiet = compute.model_copy(update={"workers": 2, "sample_epochs": 1000})
+    hashes = {finish(folder, quiet, capsys) for folder in (killed, *stopped)}
+    hashes.add(train(tmp_path / "whole", read_settings(killed / "run.json", RunSettings), compute))
     assert len(hashes) == 1
 
 
-def test_a_second_trainer_leaves_or_waits(tmp_path, compute):
-    folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}), epochs=60)
-    second = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+def test_a_second_trainer_leaves_or_waits(tmp_path, compute, capsys):
+    folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}))
+    # It stays in the middle of its work.
+    os.killpg(process.pid, signal.SIGSTOP)
     third = subprocess.Popen([*command(folder), "--wait"], stderr=subprocess.PIPE, text=True)
-    said = third.stderr.readline()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert second.returncode == 2
-    assert f"another process is training in {folder}; wait for it" in second.stderr
-    assert f"another process is training in {folder}; going on when it has ended" in said
+    try:
+        assert main(command(folder)[3:]) == 2
+        assert f"another process is training in {folder}; wait for it" in capsys.readouterr().err
+        assert f"another process is training in {folder}; going on when it has ended" in third.stderr.readline()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     rest = third.communicate(timeout=120)[1]
     assert third.returncode == 0
     assert "going on from step" in rest

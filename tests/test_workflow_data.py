@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from checkout import copy_checkout, jobs, snakemake
-from conftest import make_picture
+from conftest import made_once, make_picture
 from servers import PASSWORD, USER, serving
 
 ZIPS = {
@@ -55,8 +55,18 @@ class _Watch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, shared) -> Path:
-    """A checkout in which the suite has run; the samples stand in for the published archives, with their own sums."""
-    folder = copy_checkout(tmp_path_factory.mktemp("data") / "checkout")
+    """A checkout in which the suite has run; tests leave it as it is."""
+    return made_once(tmp_path_factory, "workflow_data", lambda folder: run_suite(copy_checkout(folder), shared))
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished checkout, with all its times."""
+    return shutil.copytree(finished, tmp_path / "copied", symlinks=True)
+
+
+def run_suite(folder: Path, shared: Path) -> None:
+    """From archives to the page; the samples stand in for the published archives, with their own sums."""
     cityscapes = folder / "msgunet" / "data" / "sets" / "cityscapes.py"
     text = cityscapes.read_text()
     files = {name: (shared / "mirror" / name).read_bytes() for name in ZIPS}
@@ -76,7 +86,7 @@ def finished(tmp_path_factory, shared) -> Path:
             "cityscapes": {"size": [64, 32]},
             "mine": {"kind": "folder", "size": [64, 32], "options": OWN},
         },
-        "methods": {"pix2pix": {"options": {**NARROW, "downsamplings": 3}}, "copy": {}},
+        "methods": {"pix2pix": {"options": {**NARROW, "downsamplings": 3}}},
         "training": {"epochs": 1, "decay_epochs": 0, "batch_size": 8},
         "evaluation": {"measures": ["psnr", "ssim"], "protocols": ["native"]},
         "cost": {"repeats": 1, "warmup": 0},
@@ -92,7 +102,6 @@ def finished(tmp_path_factory, shared) -> Path:
     assert watch.found == []
     assert PASSWORD not in run.stdout + run.stderr
     assert server.counts["POST"] == 2, "one login for each of the two jobs"
-    return folder
 
 
 def test_from_archives_to_the_page(finished):
@@ -116,16 +125,15 @@ def test_the_password_is_in_no_file(finished):
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
-def test_archives_may_go_and_come_back_once_they_are_prepared(finished):
+def test_archives_may_go_and_come_back_once_they_are_prepared(copied):
+    archives = copied / "data" / "archives"
     for name in ZIPS:
-        (finished / "data" / "archives" / name).rename(finished / name)
-    try:
-        assert jobs(snakemake(finished, "-n", *RUN).stdout) == {}
-    finally:
-        for name in ZIPS:
-            (finished / name).rename(finished / "data" / "archives" / name)
-            (finished / "data" / "archives" / name).touch()
-    assert jobs(snakemake(finished, "-n", *RUN).stdout) == {}
+        (archives / name).rename(copied / name)
+    assert jobs(snakemake(copied, "-n", *RUN).stdout) == {}
+    for name in ZIPS:
+        (copied / name).rename(archives / name)
+        (archives / name).touch()
+    assert jobs(snakemake(copied, "-n", *RUN).stdout) == {}
 
 
 def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_path):
@@ -141,18 +149,17 @@ def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_pa
     assert not (folder / "data" / "archives").exists()
 
 
-def test_one_more_own_picture_is_another_data_set(finished):
-    for role in ("source", "target"):
-        make_picture(99, 80, 40).save(finished / "own" / role / "new.png")
-    try:
-        assert jobs(snakemake(finished, "-n", *RUN).stdout) == {
-            **{"prepare": 1, "train": 2, "evaluate": 2},
-            **{"tables": 1, "figures": 1, "page": 1},
-        }
-    finally:
-        for role in ("source", "target"):
-            (finished / "own" / role / "new.png").unlink()
-    assert jobs(snakemake(finished, "-n", *RUN).stdout) == {}
+def test_one_more_own_picture_is_another_data_set(copied):
+    added = [copied / "own" / role / "new.png" for role in ("source", "target")]
+    for path in added:
+        make_picture(99, 80, 40).save(path)
+    assert jobs(snakemake(copied, "-n", *RUN).stdout) == {
+        **{"prepare": 1, "train": 1, "evaluate": 1},
+        **{"tables": 1, "figures": 1, "page": 1},
+    }
+    for path in added:
+        path.unlink()
+    assert jobs(snakemake(copied, "-n", *RUN).stdout) == {}
 
 
 def test_data_names_what_is_there(finished):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -85,7 +86,7 @@ class StepNeeds:
 def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: ComputeSettings) -> StepNeeds:
     """The needs of one step in a phase, with the whole batch in one process."""
     meta = torch.device("meta")
-    with meta, Meter() as meter:
+    with meta, _without_power_iterations(), Meter() as meter:
         # What torch.compile has once met here, it would leave alone in the training.
         state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)
@@ -123,6 +124,17 @@ def _meta_autocast() -> Iterator[None]:
         yield
     finally:
         F.conv2d, F.conv_transpose2d = kept
+
+
+@contextmanager
+def _without_power_iterations() -> Iterator[None]:
+    """Spectral norm looks for its vectors here in vain, for most of the time that a step of SPADE takes."""
+    kept = _SpectralNorm._power_method
+    _SpectralNorm._power_method = lambda *_: None
+    try:
+        yield
+    finally:
+        _SpectralNorm._power_method = kept
 
 
 class _MetaState(TrainingState):
