@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from msgunet.config import (
     DataSetSettings,
     MachineSettings,
     MethodEntry,
-    Network,
     NetworkList,
     RunSettings,
     Suite,
@@ -27,6 +25,7 @@ from msgunet.data.base import DataSet
 from msgunet.errors import UserError
 from msgunet.files import canonical_json, short_hash, write_if_changed
 from msgunet.suite_file import load_suite, suite_path
+from msgunet.suite_networks import networks_of
 
 
 @dataclass(frozen=True)
@@ -205,36 +204,6 @@ def _run_settings(
     return settings, problem and f"methods.{name} on {data.name}: {problem}"
 
 
-def trained_networks(
-    plan: Plan, entries: Sequence[str] | None = None, size: tuple[int, int] | None = None
-) -> list[RunSettings]:
-    """One run for each trained entry and size of a suite; for `size` as if the suite said that one.
-
-    Raises:
-        UserError: the suite trains no such entry, or an entry cannot be built at the size.
-
-    """
-    trained = [run.settings for run in plan.runs if run.trainable]
-    known = list(dict.fromkeys(settings.entry for settings in trained))
-    problems = [
-        f"--entry {name}: suite '{plan.name}' does not train it; {registry.nearest(name, known)}"
-        for name in entries or ()
-        if name not in known
-    ]
-    found: dict[Any, RunSettings] = {}
-    for settings in trained:
-        if entries and settings.entry not in entries:
-            continue
-        at = settings if size is None else settings.model_copy(update={"size": size})
-        method = registry.method_of(at)
-        if problem := method.problem(method.Options.model_validate(at.options), at.size):
-            problems.append(f"{at.entry}: {problem}")
-        found.setdefault((at.entry, at.size), at)
-    if problems:
-        raise UserError(*dict.fromkeys(problems))
-    return list(found.values())
-
-
 def _scales(settings: RunSettings) -> int:
     method = registry.method_of(settings)
     return method.scales(method.Options.model_validate(settings.options), settings.size)
@@ -276,7 +245,7 @@ def load_plan(name: str = "paper") -> Plan:
     if problems:
         # Every seed has the same problems.
         raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
-    networks = NetworkList(**suite.cost.model_dump(), networks=_networks(runs))
+    networks = NetworkList(**suite.cost.model_dump(), networks=networks_of([run.settings for run in runs]))
     plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
     plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
     plan.files.update({run.folder / "run.json": run.text for run in (*runs, *gradients)})
@@ -335,41 +304,3 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
         },
     }
     return {plan.results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}
-
-
-def _networks(runs: list[RunPlan]) -> list[Network]:
-    """What the cost table counts.
-
-    Every trained entry's generator at every size of the suite that it can be built for (`used`: the suite trains it
-    there); discriminators and VGG-19 at the sizes that they are trained with.
-    """
-    sizes = sorted({run.settings.size for run in runs}, key=lambda size: size[0] * size[1])
-    used = {(run.settings.entry, run.settings.size) for run in runs}
-    generators, discriminators, perceptual = [], [], {}
-    for settings in {run.settings.entry: run.settings for run in runs}.values():
-        method = registry.method_of(settings)
-        if not method.trainable:
-            continue
-        options = method.Options.model_validate(settings.options)
-        for size in sizes:
-            if method.problem(options, size) is not None:
-                continue
-            found = Network(
-                entry=settings.entry,
-                part="generator",
-                method=settings.method,
-                version=settings.version,
-                file=settings.file,
-                code=settings.code,
-                size=size,
-                options=settings.options,
-                channels=settings.channels,
-                used=(settings.entry, size) in used,
-            )
-            generators.append(found)
-            if found.used:
-                discriminators.append(found.model_copy(update={"part": "discriminator"}))
-            if found.used and settings.perceptual is not None:
-                width = {"width": settings.perceptual.width}
-                perceptual[size] = Network(entry="vgg19", part="perceptual", size=size, options=width, used=True)
-    return [*generators, *discriminators, *perceptual.values()]

@@ -122,7 +122,8 @@ def bench(options: Any) -> None:
     from msgunet.evaluation.bench import PARTS, bench
     from msgunet.report.figures import write_speed_figure
     from msgunet.report.speed import speed_table
-    from msgunet.suite import load_plan, trained_networks
+    from msgunet.suite import load_plan
+    from msgunet.suite_networks import trained_networks
 
     plan = load_plan(options.suite)
     runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
@@ -139,7 +140,8 @@ def profile(options: Any) -> None:
     from msgunet.evaluation.bench import Variant
     from msgunet.evaluation.profile import profile
     from msgunet.report.profile import profile_tables
-    from msgunet.suite import load_plan, trained_networks
+    from msgunet.suite import load_plan
+    from msgunet.suite_networks import trained_networks
 
     plan = load_plan(options.suite)
     runs = trained_networks(plan, options.entry and [options.entry], options.size and tuple(options.size))
