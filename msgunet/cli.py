@@ -188,8 +188,8 @@ def parser() -> argparse.ArgumentParser:
     path(
         bench,
         "--out",
-        "CSV to write, and beside it the table and figure 'speed'; what it holds already is not measured again "
-        "(default: results/SUITE/speed.csv, which the suite's report shows)",
+        "CSV to write; what it holds already is not measured again (default: results/SUITE/speed.csv, with table and "
+        "figure beside it, which the suite's report shows)",
         False,
     )
     compute(bench)

@@ -15,9 +15,7 @@ WEIGHTS = Path("data/weights")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
-
-
-Pairs = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
+Pairs = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 class Strict(BaseModel):
@@ -142,7 +140,7 @@ class DataSetEntry(Strict):
 
     kind: Name | None = Field(None, description="registered data set; by default the entry's own name")
     size: Size = Field(description="width and height that the pictures are prepared at")
-    pairs: Pairs = Field(
+    pairs: Pairs | None = Field(
         None, description="of training and of test pairs take only so many, spread evenly; by default all"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the data set's own settings")
@@ -269,7 +267,9 @@ class DataSetSettings(Strict):
     kind: Name
     version: int = Field(description="of the data set; goes up when the prepared pictures would change")
     size: Size
-    pairs: Pairs = Field(None, exclude_if=lambda value: value is None, description="of each split, where not all")
+    pairs: Pairs | None = Field(
+        None, exclude_if=lambda value: value is None, description="of each split, where not all"
+    )
     options: dict[str, Any]
     listing: str = Field("", description="hash of the names and sizes of a user's own pictures")
 

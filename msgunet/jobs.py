@@ -42,7 +42,8 @@ def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
     rate = count * (_GPU_RATE if gpu else _CPU_RATE * compute.threads)
     more = 1 if settings.file is None else _OWN
     flop = run.work * 1000 * pairs(plan, run)[0] * _FLOP_A_PIXEL * more
-    minutes = 20 + (settings.training.minutes or flop / rate / 60)
+    by_the_clock = settings.training.minutes if run.trainable else None
+    minutes = 20 + (by_the_clock or flop / rate / 60)
     megabytes = _PROCESS + _CUDA * gpu + 1000 * compute.workers
     if run.trainable and not gpu:
         width, height = settings.size

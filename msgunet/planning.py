@@ -48,23 +48,18 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
         count, _ = jobs.pairs(plan, run)
         reached, same = (rate, True) if rate else _reached(measured, settings)
         assumed |= not same
-        steps, flop = _work(settings, count, counted)
-        seconds = flop / 1e12 / reached / plan.suite.compute.processes
-        epochs = sum(phase.length for phase in build_method(settings).phases(settings.training))
-        if settings.training.minutes is not None:
-            # As much of the same as the time is enough for.
-            share = 60 * settings.training.minutes / seconds
-            steps, epochs, flop, seconds = round(share * steps), share * epochs, share * flop, share * seconds
-            timed = True
-        hours.append(seconds / 3600)
+        speed_of_all = 1e12 * reached * plan.suite.compute.processes
+        steps, flop = _work(settings, count, counted, speed_of_all)
+        timed |= settings.training.minutes is not None
+        hours.append((settings.training.minutes or flop / speed_of_all / 60) / 60)
         rows.append(
             [
                 plan.label(run),
                 settings.dataset,
                 "×".join(map(str, settings.size)),
                 number(count, ","),
-                number(epochs, ",.0f"),
-                number(steps, ","),
+                number(steps / steps_per_epoch(count, settings.training.batch_size), ",.0f"),
+                number(steps, ",.0f"),
                 number(flop / steps / 1e12, ".3g"),
                 Cell(f"{reached:.3g}" + ("" if same else "*"), reached),
                 Cell(_time(hours[-1]), hours[-1]),
@@ -117,8 +112,12 @@ def _reached(measured: pd.DataFrame, settings: RunSettings) -> tuple[float, bool
     return found.loc[distance.idxmin(), "tflop_per_s"], False
 
 
-def _work(settings: RunSettings, count: int, counted: dict[str, list[int]]) -> tuple[int, float]:
-    """Steps of a training, and FLOP of all of them; `counted`: FLOP of a step of each phase, of networks before."""
+def _work(settings: RunSettings, count: int, counted: dict[str, list[int]], speed: float) -> tuple[float, float]:
+    """Steps of a training, and FLOP of all of them.
+
+    counted: FLOP of a step of each phase, of networks before. speed: FLOP/s, which say what a training by the clock
+    comes to.
+    """
     method = build_method(settings)
     phases = method.phases(settings.training)
     # The same network on another data set takes the same steps.
@@ -128,8 +127,11 @@ def _work(settings: RunSettings, count: int, counted: dict[str, list[int]]) -> t
         print(f"counting {settings.entry} at {settings.size[0]}x{settings.size[1]}", file=sys.stderr, flush=True)
         counted[key] = [step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases]
     per_epoch = steps_per_epoch(count, settings.training.batch_size)
-    flop = sum(phase.length * per_epoch * one for phase, one in zip(phases, counted[key], strict=True))
-    return sum(phase.length for phase in phases) * per_epoch, flop
+    steps = [float(phase.length * per_epoch) for phase in phases]
+    if settings.training.minutes is not None:
+        second = 60 * settings.training.minutes * speed / sum(phase.length for phase in phases)
+        steps = [phase.length * second / one for phase, one in zip(phases, counted[key], strict=True)]
+    return sum(steps), sum(number * one for number, one in zip(steps, counted[key], strict=True))
 
 
 def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:

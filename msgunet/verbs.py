@@ -131,8 +131,9 @@ def bench(options: Any) -> None:
     parts, out = options.part or PARTS, options.out or plan.results / "speed.csv"
     frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile)
     table = speed_table(frame, plan.titles, _command(options))
-    table.write(out.parent)
-    write_speed_figure(frame, plan.titles, out.parent)
+    if options.out is None:
+        table.write(out.parent)
+        write_speed_figure(frame, plan.titles, out.parent)
     print(table.markdown())
 
 
@@ -205,7 +206,7 @@ def share(options: Any) -> None:
     plan = load_plan(options.suite)
     if (plan.results / "settings").is_dir():
         _refuse_changed(plan, options.suite)
-    else:
+    elif (plan.results / "speed.csv").is_file():
         # 'msgunet bench' alone needs no settings files.
         plan.write()
     out = share(plan, options.suite, options.out, _command(options))

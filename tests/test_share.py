@@ -1,9 +1,11 @@
 """`msgunet share`: what of a suite's results may be passed on, and nothing else."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 from made import fill, make_plan
 
 from msgunet.cli import main
@@ -43,8 +45,8 @@ def test_pictures_go_along_where_the_licence_allows_it(done, workplace, kind, fr
     assert pictures == (["pictures_mine.pdf", "pictures_mine.png"] if free else [])
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
     about = (out / "README.md").read_text()
-    assert ("No pictures of mine, which may not be passed on." in about) != free
-    assert "Written by `msgunet share made.yaml`" in about
+    assert ("- no pictures of mine\n" in about) != free
+    assert "- written by `msgunet share made.yaml`" in about
     assert "(tables/claims.md)" in about
     assert "(figures/distributions_mine.png)" in about
     metrics = pd.read_csv(out / "metrics.csv", converters={"id": str})
@@ -63,11 +65,38 @@ def test_what_is_shared_again_replaces_what_was(done, workplace, capsys):
     (workplace / "here" / "tables" / "table1_gone_native.md").touch()
     assert main(["share", "made.yaml", "--out", "here"]) == 0
     assert not (workplace / "here" / "tables" / "table1_gone_native.md").exists()
-    (workplace / "mine").mkdir()
-    (workplace / "mine" / "README.md").write_text("my own")
-    assert main(["share", "made.yaml", "--out", "mine"]) == 2
-    assert "mine holds something that is not from 'msgunet share'" in capsys.readouterr().err
-    assert (workplace / "mine" / "README.md").read_text() == "my own"
+    for name in ("notes.md", "tables.txt"):
+        (workplace / "here" / name).write_text("my own")
+        assert main(["share", "made.yaml", "--out", "here"]) == 2
+        assert f"here holds what 'msgunet share' has not written ({name})" in capsys.readouterr().err
+        (workplace / "here" / name).unlink()
+    (workplace / "link").symlink_to("here")
+    assert main(["share", "made.yaml", "--out", "link"]) == 0
+    assert (workplace / "here" / "README.md").is_file()
+    for out in ("results/made/shared", "results", "made.yaml"):
+        assert main(["share", "made.yaml", "--out", out]) == 2
+    assert not (workplace / "results" / "made" / "shared").exists()
+    assert not list(workplace.glob(".*-*")), "nothing is left behind"
+
+
+def test_a_bench_alone_can_be_shared(workplace, capsys):
+    plan = make_plan(workplace)
+    shutil.rmtree(plan.results)
+    assert main(["share", "made.yaml"]) == 2
+    assert not plan.results.exists(), "nothing is written for nothing"
+    plan.results.mkdir()
+    speed = pd.read_csv(ROOT / "results" / "measured" / "cpu_speed.csv")
+    speed.to_csv(plan.results / "speed.csv", index=False)
+    assert main(["share", "made.yaml"]) == 0
+    (out,) = (workplace / "results" / "cpu").glob("*/made")
+    assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "speed.csv"}
+    about = (out / "README.md").read_text()
+    assert f"timed on {speed['device'].iloc[0]}, {speed['threads'].iloc[0]} CPU threads" in about
+    assert "not yet" not in about
+    assert "tables/*.csv" not in about
+    # Rows of an earlier version, without parameters, go into a report all the same.
+    write_tables(plan.results / "settings" / "report.json", plan.results)
+    assert (plan.results / "tables" / "speed.md").is_file()
 
 
 def test_what_cannot_be_shared_is_said(done, workplace, capsys):

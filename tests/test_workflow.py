@@ -48,7 +48,7 @@ def test_everything_is_there(finished):
     table = pd.read_csv(results / "tables" / "table1.csv")
     assert len(table) == 6 * 2
     assert set(table["status"]) == {"done"}
-    assert {"psnr", "psnr_low", "psnr_high", "ssim", "vif", "commit", "device", "epochs"} <= set(table.columns)
+    assert {"psnr", "psnr_low", "psnr_high", "ssim", "vif", "commit", "device", "schedule"} <= set(table.columns)
     ablation = pd.read_csv(results / "tables" / "ablation.csv")
     assert len(ablation) == 4
     cost = pd.read_csv(results / "tables" / "cost.csv")

@@ -67,7 +67,7 @@ def warm_up_libraries(device: torch.device) -> None:
 
 
 def warmed_up(device: torch.device) -> None:
-    """Within `peak_memory`, start the peak again, where passes are gone through that cuDNN needs to choose by.
+    """Start the peak of a GPU's memory again, after passes that cuDNN chooses its algorithms by.
 
     It tries all algorithms that fit into what memory is free; what that takes is not what the network needs.
     """
@@ -98,6 +98,11 @@ def peak_memory(device: torch.device) -> Iterator[list[float]]:
     before = memory_mib("VmRSS")
     yield found
     found.append(memory_mib("VmHWM") - before)
+
+
+def memory_peak(device: torch.device) -> float:
+    """The most that this process has taken so far, in MiB: of the GPU since `warmed_up`, on a CPU of the machine."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory_mib("VmHWM")
 
 
 def memory_mib(field: str) -> float:

@@ -224,5 +224,6 @@ def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list
         parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
         if "peak_memory_mib" in facts:
             where = "GPU memory" if facts["device_type"] == "cuda" else "memory"
-            parts.append(f"at most {facts['peak_memory_mib'] / 1024:.1f} GiB of {where}")
+            each = " in the first process" if facts["processes"] > 1 else ""
+            parts.append(f"at most {facts['peak_memory_mib'] / 1024:.1f} GiB of {where}{each}")
     return [part for part in (*parts, method.conditions()) if part]

@@ -93,6 +93,9 @@ def the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
 
     All at 2048x1024, known by their parameters.
     """
+    if "parameters" not in frame:
+        # Of an earlier version of `msgunet bench`.
+        return None
     there = (frame["width"] == 2048) & (frame["height"] == 1024)
     by_parameters = frame[there].drop_duplicates("parameters").set_index("parameters")
     wanted = [*published("complexity")["parameters"], _LOCAL_ENHANCER]

@@ -2,18 +2,22 @@
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from msgunet import registry
 from msgunet.errors import UserError
-from msgunet.files import atomic, write_text
+from msgunet.files import write_text
 from msgunet.report.collect import Collection
+from msgunet.report.costs import device_of
 from msgunet.suite import Plan
 from msgunet.suite_file import suite_path
 
-_MARK = "Written by `msgunet share"
+_FOLDERS = ("tables", "figures")
+# All that a folder of shared results holds, beside these.
+_FILES = re.compile(r"README\.md|suite\.yaml|metrics\.csv|gradients\.csv|speed\.\w+")
 
 
 def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
@@ -25,38 +29,58 @@ def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
         out: the folder; None: `results/gpu/DEVICE/SUITE`, on a CPU `results/cpu/DEVICE/SUITE`.
         command: that makes it.
 
-    Returns the folder.
+    Returns the folder; what an earlier call has written there is replaced.
 
     Raises:
         UserError: there is nothing to share yet; what there is was measured on several devices, and `out` is None; or
-            `out` holds something else.
+            `out` holds something else, or is within the results.
 
     """
+    if not any((plan.results / name).exists() for name in (*_FOLDERS, "speed.csv")):
+        raise UserError(f"there are no results in {plan.results} yet; run snakemake --cores all --config suite={suite}")
     collection = Collection(plan.results / "settings" / "report.json", plan.results)
-    speed = plan.results / "speed.csv"
-    found = [plan.results / name for name in ("tables", "figures") if (plan.results / name).is_dir()]
-    if not found and not speed.is_file():
-        raise UserError(f"there are no results in {plan.results} yet; run {collection.settings['command']}")
     out = out or _place(plan, collection)
-    if out.is_dir() and any(out.iterdir()):
-        # Nothing of an earlier state of the suite may stay; nor may anything of somebody else's go.
-        if not (out / "README.md").is_file() or _MARK not in (out / "README.md").read_text(encoding="utf-8"):
-            raise UserError(f"{out} holds something that is not from 'msgunet share'; give another --out")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    _refuse_strangers(out, plan.results)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
+        made = Path(work)
+        _write(plan, collection, suite, made, command)
+        out.mkdir(exist_ok=True)
+        for old in out.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for new in made.iterdir():
+            new.rename(out / new.name)
+    return out
+
+
+def _refuse_strangers(out: Path, results: Path) -> None:
+    """Nothing goes that was not shared before."""
+    if out.resolve().is_relative_to(results.resolve()) or results.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{out} and {results} hold each other; give another --out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is no folder; give another --out")
+    there = out.iterdir() if out.is_dir() else ()
+    if others := sorted(p.name for p in there if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p)):
+        raise UserError(f"{out} holds what 'msgunet share' has not written ({others[0]}); give another --out")
+
+
+def _ours(path: Path) -> bool:
+    return path.is_file() and _FILES.fullmatch(path.name) is not None
+
+
+def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str) -> None:
     kept = _kept_back(plan)
-    for folder in found:
-        hidden = shutil.ignore_patterns(*(f"pictures_{dataset}.*" for dataset in kept))
-        shutil.copytree(folder, out / folder.name, ignore=hidden)
+    hidden = shutil.ignore_patterns(*(f"pictures_{dataset}.*" for dataset in kept))
+    for name in _FOLDERS:
+        if (plan.results / name).is_dir():
+            shutil.copytree(plan.results / name, out / name, ignore=hidden)
     for path in plan.results.glob("speed.*"):
         shutil.copy(path, out)
     shutil.copy(suite_path(suite), out / "suite.yaml")
     for name, frame in {"metrics": _metrics(collection), "gradients": _gradient_rows(collection)}.items():
         if frame is not None:
-            with atomic(out / f"{name}.csv") as temporary:
-                frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+            frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
     write_text(out / "README.md", _about(plan, collection, out, kept, command))
-    return out
 
 
 def _place(plan: Plan, collection: Collection) -> Path:
@@ -74,8 +98,9 @@ def _place(plan: Plan, collection: Collection) -> Path:
 
 
 def _kept_back(plan: Plan) -> list[str]:
-    """Data sets whose pictures may not be passed on."""
-    return [data.name for data in plan.data if not registry.datasets()[data.kind].shareable]
+    """Data sets whose pictures may not be passed on, or are a user's own."""
+    own = "folder"
+    return [data.name for data in plan.data if data.kind == own or not registry.datasets()[data.kind].shareable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:
@@ -101,21 +126,23 @@ def _gradient_rows(collection: Collection) -> pd.DataFrame | None:
 
 def _about(plan: Plan, collection: Collection, out: Path, kept: list[str], command: str) -> str:
     """What is in the folder, and under which conditions it was measured."""
-    made = collection.settings["command"]
-    lines = [
-        f"# Results of the suite '{plan.name}'",
-        "",
-        plan.suite.description,
-        "",
-        f"- {_MARK}{command.removeprefix('msgunet share')}` from what `{made}` had made.",
-        "- `suite.yaml` is the suite; `tables/*.csv` hold all numbers of the tables, `metrics.csv` one row per test "
-        "picture.",
-        *(f"- {collection.data_conditions(dataset)}" for dataset in plan.suite.datasets if collection.runs),
-        *(f"- {run}" for run in [collection.environment()] if run),
-        *(f"- {sentence}" for dataset in collection.datasets for sentence in collection.unfinished(dataset)),
-    ]
-    if kept:
-        lines.append(f"- No pictures of {', '.join(kept)}, which may not be passed on.")
+    there = {
+        "tables": "`tables/*.csv`: the numbers of the tables",
+        "metrics.csv": "`metrics.csv`: one row per test picture, run and protocol",
+        "gradients.csv": "`gradients.csv`: what was recorded with and without intermediate outputs",
+        "speed.csv": "`speed.csv`: what `msgunet bench` has measured",
+    }
+    lines = [f"# Results of the suite '{plan.name}'", "", plan.suite.description, ""]
+    lines += [f"- written by `{command}`; `suite.yaml` is the suite"]
+    lines += [f"- {text}" for name, text in there.items() if (out / name).exists()]
+    speed = collection.speed()
+    lines += [] if speed is None else [f"- timed on {device_of(speed)}, commit {speed['commit'].iloc[0]}"]
+    if (out / "tables").exists():
+        lines += [f"- {collection.data_conditions(dataset)}" for dataset in plan.suite.datasets]
+        lines += [f"- {collection.environment()}"]
+        lines += [f"- {sentence}" for dataset in collection.datasets for sentence in collection.unfinished(dataset)]
+    if kept and (out / "figures").exists():
+        lines.append(f"- no pictures of {', '.join(kept)}")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.md"))
     lines += ["", *(f"- [{file}]({file})" for file in files)]
     lines += [f"- ![{path.stem}]({path.relative_to(out).as_posix()})" for path in sorted(out.rglob("*.png"))]

@@ -38,7 +38,7 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
     notes = [
         "plain: what one writes first, contiguous memory and every loss with passes of its own; engine: what this "
         "project does; compiled: that under torch.compile",
-        f"median and quartiles of {first['repeats']} passes or steps after two to warm up, in turns in one process; "
+        f"median and quartiles of {first['repeats']} passes or steps after a warm-up, in turns in one process; "
         "speed-up: of the same turn, over the first row of each network and part",
         f"{device_of(frame)}; measured here: {limits} (large matrix products), "
         f"{first['bandwidth_gb_per_s']:.3g} GB/s (copying)",

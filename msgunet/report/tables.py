@@ -192,7 +192,7 @@ def conditions_of(collection: Collection, runs: list[Run]) -> dict:
     method, training = build_method(settings), settings.training
     return {
         "suite": collection.suite,
-        "epochs": schedule_label(method.phases(training), training.minutes) if method.trainable else "",
+        "schedule": schedule_label(method.phases(training), training.minutes) if method.trainable else "",
         "perceptual": settings.perceptual.weights if settings.perceptual else "",
         "device": facts.get("device", ""),
         "torch": facts.get("versions", {}).get("torch", ""),

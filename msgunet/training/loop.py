@@ -20,7 +20,7 @@ from msgunet.data.pairs import PairDataset, keyed_seed, training_order
 from msgunet.device import has_bf16, pick_device, require_gpu, set_precision
 from msgunet.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
 from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.evaluation.measuring import memory_mib
+from msgunet.evaluation.measuring import warmed_up
 from msgunet.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.inference import save_generator
 from msgunet.losses import load_perceptual
@@ -34,6 +34,9 @@ from msgunet.training.processes import Processes, processes
 from msgunet.training.schedule import Schedule
 from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
+
+# Steps of a phase after which cuDNN has chosen its algorithms.
+_WARM_UP = 2
 
 
 def train(
@@ -153,6 +156,8 @@ def _train(
         worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
     )
+    if state.phase is None and state.step:
+        state.phase, _, _ = schedule.at(state.step - 1, state.seconds)
     keeper = Keeper(method, settings, pairs, out, compute, state) if team.first else None
     first_step = state.step
     clock = time.monotonic()
@@ -160,14 +165,18 @@ def _train(
         for batch in loader:
             index, phase, rate = schedule.at(state.step, state.seconds)
             if index != state.phase or state.step == first_step:
+                if state.step > first_step:
+                    state.note_peak()
                 state.begin_phase(method, phase, resumed=index == state.phase)
-                state.phase = index
+                state.phase, begun = index, state.step
             sources, targets = pyramids(batch, method, phase, settings, device, state.layout)
             # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
             recording = recorder.wants(state.step)
             losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
+            if state.step == begun + _WARM_UP:
+                warmed_up(device)
             state.update_average(training.ema)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
@@ -195,15 +204,10 @@ def _train(
         recorder.write(out / "gradients.csv")
         # The last state stays, so that a training that is asked for again has nothing to do but to publish.
         state.save(folder, settings, keep=1)
-        environment = {**facts(device, compute.threads), "processes": team.size, **_peak(device)}
+        environment = {**facts(device, compute.threads), "processes": team.size}
+        environment["peak_memory_mib"] = round(state.peak_mib)
         rows = state.history["rows"]
         _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
-
-
-def _peak(device: torch.device) -> dict[str, int]:
-    """What this process has taken at most since it began, in MiB: of the GPU, on a CPU of the machine."""
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory_mib("VmHWM")
-    return {"peak_memory_mib": round(peak)}
 
 
 def _say(team: Processes, text: str) -> None:

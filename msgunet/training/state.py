@@ -14,6 +14,7 @@ from msgunet.config import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.device import autocast, training_layout
 from msgunet.errors import UserError
+from msgunet.evaluation.measuring import memory_peak
 from msgunet.files import canonical_json
 from msgunet.method import Method, Phase
 from msgunet.networks import recompute_activations
@@ -22,7 +23,7 @@ from msgunet.training.processes import Processes
 
 _ITEMS = {
     *("settings", "generator", "discriminator", "average", "optimizers"),
-    *("step", "phase", "seconds", "history", "gradients"),
+    *("step", "seconds", "history", "gradients"),
 }
 
 
@@ -67,6 +68,7 @@ class TrainingState:
         self.step = 0
         self.phase: int | None = None
         self.seconds = 0.0
+        self.peak_mib = 0.0
         self.history: dict[str, Any] = {"rows": [], "sums": {}, "count": 0}
         self.gradients: list[dict[str, Any]] = []
 
@@ -122,8 +124,13 @@ class TrainingState:
                 else:
                     kept.copy_(new)
 
+    def note_peak(self) -> None:
+        """Keep in mind how much memory has been taken so far."""
+        self.peak_mib = max(self.peak_mib, memory_peak(self._device))
+
     def save(self, folder: Path, settings: RunSettings, keep: int = KEEP) -> None:
         """Write a checkpoint."""
+        self.note_peak()
         state = {
             "settings": canonical_json(settings.model_dump(mode="json")),
             "generator": self.generator.state_dict(),
@@ -133,6 +140,7 @@ class TrainingState:
             "step": self.step,
             "phase": self.phase,
             "seconds": self.seconds,
+            "peak_mib": self.peak_mib,
             "history": self.history,
             "gradients": self.gradients,
         }
@@ -157,7 +165,9 @@ class TrainingState:
             self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.step, self.phase, self.seconds = state["step"], state["phase"], state["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        # Checkpoints of an earlier version have neither.
+        self.phase, self.peak_mib = state.get("phase"), state.get("peak_mib", 0.0)
         self.history, self.gradients = state["history"], state["gradients"]
 
 
