@@ -67,6 +67,19 @@ def test_better_takes_the_test_and_close_the_papers_own_distance(differences, be
     assert claims._close(differences) == close
 
 
+@pytest.mark.parametrize(("pictures", "verdict"), [(5, claims.FEW), (8, claims.HOLDS)])
+def test_where_no_test_can_be_sure_nothing_is_said(workplace, pictures, verdict):
+    plan = make_plan(workplace)
+    fill(plan, pictures)
+    other, ours = (run.folder / "metrics.csv" for run in plan.runs[:2])
+    frame = pd.read_csv(other, converters={"id": str})
+    frame[["psnr", "ssim", "vif"]] += 1
+    frame.to_csv(ours, index=False)
+    found = build_tables(_collection(plan)).frames["claims"].iloc[0]
+    assert found["verdict"] == verdict
+    assert found["measured"].startswith("PSNR +1.00 dB")
+
+
 def test_the_papers_own_distance():
     assert claims.published_deficits() == pytest.approx({"psnr": -1.28, "ssim": -0.03, "vif": -0.01})
 

@@ -109,6 +109,8 @@ def test_trainings_by_the_clock_take_their_minutes(plan, capsys, tmp_path):
     assert steps == pytest.approx(30 * 300 / float(found.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
     assert int(found.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
     assert "all trainings: 20 min of a device" in said
+    plan("maps_minutes", "minutes: 5", "minutes: 0.0001")
+    assert main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "0.5"]) == 0, "less than a step"
 
 
 def speed(path, **changes):

@@ -13,7 +13,7 @@ from conftest import TRAINABLE, make_data, make_settings, train, write_run
 
 from msgunet.cli import main
 from msgunet.config import ComputeSettings, EvaluationSettings, NetworkList, RunSettings, TrainingSettings
-from msgunet.errors import UserError
+from msgunet.errors import InterruptedTraining, UserError
 from msgunet.evaluation.cost import cost
 from msgunet.evaluation.evaluate import ablate, evaluate
 from msgunet.files import read_settings
@@ -95,6 +95,30 @@ def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Pat
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return folder, process
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path, data, compute, monkeypatch):
+    """In the same phase, with the optimisers that it holds: to the same result."""
+    settings = make_settings(data, "pix2pixhd_local", training=TrainingSettings(epochs=1, decay_epochs=1, batch_size=2))
+    whole = train(tmp_path / "whole", settings, compute)
+    done, step = [], loop.step
+
+    def stopped(*arguments):
+        done.append(1)
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "step", stopped)
+    with pytest.raises(InterruptedTraining):
+        train(tmp_path / "parts", settings, compute)
+    monkeypatch.undo()
+    folder = checkpoint_folder(tmp_path / "parts", settings)
+    old = load_checkpoint(folder)
+    assert old.pop("phase") == 0
+    assert old.pop("peak_mib") > 0
+    save_checkpoint(folder, old["step"], old)
+    assert train(tmp_path / "parts", settings, compute) == whole
 
 
 def finish(folder: Path, compute: ComputeSettings, capsys) -> str:

@@ -18,7 +18,7 @@ from msgunet.errors import InterruptedTraining, UserError
 from msgunet.inference import load_generator
 from msgunet.method import Phase, schedule_label
 from msgunet.registry import build_method
-from msgunet.training import loop
+from msgunet.training import loop, state
 from msgunet.training.schedule import Schedule
 
 
@@ -89,8 +89,13 @@ def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, 
     # Eight epochs in 16.5 seconds: four coarse ones, one with the global part frozen, three fine ones.
     rates = [[1, 1, 1, 3 / 4, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4], [1, 1], [1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]]
     assert steps == pytest.approx([2e-4 * rate for phase in rates for rate in phase])
+    # What it took in memory is known also to one that only publishes.
+    monkeypatch.setattr(state, "memory_peak", lambda _: 1.0)
     train(tmp_path / "run", settings, compute)
     assert len(steps) == 17, "there is nothing left to do"
+    assert (
+        json.loads((tmp_path / "run" / "training.json").read_text())["peak_memory_mib"] == facts["peak_memory_mib"] > 1
+    )
     assert json.loads((tmp_path / "run" / "progress.json").read_text())["total"] == 17
     assert (tmp_path / "run" / "samples" / "epoch-0005.png").exists(), "of the end, 17 steps of 3 pairs"
 
