@@ -210,7 +210,7 @@ def test_tiles_have_no_seams(learnt, name):
 
 def test_a_large_picture_stays_within_the_memory_it_may_take(tmp_path):
     """8192x4096 within 2 GB, all of the process counted."""
-    model = untrained(tmp_path)
+    model = untrained(tmp_path, options={"width": 0.03125})
     make_picture(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
     code = (
         "import sys; from msgunet.cli import main; from msgunet.evaluation.measuring import memory_mib; "
