@@ -62,7 +62,7 @@ def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared
     assert len(metrics) == table["images"].sum()
     free = name == "bluemarble_full"
     assert bool(list(out.glob("figures/pictures_*"))) == free
-    assert ("No pictures of" in (out / "README.md").read_text()) != free
+    assert ("- no pictures of" in (out / "README.md").read_text()) != free
     facts = [json.loads(path.read_text()) for path in (folder / "results" / name / "runs").glob("*/*/*/training.json")]
     times = [fact["seconds"] for fact in facts if fact["steps"]]
     assert times
