@@ -79,6 +79,11 @@ def edit_profile(folder: Path, change) -> None:
     path.write_text(yaml.safe_dump(profile))
 
 
+def without_gpus(profile) -> None:
+    """Jobs that need not wait for those of other tests."""
+    del profile["set-resources"]
+
+
 def job_ids(folder: Path, rule: str) -> dict[str, list[str]]:
     """Slurm's job ids, by a job's wildcards."""
     found: dict[str, list[str]] = {}
@@ -194,11 +199,12 @@ def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, 
 def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, alone):
     folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, job_hours=2 / 60, checkpoint_minutes=60))
-    take_time(folder, 0.8)
+    take_time(folder, 0.6)
     # Slurm may be half a minute early.
     edit_profile(folder, lambda profile: profile["default-resources"].update(slurm_extra="'--signal=TERM@60'"))
+    edit_profile(folder, without_gpus)
     process = start(folder, "--", GENERATOR)
-    assert process.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
+    assert process.wait(timeout=900) == 0, (folder / "snakemake.log").read_text()
     [ids] = job_ids(folder, "train").values()
     states = sorted(about(job)["JobState"] for job in ids)
     assert (states[0], {*states[1:]}) == ("COMPLETED", {"FAILED"})
@@ -213,6 +219,7 @@ def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm,
     take_time(folder, 1.0)
     # The signal for two minutes before the end would come at once.
     edit_profile(folder, lambda profile: profile["default-resources"].pop("slurm_extra"))
+    edit_profile(folder, without_gpus)
     process = start(folder, "--", GENERATOR)
     assert process.wait(timeout=900) == 0, (folder / "snakemake.log").read_text()
     [ids] = job_ids(folder, "train").values()
