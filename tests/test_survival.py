@@ -274,7 +274,8 @@ def test_a_missing_item_is_an_error(tmp_path, data, compute):
     folder = tmp_path / "run"
     train(folder, settings, compute)
     state = load_checkpoint(checkpoint_folder(folder, settings))
-    for item in state:
+    # The two are not in those of an earlier version.
+    for item in state.keys() - {"phase", "peak_mib"}:
         method = loop.build_method(settings)
         less = {key: value for key, value in state.items() if key != item}
         with pytest.raises(UserError, match=f"has no {item}"):
