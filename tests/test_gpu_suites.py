@@ -73,4 +73,5 @@ def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared
         assert (out / "gradients.csv").is_file()
     claims = pd.read_csv(out / "tables" / "claims.csv")
     assert set(claims["verdict"]) <= {"holds", "holds in part", "does not hold", "too few pictures"}, claims
-    assert ("too few pictures" in set(claims["verdict"])) == (metrics["id"].nunique() < 6)
+    # Six and two test pictures; maps have seven here, of four methods.
+    assert "too few pictures" in set(claims["verdict"])
