@@ -48,4 +48,4 @@ lock:
 	mv .environment.new environment.yml
 
 schema: $(STAMP)
-	$(BIN)/python -c 'import json; from msgunet.config import Suite; print(json.dumps(Suite.model_json_schema(), indent=2))' > config/suite.schema.json
+	$(BIN)/python -c 'import json; from msgunet.suite.models import Suite; print(json.dumps(Suite.model_json_schema(), indent=2))' > config/suite.schema.json

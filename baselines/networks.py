@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from msgunet.networks import InstanceNorm, Stages, scaled
+from msgunet.methods.networks import pooled_half, scaled
+from msgunet.methods.norms import InstanceNorm
+from msgunet.methods.recompute import Stages
 
 
 class UNet(nn.Module):
@@ -105,11 +106,6 @@ class GlobalGenerator(nn.Module):
         return [self.head(self.body(sources[0]))]
 
 
-def pooled_half(x: Tensor) -> Tensor:
-    """Half the resolution by Pix2Pix-HD's overlapping 3x3 average."""
-    return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-
-
 class LocalEnhancer(nn.Module):
     """Pix2Pix-HD at its full size: a global generator at half resolution under one local enhancer.
 
@@ -162,28 +158,6 @@ class LocalEnhancer(nn.Module):
         if self.coarse_only:
             return [self.coarse_head(self.coarse(x))]
         return [self.exit(self.entry(x) + self.coarse(pooled_half(x)))]
-
-
-class PooledDiscriminators(nn.Module):
-    """Pix2Pix-HD's multi-scale discriminators: the same pair, average-pooled once more for each next scale.
-
-    `first`: the scale that the given pictures belong to; 1 while the global generator trains at half the size.
-    """
-
-    first = 0
-
-    def __init__(self, discriminators: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(discriminators)
-
-    def forward(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Full-resolution source and image, (N, C, H, W) each; returns each scale's layer outputs."""
-        x = torch.cat((sources[0], images[0]), 1)
-        outputs = []
-        for scale in self.scales[self.first :]:
-            outputs.append(scale(x))
-            x = pooled_half(x)
-        return outputs
 
 
 class PANDiscriminator(nn.Module):

@@ -7,11 +7,12 @@ distance small, the discriminator keeps it above a margin.
 from pydantic import Field
 
 from baselines.pix2pix import UNetMethod, UNetOptions
-from msgunet.registry import lazy_import, register_method
+from msgunet.core.registry import lazy_import
+from msgunet.methods.registry import register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.networks")
-losses = lazy_import("msgunet.losses")
+shared = lazy_import("msgunet.methods.networks")
+losses = lazy_import("msgunet.methods.losses")
 
 
 class PANOptions(UNetOptions):

@@ -5,12 +5,14 @@ from typing import Any
 
 from pydantic import Field
 
-from msgunet.method import Method, MethodOptions
-from msgunet.registry import lazy_import, register_method
+from msgunet.core.registry import lazy_import
+from msgunet.methods.method import Method, MethodOptions
+from msgunet.methods.registry import register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.networks")
-losses = lazy_import("msgunet.losses")
+shared = lazy_import("msgunet.methods.networks")
+losses = lazy_import("msgunet.methods.losses")
+norms = lazy_import("msgunet.methods.norms")
 
 
 class UNetOptions(MethodOptions):
@@ -94,4 +96,4 @@ class Pix2Pix(UNetMethod):
         }
 
     def prepare_inference(self, generator):
-        shared.keep_batch_statistics(generator)
+        norms.keep_batch_statistics(generator)

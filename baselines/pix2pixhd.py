@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from msgunet.method import Method, MethodOptions, Phase
-from msgunet.registry import lazy_import, register_method
+from msgunet.core.registry import lazy_import
+from msgunet.methods.method import Method, MethodOptions, Phase
+from msgunet.methods.registry import register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.networks")
-losses = lazy_import("msgunet.losses")
+shared = lazy_import("msgunet.methods.networks")
+losses = lazy_import("msgunet.methods.losses")
 data = lazy_import("msgunet.data.pairs")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
@@ -156,7 +157,7 @@ class Pix2PixHD(Method):
         count = self.discriminators(self.options, self.size)
         inputs = sum(self.channels)
         nets = [shared.PatchGAN(inputs, filters, norm="instance", padding=2) for _ in range(count)]
-        discriminator = networks.PooledDiscriminators(nets)
+        discriminator = shared.PooledDiscriminators(nets)
         shared.init_normal(discriminator, biases=False)
         return discriminator
 

@@ -1,7 +1,8 @@
 """Rows that show what a number is worth: the source as it is, and the mean of the training targets."""
 
-from msgunet.method import Method
-from msgunet.registry import lazy_import, register_method
+from msgunet.core.registry import lazy_import
+from msgunet.methods.method import Method
+from msgunet.methods.registry import register_method
 
 networks = lazy_import("baselines.networks")
 data = lazy_import("msgunet.data.pairs")

@@ -22,13 +22,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from msgunet.errors import UserError
-from msgunet.method import Method, MethodOptions
-from msgunet.registry import lazy_import, register_method
+from msgunet.core.errors import UserError
+from msgunet.core.registry import lazy_import
+from msgunet.methods.method import Method, MethodOptions
+from msgunet.methods.registry import register_method
 
 networks = lazy_import("spade_networks")
-shared = lazy_import("msgunet.networks")
-losses = lazy_import("msgunet.losses")
+shared = lazy_import("msgunet.methods.networks")
+losses = lazy_import("msgunet.methods.losses")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
 _VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from baselines.networks import PooledDiscriminators
-from msgunet.networks import PatchGAN, recomputed, wide
+from msgunet.device.precision import wide
+from msgunet.methods.networks import PatchGAN
+from msgunet.methods.recompute import recomputed
 
 # Channels of the blocks in units of the filters, from the smallest resolution up.
 _BLOCKS = ((16, 16), (16, 16), (16, 16), (16, 8), (8, 4), (4, 2), (2, 1))

@@ -1,18 +1,9 @@
-"""MSG U-Net and the benchmark for high-resolution paired image-to-image translation around it."""
+"""MSG U-Net and the benchmark for high-resolution paired image-to-image translation around it.
 
-from typing import TYPE_CHECKING, Any
+What `__init__.pyi` lists is for users and for authors of methods and data sets; each name is imported when it is first
+used, so that `import msgunet` loads no torch. Everything else may move between versions.
+"""
 
-if TYPE_CHECKING:
-    from msgunet.translate import Model, load
+import lazy_loader
 
-__all__ = ["Model", "load"]
-__version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    # What needs torch is imported when it is asked for, so that the rest stays fast.
-    if name in __all__:
-        from msgunet import translate
-
-        return getattr(translate, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,7 @@
 
 import sys
 
-from msgunet.cli import main
+from msgunet.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,13 +14,13 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from msgunet.config import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
+from msgunet.core.files import sha256_file
+from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
-from msgunet.files import sha256_file
-from msgunet.losses import load_perceptual
-from msgunet.method import Method, Phase
-from msgunet.registry import build_method, get_method, methods, own_methods
-from msgunet.suite_file import load_suite
+from msgunet.methods.method import Method, Phase
+from msgunet.methods.registry import build_method, get_method, methods, own_methods
+from msgunet.methods.vgg19 import load_perceptual
+from msgunet.suite.file import load_suite
 from msgunet.training import loop, memory
 from msgunet.training.state import TrainingState
 

@@ -9,7 +9,7 @@ import yaml
 from conftest import make_data, make_picture
 from PIL import Image
 
-from msgunet.suite import Plan, load_plan
+from msgunet.suite.plan import Plan, load_plan
 
 EVIL = '<script>alert("1")</script> & _50 %_ of $x^2$'
 _FACTS = {

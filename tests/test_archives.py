@@ -11,13 +11,13 @@ import pytest
 from conftest import ROOT, dataset_settings, make_picture
 from PIL import Image
 
-from msgunet.cli import main
-from msgunet.config import DataSettings
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import DataSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.overview import overview
 from msgunet.data.prepare import check_prepared, prepare
 from msgunet.data.sets.nyu import palette
-from msgunet.errors import UserError
 
 
 def counts(manifest: Path) -> tuple[int, int]:

@@ -9,14 +9,15 @@ import torch
 from conftest import TRAINABLE, make_settings
 from safetensors.torch import load_file
 
-from msgunet.cli import main
-from msgunet.config import ComputeSettings
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import ComputeSettings
+from msgunet.cost import bench
 from msgunet.data.pairs import PairDataset, normalise, pyramid
-from msgunet.errors import UserError
-from msgunet.evaluation import bench
-from msgunet.inference import load_generator, prepare, save_generator
-from msgunet.losses import l1_sum, load_perceptual
-from msgunet.registry import build_method
+from msgunet.methods.generator import load_generator, prepare, save_generator
+from msgunet.methods.losses import l1_sum
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training.memory import Meter, blank_batch, step_needs
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step

@@ -10,12 +10,12 @@ import torch
 from conftest import FILES, METHOD_OF, NARROW, TRAINABLE, make_settings, method_class, through_phases
 from safetensors.torch import load_file
 
-from msgunet.config import Network, TrainingSettings
+from msgunet.core.settings import Network, TrainingSettings
+from msgunet.cost.count import counts
 from msgunet.data.pairs import keyed_seed
-from msgunet.evaluation.cost import counts
-from msgunet.inference import load_generator, save_generator
-from msgunet.losses import load_perceptual
-from msgunet.registry import build_method
+from msgunet.methods.generator import load_generator, save_generator
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step as one_step
 

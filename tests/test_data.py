@@ -13,16 +13,16 @@ import torch
 from conftest import dataset_settings, make_data, make_picture
 from PIL import Image
 
-from msgunet import registry
-from msgunet.config import TrainingSettings
+from msgunet.core.errors import UserError
+from msgunet.core.settings import TrainingSettings
 from msgunet.data.base import DataSet, RawPair, decode, decode_ids
+from msgunet.data.images import as_pixels, resize
 from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_pixels, training_order
-from msgunet.data.pictures import as_pixels, resize
 from msgunet.data.prepare import prepare
+from msgunet.data.registry import _DATASETS
 from msgunet.data.sets.bluemarble import BlueMarble, BlueMarbleOptions
 from msgunet.data.sets.nyu import palette
-from msgunet.errors import UserError
 
 
 def bluemarble(size, **options) -> BlueMarble:
@@ -95,7 +95,7 @@ class _Fake(DataSet):
 
 
 def prepare_fake(folder, monkeypatch, pairs):
-    monkeypatch.setitem(registry._DATASETS, "fake", _Fake)
+    monkeypatch.setitem(_DATASETS, "fake", _Fake)
     monkeypatch.setattr(_Fake, "name", "fake", raising=False)
     monkeypatch.setattr(_Fake, "given", pairs)
     return prepare(dataset_settings("fake", (16, 16)), folder, folder)

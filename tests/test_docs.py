@@ -15,10 +15,11 @@ import yaml
 from checkout import copy_checkout
 from conftest import ROOT
 
-from msgunet.cli import parser
-from msgunet.config import Suite
-from msgunet.registry import datasets, methods
-from msgunet.suite import load_plan
+from msgunet.cli.parser import parser
+from msgunet.data.registry import datasets
+from msgunet.methods.registry import methods
+from msgunet.suite.models import Suite
+from msgunet.suite.plan import load_plan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _ELSEWHERE = {"make", "torchrun", "srun", "git", "source", "tar"}

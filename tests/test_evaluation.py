@@ -14,13 +14,14 @@ from conftest import NARROW, ROOT, TRAINABLE, make_picture, make_settings, metho
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from msgunet.config import EvaluationSettings, Network, NetworkList
+from msgunet.core.settings import EvaluationSettings, Network, NetworkList
+from msgunet.cost.count import cost, counts
 from msgunet.data.manifest import read_manifest
-from msgunet.evaluation.cost import cost, counts
-from msgunet.evaluation.evaluate import ablate, evaluate, reduced_pyramid
+from msgunet.evaluation.ablation import ablate, reduced_pyramid
+from msgunet.evaluation.evaluate import evaluate
 from msgunet.evaluation.metrics import measure
 from msgunet.report.costs import on_the_papers_figures
-from msgunet.suite import load_plan
+from msgunet.suite.plan import load_plan
 from msgunet.training.loop import train
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import msgunet
-from msgunet import export
-from msgunet.cli import main
-from msgunet.config import PictureFormat
+from msgunet.cli.main import main
+from msgunet.core.settings import PictureFormat
 from msgunet.data.pairs import pyramid
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
-from msgunet.inference import load_generator, save_generator
-from msgunet.registry import build_method
+from msgunet.methods.generator import load_generator, save_generator
+from msgunet.methods.registry import build_method
+from msgunet.translation import export
 
 
 @pytest.mark.parametrize("name", TRAINABLE)

@@ -13,13 +13,14 @@ import requests
 from conftest import ROOT
 from servers import PASSWORD, USER, serving
 
-from msgunet.config import DataSettings
+from msgunet.core.errors import UserError
+from msgunet.core.settings import DataSettings
 from msgunet.data import fetch as fetching
 from msgunet.data import login
 from msgunet.data.base import Remote
-from msgunet.data.fetch import check_file, fetch, published
+from msgunet.data.fetch import check_file, fetch
 from msgunet.data.login import LoginSession, credentials
-from msgunet.errors import UserError
+from msgunet.data.overview import published
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()

@@ -10,10 +10,10 @@ from conftest import dataset_settings, make_picture
 from PIL import Image
 from pydantic import ValidationError
 
+from msgunet.core.errors import UserError
 from msgunet.data.manifest import read_manifest
 from msgunet.data.prepare import prepare
 from msgunet.data.sets.folder import FolderOptions
-from msgunet.errors import UserError
 
 
 def own(folder: Path, names: list[str], size=(32, 16)) -> Path:

@@ -13,10 +13,10 @@ import torch
 from conftest import TRAINABLE, make_settings, through_phases
 from PIL import Image
 
+from msgunet.core.files import write_csv
 from msgunet.data.pairs import pyramid, to_tensor
-from msgunet.files import write_csv
-from msgunet.losses import load_perceptual
-from msgunet.registry import build_method
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step as one_step
 

@@ -13,11 +13,11 @@ from conftest import ROOT, TRAINABLE, make_data, make_picture, make_settings, tr
 from safetensors.torch import load_file
 
 import msgunet
-from msgunet.cli import main
-from msgunet.config import ComputeSettings, EvaluationSettings, TrainingSettings
-from msgunet.errors import InterruptedTraining
+from msgunet.cli.main import main
+from msgunet.core.errors import InterruptedTraining
+from msgunet.core.settings import ComputeSettings, EvaluationSettings, TrainingSettings
 from msgunet.evaluation.evaluate import evaluate
-from msgunet.registry import build_method
+from msgunet.methods.registry import build_method
 from msgunet.training import loop
 from msgunet.training.memory import step_needs
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import TRAINABLE, make_data, make_settings, train, write_run
 
-from msgunet.cli import main
-from msgunet.config import TrainingSettings
-from msgunet.files import sha256_file
+from msgunet.cli.main import main
+from msgunet.core.files import sha256_file
+from msgunet.core.settings import TrainingSettings
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from msgunet.training.state import checkpoint_folder
 

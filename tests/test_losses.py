@@ -7,12 +7,12 @@ import torch
 import torchvision
 from conftest import TRAINABLE, make_settings, step_losses
 
-from msgunet.config import PerceptualSettings
-from msgunet.data.fetch import VGG19
-from msgunet.errors import UserError
-from msgunet.files import sha256_file
-from msgunet.losses import load_perceptual
-from msgunet.registry import build_method
+from msgunet.core.errors import UserError
+from msgunet.core.files import sha256_file
+from msgunet.core.settings import PerceptualSettings
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
+from msgunet.methods.weights import VGG19
 
 
 def test_untrained_vgg19_is_the_same_every_time():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import TRAINABLE, make_settings, through_phases, train
 
-from msgunet import device
-from msgunet.config import ComputeSettings, TrainingSettings
-from msgunet.errors import UserError
-from msgunet.evaluation.measuring import peak_memory, warm_up_libraries
-from msgunet.losses import VGG19Features, gradient_at_once, l1_sum, load_perceptual
-from msgunet.registry import build_method
+from msgunet.core.errors import UserError
+from msgunet.core.settings import ComputeSettings, TrainingSettings
+from msgunet.device import pick as device
+from msgunet.device.measuring import peak_memory, warm_up_libraries
+from msgunet.methods.losses import gradient_at_once, l1_sum
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import VGG19Features, load_perceptual
 from msgunet.training import memory
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step

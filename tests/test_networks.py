@@ -6,9 +6,9 @@ from conftest import TRAINABLE, make_settings, step_losses
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
-from msgunet.losses import VGG19Features
-from msgunet.networks import MSGUNet, PatchGAN
-from msgunet.registry import build_method
+from msgunet.methods.networks import MSGUNet, PatchGAN
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import VGG19Features
 
 WIDTHS = (64, 64, 128, 256, 512, 512, 512, 512, 512)
 

@@ -15,12 +15,12 @@ from checkout import copy_checkout
 from conftest import ROOT, make_picture
 from PIL import Image
 
-from msgunet.cli import main
-from msgunet.config import TrainingSettings
-from msgunet.data.pictures import read
-from msgunet.discover import discover
-from msgunet.errors import UserError
-from msgunet.suite import load_plan
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import TrainingSettings
+from msgunet.data.images import read
+from msgunet.new_suite.discover import discover
+from msgunet.suite.plan import load_plan
 
 
 def put(folder: Path, *names: str, size=(60, 40), change=lambda image: image) -> Path:
@@ -185,7 +185,7 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
 
 def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
     """What YAML takes for a number or a truth value, and paths that it takes for something else."""
-    from msgunet import new_suite
+    from msgunet.new_suite import write as new_suite
 
     monkeypatch.setattr(new_suite, "_times", lambda *given: dict.fromkeys(new_suite._METHODS, 0.01))
     folder = workplace / "a: b #c 'd' {e} é"

@@ -16,14 +16,14 @@ from safetensors import safe_open
 from test_suite import changed_files, plan_of, problems_of
 
 import msgunet
-from msgunet import method_file
-from msgunet.cli import main
-from msgunet.config import RunSettings, TrainingSettings
-from msgunet.errors import UserError
-from msgunet.inference import load_generator
-from msgunet.preflight import rehearse
-from msgunet.registry import own_methods
-from msgunet.suite import load_plan
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import RunSettings, TrainingSettings
+from msgunet.methods import method_file
+from msgunet.methods.generator import load_generator
+from msgunet.methods.registry import own_methods
+from msgunet.suite.plan import load_plan
+from msgunet.suite.preflight import rehearse
 
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
 # What a method needs at least to be planned; it imports no torch.

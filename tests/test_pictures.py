@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from msgunet.cli import main
-from msgunet.config import RGB, PictureFormat
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import RGB, PictureFormat
+from msgunet.data.images import read, read_raw, resize, save, shown
 from msgunet.data.pairs import normalise, to_pixels, to_tensor
-from msgunet.data.pictures import read, read_raw, resize, save, shown
-from msgunet.errors import UserError
 from msgunet.evaluation.metrics import measure
-from msgunet.losses import load_perceptual
-from msgunet.registry import build_method
-from msgunet.suite import load_plan
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
+from msgunet.suite.plan import load_plan
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 

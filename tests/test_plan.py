@@ -5,13 +5,13 @@ import dataclasses
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
-from msgunet import jobs
-from msgunet.cli import main
-from msgunet.config import ComputeSettings
-from msgunet.registry import build_method
-from msgunet.suite import load_plan
-from msgunet.suite_file import CONFIG
+from msgunet.cli.main import main
+from msgunet.core.settings import ComputeSettings
+from msgunet.methods.registry import build_method
+from msgunet.suite import jobs
+from msgunet.suite.plan import load_plan
 from msgunet.training.memory import step_needs
 
 
@@ -23,7 +23,7 @@ def plan(tmp_path, monkeypatch):
     def make(name="paper", old="", new=""):
         load_plan.cache_clear()
         path = tmp_path / f"{name}.yaml"
-        text = (CONFIG / f"{name}.yaml").read_text()
+        text = (ROOT / "config" / f"{name}.yaml").read_text()
         assert old in text
         path.write_text(text.replace(old, new))
         return load_plan(str(path))
@@ -153,7 +153,7 @@ def test_plan_refuses_speeds_that_say_nothing(plan, capsys, tmp_path, changes, e
 
 
 def test_longest_trainings_first_on_several_cards():
-    from msgunet.planning import _side_by_side
+    from msgunet.suite.forecast import _side_by_side
 
     assert _side_by_side([5, 4, 3, 3, 3], 2) == 10
     assert _side_by_side([5, 4, 3, 3, 3], 16) == 5

@@ -16,10 +16,10 @@ import torch
 from conftest import ROOT, TRAINABLE, make_data, make_settings, through_phases, train, write_run
 from filelock import FileLock
 
-from msgunet.cli import main
-from msgunet.config import ComputeSettings, TrainingSettings, batch_problem
-from msgunet.losses import load_perceptual
-from msgunet.registry import build_method
+from msgunet.cli.main import main
+from msgunet.core.settings import ComputeSettings, TrainingSettings, batch_problem
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training.checkpoint import checkpoints
 from msgunet.training.processes import Processes, processes
 from msgunet.training.state import TrainingState, checkpoint_folder

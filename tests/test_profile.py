@@ -10,11 +10,11 @@ import torch
 from conftest import TRAINABLE, make_settings
 from torch import nn
 
-from msgunet.cli import main
-from msgunet.config import ComputeSettings, TrainingSettings
-from msgunet.errors import UserError
-from msgunet.evaluation import bench, profile
-from msgunet.evaluation.profile import BETWEEN
+from msgunet.cli.main import main
+from msgunet.core.errors import UserError
+from msgunet.core.settings import ComputeSettings, TrainingSettings
+from msgunet.cost import bench, profile
+from msgunet.cost.profile import BETWEEN
 
 CPU = torch.device("cpu")
 LIMITS = {"fp32": 0.1, "bf16": 0.1, "bandwidth": 10.0}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.networks import GlobalGenerator, LocalEnhancer, PooledDiscriminators, UNet, pooled_half
-from msgunet.networks import PatchGAN
+from baselines.networks import GlobalGenerator, LocalEnhancer, UNet
+from msgunet.methods.networks import PatchGAN, PooledDiscriminators, pooled_half
 
 torch.manual_seed(0)
 

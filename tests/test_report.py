@@ -14,18 +14,18 @@ import pytest
 from conftest import ROOT
 from made import EVIL, fill, make_plan
 
-from msgunet.attempts import attempt
-from msgunet.cli import main
-from msgunet.errors import OutOfMemory
-from msgunet.published import published
+from msgunet.cli.main import main
+from msgunet.core.attempts import attempt
+from msgunet.core.errors import OutOfMemory
+from msgunet.core.table import Cell, Table
 from msgunet.report.collect import Collection
 from msgunet.report.figures import write_figures
 from msgunet.report.figures.gradients import _rebin
 from msgunet.report.page import write_page
-from msgunet.report.render import Cell, Table
+from msgunet.report.published import published
 from msgunet.report.reproduction import reproduction_table
 from msgunet.report.tables import build_tables, write_tables
-from msgunet.suite import load_plan
+from msgunet.suite.plan import load_plan
 
 
 def test_published_numbers_are_the_papers(shared):

@@ -8,10 +8,10 @@ import pytest
 from conftest import ROOT
 from made import fill, make_plan
 
-from msgunet.cli import main
+from msgunet.cli.main import main
 from msgunet.report.figures import write_figures
 from msgunet.report.tables import write_tables
-from msgunet.suite import load_plan
+from msgunet.suite.plan import load_plan
 
 COST = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "commit": "0" * 12, "threads": 4}
 

@@ -7,12 +7,11 @@ import torch
 from conftest import FILES, make_settings
 from torch.utils.flop_counter import FlopCounterMode
 
-from msgunet import registry
-from msgunet.config import TrainingSettings
+from msgunet.core.errors import UserError
+from msgunet.core.settings import TrainingSettings
 from msgunet.data.pairs import blank_pyramid
-from msgunet.errors import UserError
-from msgunet.networks import fold_parametrizations
-from msgunet.registry import build_method, get_method
+from msgunet.methods.folding import fold_parametrizations
+from msgunet.methods.registry import build_method, get_method
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
@@ -142,7 +141,7 @@ def test_two_time_scales_reach_the_optimisers():
     recipe = TrainingSettings(**method.recipe(method.options, (512, 256)))
     assert (recipe.learning_rate, recipe.beta1, recipe.beta2) == (1e-4, 0.0, 0.9)
     assert (recipe.epochs, recipe.decay_epochs, recipe.decay_from) == (100, 100, "second")
-    assert registry.get_method("msgunet").rates == {}
+    assert get_method("msgunet").rates == {}
 
 
 def test_inference_changes_nothing_and_gives_the_same_twice():

@@ -12,12 +12,12 @@ import pytest
 from conftest import make_settings, train, write_run
 from made import fill, make_plan
 
-from msgunet.attempts import attempt, duration, state_of
-from msgunet.cli import main
-from msgunet.config import ComputeSettings, EvaluationSettings, TrainingSettings
-from msgunet.errors import OutOfMemory, UserError
+from msgunet.cli.main import main
+from msgunet.core.attempts import attempt, duration, state_of
+from msgunet.core.errors import OutOfMemory, UserError
+from msgunet.core.settings import ComputeSettings, EvaluationSettings, TrainingSettings
 from msgunet.evaluation import evaluate as evaluation
-from msgunet.status import report_is_due
+from msgunet.suite.status import report_is_due
 from msgunet.training import loop, memory
 
 EVALUATION = EvaluationSettings()

@@ -5,11 +5,11 @@ import torch
 from conftest import TRAINABLE, make_settings, train
 from torch.nn.utils.parametrize import ParametrizationList
 
-from msgunet.config import TrainingSettings
-from msgunet.errors import UserError
-from msgunet.losses import load_perceptual
-from msgunet.method import Method
-from msgunet.registry import build_method
+from msgunet.core.errors import UserError
+from msgunet.core.settings import TrainingSettings
+from msgunet.methods.method import Method
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training import loop, step
 from msgunet.training.checkpoint import checkpoints
 from msgunet.training.state import TrainingState, checkpoint_folder

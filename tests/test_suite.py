@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 
-from msgunet.config import Suite
-from msgunet.errors import UserError
-from msgunet.suite import load_plan
-from msgunet.suite_file import CONFIG, load_suite, only_suite
+from msgunet.core.errors import UserError
+from msgunet.suite.file import load_suite, only_suite
+from msgunet.suite.models import Suite
+from msgunet.suite.plan import load_plan
 
 GOOD = {
     "datasets": {"bluemarble": {"size": [64, 64]}},
@@ -32,7 +33,7 @@ def problems_of(folder: Path, suite: dict | str) -> list[str]:
     return list(caught.value.problems)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in CONFIG.glob("*.yaml")])
+@pytest.mark.parametrize("name", [path.stem for path in ROOT.joinpath("config").glob("*.yaml")])
 def test_shipped_suites_load(name):
     load_plan.cache_clear()
     assert load_plan(name).runs
@@ -238,9 +239,9 @@ def test_planning_imports_no_torch():
 
 
 def test_the_schema_is_up_to_date():
-    shipped = json.loads((CONFIG / "suite.schema.json").read_text())
+    shipped = json.loads((ROOT / "config" / "suite.schema.json").read_text())
     assert shipped == Suite.model_json_schema(), "run 'make schema'"
 
 
 def test_every_shipped_suite_says_what_it_is():
-    assert all(load_suite(path).description for path in CONFIG.glob("*.yaml"))
+    assert all(load_suite(path).description for path in ROOT.joinpath("config").glob("*.yaml"))

@@ -11,13 +11,14 @@ import pytest
 import torch
 from conftest import TRAINABLE, make_data, make_settings, train, write_run
 
-from msgunet.cli import main
-from msgunet.config import ComputeSettings, EvaluationSettings, NetworkList, RunSettings, TrainingSettings
-from msgunet.errors import InterruptedTraining, UserError
-from msgunet.evaluation.cost import cost
-from msgunet.evaluation.evaluate import ablate, evaluate
-from msgunet.files import read_settings
-from msgunet.registry import build_method
+from msgunet.cli.main import main
+from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.core.files import read_settings
+from msgunet.core.settings import ComputeSettings, EvaluationSettings, NetworkList, RunSettings, TrainingSettings
+from msgunet.cost.count import cost
+from msgunet.evaluation.ablation import ablate
+from msgunet.evaluation.evaluate import evaluate
+from msgunet.methods.registry import build_method
 from msgunet.training import loop
 from msgunet.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from msgunet.training.state import TrainingState, checkpoint_folder

@@ -11,13 +11,13 @@ import torch
 from conftest import TRAINABLE, make_settings, train, write_run
 from PIL import Image
 
-from msgunet.cli import main
-from msgunet.config import TrainingSettings
+from msgunet.cli.main import main
+from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.core.settings import TrainingSettings
 from msgunet.data.pairs import PairDataset
-from msgunet.errors import InterruptedTraining, UserError
-from msgunet.inference import load_generator
-from msgunet.method import Phase, schedule_label
-from msgunet.registry import build_method
+from msgunet.methods.generator import load_generator
+from msgunet.methods.method import Phase, schedule_label
+from msgunet.methods.registry import build_method
 from msgunet.training import loop, state
 from msgunet.training.schedule import Schedule
 

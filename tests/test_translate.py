@@ -9,14 +9,14 @@ from conftest import METHOD_OF, TRAINABLE, make_picture, make_settings
 from PIL import Image
 
 import msgunet
-from msgunet.cli import main
-from msgunet.config import PictureFormat
-from msgunet.data.pictures import read
-from msgunet.errors import OutOfMemory, UserError
+from msgunet.cli.main import main
+from msgunet.core.errors import OutOfMemory, UserError
+from msgunet.core.settings import PictureFormat
+from msgunet.data.images import read
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
-from msgunet.inference import save_generator
-from msgunet.registry import build_method
-from msgunet.tiling import blend, ramp, starts
+from msgunet.methods.generator import save_generator
+from msgunet.methods.registry import build_method
+from msgunet.translation.tiling import blend, ramp, starts
 
 
 def untrained(folder, name="msgunet", **changes):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import dataset_settings, make_picture
 
+from msgunet.core.errors import UserError
 from msgunet.data import unpack
 from msgunet.data.prepare import prepare
-from msgunet.errors import UserError
 
 CITYSCAPES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
 

@@ -11,11 +11,13 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from msgunet.cli import parser
-from msgunet.config import Name, Suite
+from msgunet.cli.parser import parser
+from msgunet.core.settings import Name
 from msgunet.data.base import DataSet
-from msgunet.method import Method
-from msgunet.registry import datasets, methods
+from msgunet.data.registry import datasets
+from msgunet.methods.method import Method
+from msgunet.methods.registry import methods
+from msgunet.suite.models import Suite
 
 # At which recipes and sizes of methods are shown: those of the paper.
 _SIZES = ((256, 256), (512, 512), (2048, 1024))

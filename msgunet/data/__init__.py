@@ -1,1 +1,1 @@
-"""Data sets: archives in, PNG pairs and a manifest out."""
+"""Data sets: published archives or a user's folders in, PNG pairs and a manifest out."""

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from msgunet.config import RGB, DataSetSettings, PictureFormat, Strict
+from msgunet.core.errors import UserError
+from msgunet.core.settings import RGB, DataSetSettings, PictureFormat, Strict
 from msgunet.data.login import HOW, credentials
-from msgunet.errors import UserError
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,39 +14,15 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from msgunet import registry
-from msgunet.config import DataSettings
+from msgunet.core.errors import UserError
+from msgunet.core.files import KernelLock, sync_folder, write_text
 from msgunet.data.base import Remote
 from msgunet.data.login import LoginSession
-from msgunet.errors import UserError
-from msgunet.files import KernelLock, sync_folder, write_text
-
-VGG19 = Remote(
-    "vgg19-dcbb9e9d.pth",
-    ("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
-    "548 MB, torchvision's ImageNet weights of VGG-19",
-    checksum="sha256:dcbb9e9d",
-)
 
 WAITS = (2.0, 5.0, 15.0, 45.0)  # seconds between two tries: five in all
 PATIENCE = 30.0  # seconds without a byte, or below MIN_RATE where there is another mirror
 MIN_RATE = 20_000  # bytes per second
 _CHUNK = 1 << 18
-
-
-def published(name: str, settings: DataSettings) -> list[Remote]:
-    """The files of the data set `name`, or the one file of that name, the suite's own addresses first.
-
-    Raises:
-        UserError: there is no such data set or file.
-
-    """
-    of_sets = {key: cls.remotes(cls.Options.model_construct()) for key, cls in registry.datasets().items()}
-    known = {key: remotes for key, remotes in of_sets.items() if remotes} | {"vgg19": (VGG19,)}
-    known |= {remote.name: (remote,) for remotes in known.values() for remote in remotes}
-    if name not in known:
-        raise UserError(f"nothing called '{name}' can be downloaded; {registry.nearest(name, list(known))}")
-    return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
 
 
 class _TryError(Exception):

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from msgunet.errors import UserError
+from msgunet.core.errors import UserError
 
 USER, PASSWORD, FILE = "CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD", "CITYSCAPES_CREDENTIALS"
 HOW = (

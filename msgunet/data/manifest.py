@@ -4,8 +4,8 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from msgunet.errors import UserError
-from msgunet.files import write_csv
+from msgunet.core.errors import UserError
+from msgunet.core.files import write_csv
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,44 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from msgunet import registry
-from msgunet.config import DataSettings
-from msgunet.data.base import DataSet
+from msgunet.core.errors import UserError
+from msgunet.core.registry import nearest
+from msgunet.core.settings import DataSettings
+from msgunet.data.base import DataSet, Remote
 from msgunet.data.fetch import check_file
 from msgunet.data.manifest import read_manifest
 from msgunet.data.prepare import check_prepared
-from msgunet.errors import UserError
+from msgunet.data.registry import build_dataset, datasets, get_dataset
 
 PREPARED = Path("data")
 
 
+def published(
+    name: str, settings: DataSettings, others: Mapping[str, tuple[Remote, ...]] | None = None
+) -> list[Remote]:
+    """The files of the data set `name`, or the one file of that name, the suite's own addresses first.
+
+    others: published files that belong to no data set, by a name.
+
+    Raises:
+        UserError: there is no such data set or file.
+
+    """
+    of_sets = {key: cls.remotes(cls.Options.model_construct()) for key, cls in datasets().items()}
+    known = {key: remotes for key, remotes in of_sets.items() if remotes} | dict(others or {})
+    known |= {remote.name: (remote,) for remotes in known.values() for remote in remotes}
+    if name not in known:
+        raise UserError(f"nothing called '{name}' can be downloaded; {nearest(name, known)}")
+    return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
+
+
 def overview(settings: DataSettings) -> Iterator[str]:
     """Every data set in a few lines."""
-    for name, cls in registry.datasets().items():
+    for name, cls in datasets().items():
         yield f"{name}: {cls.title}"
         yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; keep reports with its pictures to yourself")
         yield from (f"  {line}" for line in _archives(cls, settings))
@@ -42,7 +63,7 @@ def _archives(cls: type[DataSet], settings: DataSettings) -> Iterator[str]:
         yield f"archive   none: {cls.source_url}"
     # What no download brings: accounts, packages, files to be put somewhere.
     with contextlib.suppress(UserError):
-        dataset = registry.build_dataset(cls.usual_settings(), folder)
+        dataset = build_dataset(cls.usual_settings(), folder)
         yield from (f"needs     {problem}" for problem in dataset.missing(downloads=True))
 
 
@@ -77,7 +98,7 @@ def check_data(name: str, settings: DataSettings) -> Iterator[str]:
         UserError: naming everything that is not, or there is nothing to check.
 
     """
-    cls = registry.get_dataset(name)
+    cls = get_dataset(name)
     folder, _ = settings.archives(name)
     problems, checked = [], 0
     for remote in cls.remotes(cls.Options.model_construct()):

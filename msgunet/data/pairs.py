@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from msgunet.config import RGB, PictureFormat, TrainingSettings
+from msgunet.core.settings import RGB, PictureFormat, TrainingSettings
 from msgunet.data.base import Kind
+from msgunet.data.images import read, resize
 from msgunet.data.manifest import read_manifest, steps_per_epoch
-from msgunet.data.pictures import read, resize
 
 _CACHE_BYTES = 1 << 30
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from msgunet import registry
-from msgunet.config import DataSetSettings
+from msgunet.core.errors import UserError
+from msgunet.core.files import KernelLock, atomic, canonical_json, write_text
+from msgunet.core.settings import DataSetSettings
 from msgunet.data.base import DataSet, RawPair
+from msgunet.data.images import as_pixels, read_raw, resize, save
 from msgunet.data.manifest import Pair, picture_path, read_manifest, write_manifest
-from msgunet.data.pictures import as_pixels, read_raw, resize, save
-from msgunet.errors import UserError
-from msgunet.files import KernelLock, atomic, canonical_json, write_text
+from msgunet.data.registry import build_dataset
 
 _SHOWN = 10  # problems and names that an error lists
 # Bytes of a PNG for each byte of its pixels, from above: photos came to 0.6 and label pictures to 0.02.
@@ -36,7 +36,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
             anything but an earlier preparation with the same settings.
 
     """
-    dataset = registry.build_dataset(settings, archives)
+    dataset = build_dataset(settings, archives)
     if missing := dataset.missing():
         raise UserError(*missing)
     _claim(out, settings)

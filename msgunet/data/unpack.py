@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from msgunet.errors import UserError
+from msgunet.core.errors import UserError
 
 MAX_BYTES = 100 << 30
 MAX_MEMBER = 1 << 30

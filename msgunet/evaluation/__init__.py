@@ -1,1 +1,1 @@
-"""Measuring: images, the resolution ablation, gradients, and cost."""
+"""Test images translated and measured: one row per image, and the resolution ablation."""

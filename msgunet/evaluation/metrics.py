@@ -17,8 +17,8 @@ import piq
 import torch
 from PIL import Image
 
-from msgunet.config import RGB
-from msgunet.data.pictures import as_pixels
+from msgunet.core.settings import RGB
+from msgunet.data.images import as_pixels
 
 SMALLEST = {"psnr": 1, "ssim": 11, "vif": 41}
 

@@ -1,1 +1,1 @@
-"""Tables, figures and the page, from files alone; nothing here imports torch."""
+"""Tables, figures and the page, from result files alone. Imports no torch."""

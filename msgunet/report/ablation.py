@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from msgunet.published import published
+from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
-from msgunet.report.render import Cell, Table, number
+from msgunet.report.published import published
 from msgunet.report.statistics import bootstrap
 
 _SIZE = ["input_width", "input_height", "output_width", "output_height"]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from msgunet.published import published
+from msgunet.core.provenance import device_of
+from msgunet.core.table import Table
 from msgunet.report.collect import Collection
-from msgunet.report.costs import device_of, the_three
-from msgunet.report.render import Table
+from msgunet.report.costs import the_three
+from msgunet.report.published import published
 from msgunet.report.statistics import LEVEL
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"

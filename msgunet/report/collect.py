@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from msgunet import registry
-from msgunet.attempts import State, ablated_facts, measured_facts, state_of, trained_facts
-from msgunet.config import EvaluationSettings, NetworkList, RunSettings
+from msgunet.core.attempts import State, ablated_facts, measured_facts, state_of, trained_facts
+from msgunet.core.errors import UserError
+from msgunet.core.files import read_settings
+from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
-from msgunet.errors import UserError
-from msgunet.files import read_settings
-from msgunet.method import perceptual_label, schedule_label
+from msgunet.data.registry import datasets
+from msgunet.methods.method import perceptual_label, schedule_label
+from msgunet.methods.registry import build_method, method_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Run:
     @property
     def trainable(self) -> bool:
         """Whether it is a method, and not one of the rows that show what a number is worth."""
-        return registry.method_of(self.settings).trainable
+        return method_of(self.settings).trainable
 
     def facts(self) -> dict[str, Any]:
         """What the training wrote about itself; empty where it is not done."""
@@ -160,7 +161,7 @@ class Collection:
     def data_conditions(self, dataset: str) -> str:
         """One sentence about a data set: pairs and size."""
         entry = self.datasets[dataset]
-        title = registry.datasets()[entry["kind"]].title
+        title = datasets()[entry["kind"]].title
         size = "{}×{}".format(*entry["size"])
         manifest = self.prepared(dataset) / "manifest.csv"
         if not manifest.is_file():
@@ -194,7 +195,7 @@ def _label(value: Any) -> str:
 
 def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know about a training, in parts of a sentence; `facts`: that it wrote, empty if not done."""
-    method = registry.build_method(settings)
+    method = build_method(settings)
     if not method.trainable:
         return ["nothing to train"]
     training = settings.training

@@ -1,12 +1,13 @@
 """The cost table, with the paper's figures beside ours, and in words what our counts say about them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
-from msgunet.published import published
-from msgunet.report.render import Table, number
+from msgunet.core.checkout import shipped
+from msgunet.core.provenance import device_of
+from msgunet.core.table import Table, number
+from msgunet.report.published import published
 
 # Quoted where a table has no times of its own.
 _ON_A_CPU = "results/measured/cpu_cost.csv"
@@ -72,7 +73,7 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     ]
     measured, where = frame, "here"
     if "latency_ms" not in frame:
-        measured = pd.read_csv(Path(__file__).resolve().parent.parent.parent / _ON_A_CPU)
+        measured = pd.read_csv(shipped(_ON_A_CPU))
         where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_ON_A_CPU})"
     three = the_three(measured[measured["part"] == "generator"])
     if three is not None:
@@ -100,12 +101,6 @@ def the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
     by_parameters = frame[there].drop_duplicates("parameters").set_index("parameters")
     wanted = [*published("complexity")["parameters"], _LOCAL_ENHANCER]
     return [by_parameters.loc[count] for count in wanted] if set(wanted) <= set(by_parameters.index) else None
-
-
-def device_of(frame: pd.DataFrame) -> str:
-    """The device of a table's rows, with the number of threads on a CPU."""
-    row = frame.iloc[0]
-    return row["device"] if row["device_type"] == "cuda" else f"{row['device']}, {row['threads']} CPU threads"
 
 
 def _skipped(frame: pd.DataFrame) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from msgunet.report.costs import device_of
-from msgunet.report.render import Cell, Table, number
+from msgunet.core.provenance import device_of
+from msgunet.core.table import Cell, Table, number
 
 _OPERATORS = {"operator": "by torch's operators", "kernel": "by the GPU's kernels"}
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from msgunet.published import published
+from msgunet.core.table import Table, number
 from msgunet.report.collect import Collection
-from msgunet.report.render import Table, number
+from msgunet.report.published import published
 
 _COLUMNS = ["place", "dataset", "entry", "title", "what", "unit", "paper", "ours", "low", "high", "status"]
 _ROUNDING = 0.005 + 1e-9

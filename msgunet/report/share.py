@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet import registry
-from msgunet.errors import UserError
-from msgunet.files import write_text
+from msgunet.core.errors import UserError
+from msgunet.core.files import write_text
+from msgunet.core.provenance import device_of
+from msgunet.data.registry import datasets
 from msgunet.report.collect import Collection
-from msgunet.report.costs import device_of
-from msgunet.suite import Plan
-from msgunet.suite_file import suite_path
+from msgunet.suite.file import suite_path
+from msgunet.suite.plan import Plan
 
 _FOLDERS = ("tables", "figures")
 # All that a folder of shared results holds, beside these.
@@ -100,7 +100,7 @@ def _place(plan: Plan, collection: Collection) -> Path:
 def _kept_back(plan: Plan) -> list[str]:
     """Data sets whose pictures may not be passed on, or are a user's own."""
     own = "folder"
-    return [data.name for data in plan.data if data.kind == own or not registry.datasets()[data.kind].shareable]
+    return [data.name for data in plan.data if data.kind == own or not datasets()[data.kind].shareable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:

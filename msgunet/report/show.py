@@ -1,7 +1,7 @@
 """What a suite ended with, on the terminal."""
 
-from msgunet.errors import UserError
-from msgunet.suite import Plan
+from msgunet.core.errors import UserError
+from msgunet.suite.plan import Plan
 
 
 def show(plan: Plan) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from msgunet.core.provenance import device_of
+from msgunet.core.table import Table, number
 from msgunet.report.claims import efficiency
-from msgunet.report.costs import device_of
-from msgunet.report.render import Table, number
 
 
 def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> Table:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet.files import atomic
-from msgunet.method import schedule_label
-from msgunet.published import published
-from msgunet.registry import build_method
+from msgunet.core.files import atomic
+from msgunet.core.table import Cell, Table, number
+from msgunet.methods.method import schedule_label
+from msgunet.methods.registry import build_method
 from msgunet.report.ablation import ablation_frame, ablation_grid
 from msgunet.report.claims import claims_frame, claims_table
 from msgunet.report.collect import Collection, Run
 from msgunet.report.costs import cost_table
-from msgunet.report.render import Cell, Table, number
+from msgunet.report.published import published
 from msgunet.report.reproduction import reproduction_frame, reproduction_table
 from msgunet.report.speed import speed_table
 from msgunet.report.statistics import LEVEL, bootstrap, compare, tied

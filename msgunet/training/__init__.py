@@ -1,1 +1,1 @@
-"""Training: one loop for all methods, checkpoints that survive, and a history."""
+"""Training: one loop for all methods, checkpoints that survive interruptions, and a history."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from msgunet.errors import UserError
-from msgunet.files import atomic, sha256_file, sync_folder
+from msgunet.core.errors import UserError
+from msgunet.core.files import atomic, sha256_file, sync_folder
 
 KEEP = 3
 _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msgunet.attempts import PROGRESS
-from msgunet.config import ComputeSettings, PictureFormat, RunSettings
+from msgunet.core.attempts import PROGRESS
+from msgunet.core.files import write_json
+from msgunet.core.settings import ComputeSettings, PictureFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
-from msgunet.files import write_json
-from msgunet.method import Method, Phase
+from msgunet.methods.method import Method, Phase
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
 

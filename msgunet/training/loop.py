@@ -13,22 +13,23 @@ from filelock import Timeout
 from torch import nn
 from torch.utils.data import DataLoader
 
-from msgunet.attempts import LOCK, attempt
-from msgunet.config import ComputeSettings, RunSettings, batch_problem
+from msgunet.core.attempts import LOCK, attempt
+from msgunet.core.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
+from msgunet.core.files import KernelLock, read_settings, write_csv, write_json
+from msgunet.core.settings import ComputeSettings, RunSettings, batch_problem
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.data.pairs import PairDataset, keyed_seed, training_order
-from msgunet.device import has_bf16, pick_device, require_gpu, set_precision
-from msgunet.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
-from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.evaluation.measuring import warmed_up
-from msgunet.files import KernelLock, read_settings, write_csv, write_json
-from msgunet.inference import save_generator
-from msgunet.losses import load_perceptual
-from msgunet.method import Method
-from msgunet.provenance import device_name, facts
-from msgunet.registry import build_method
+from msgunet.device.facts import device_name, facts
+from msgunet.device.measuring import warmed_up
+from msgunet.device.pick import pick_device, require_gpu
+from msgunet.device.precision import has_bf16, set_precision
+from msgunet.methods.generator import save_generator
+from msgunet.methods.method import Method
+from msgunet.methods.registry import build_method
+from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training import memory
 from msgunet.training.checkpoint import load_checkpoint
+from msgunet.training.gradients import GradientRecorder
 from msgunet.training.keeper import Keeper, pyramids
 from msgunet.training.processes import Processes, processes
 from msgunet.training.schedule import Schedule

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from msgunet.config import ComputeSettings, RunSettings
+from msgunet.core.errors import OutOfMemory
+from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
-from msgunet.errors import OutOfMemory
-from msgunet.losses import VGG19Features
-from msgunet.method import Method, Phase
+from msgunet.methods.method import Method, Phase
+from msgunet.methods.vgg19 import VGG19Features
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.errors import InterruptedTraining, UserError
-from msgunet.networks import wide
+from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.device.precision import wide
 
 
 class Processes:

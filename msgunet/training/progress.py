@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from msgunet.attempts import duration
-from msgunet.config import PictureFormat
+from msgunet.core.attempts import duration
+from msgunet.core.errors import UserError
+from msgunet.core.files import atomic, write_csv
+from msgunet.core.settings import PictureFormat
+from msgunet.data.images import shown
 from msgunet.data.pairs import to_pixels
-from msgunet.data.pictures import shown
-from msgunet.errors import UserError
-from msgunet.files import atomic, write_csv
 
 _LINE_SECONDS = 15.0
 

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from msgunet.config import TrainingSettings
-from msgunet.method import Phase
+from msgunet.core.settings import TrainingSettings
+from msgunet.methods.method import Phase
 
 
 class Schedule:

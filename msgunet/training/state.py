@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from msgunet.config import ComputeSettings, RunSettings
+from msgunet.core.errors import UserError
+from msgunet.core.files import canonical_json
+from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
-from msgunet.device import autocast, training_layout
-from msgunet.errors import UserError
-from msgunet.evaluation.measuring import memory_peak
-from msgunet.files import canonical_json
-from msgunet.method import Method, Phase
-from msgunet.networks import recompute_activations
+from msgunet.device.measuring import memory_peak
+from msgunet.device.precision import autocast, training_layout
+from msgunet.methods.method import Method, Phase
+from msgunet.methods.recompute import recompute_activations
 from msgunet.training.checkpoint import KEEP, save_checkpoint
 from msgunet.training.processes import Processes
 

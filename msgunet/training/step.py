@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msgunet.evaluation.gradients import GradientRecorder
-from msgunet.method import Method
+from msgunet.methods.method import Method
+from msgunet.training.gradients import GradientRecorder
 from msgunet.training.state import TrainingState
 
 

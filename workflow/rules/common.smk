@@ -1,11 +1,11 @@
 from filelock import Timeout
-from msgunet import jobs
-from msgunet.errors import UserError
-from msgunet.files import KernelLock
-from msgunet.preflight import check
-from msgunet.status import report_is_due
-from msgunet.suite import load_plan
-from msgunet.suite_file import only_suite
+from msgunet.suite import jobs
+from msgunet.core.errors import UserError
+from msgunet.core.files import KernelLock
+from msgunet.suite.preflight import check
+from msgunet.suite.status import report_is_due
+from msgunet.suite.plan import load_plan
+from msgunet.suite.file import only_suite
 
 # By another name, since Snakemake takes a line that begins with `report` for a statement of its own.
 from snakemake.io import report as in_report

@@ -1,1 +1,1 @@
-"""One file per data set; the registry finds them."""
+"""The data sets, one file each; `msgunet/data/registry.py` finds them by name."""

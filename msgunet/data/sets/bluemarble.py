@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from msgunet.data.base import DataSet, DataSetOptions, RawPair, decode
-from msgunet.registry import register_dataset
+from msgunet.data.registry import register_dataset
 
 _DIRECTIONS = {
     "satellite_to_relief": ("bmng.jpg", "shadedrelief.jpg"),

@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
+from msgunet.core.errors import UserError
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote, decode, decode_ids
 from msgunet.data.login import site
+from msgunet.data.registry import register_dataset
 from msgunet.data.unpack import open_zip, read_member
-from msgunet.errors import UserError
-from msgunet.registry import register_dataset
 
 _LABELS, _PHOTOS = "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip"
 _MEMBER = re.compile(r"gtFine/(train|val)/([a-z_-]+)/([a-z_-]+_\d{6}_\d{6})_gtFine_color\.png")

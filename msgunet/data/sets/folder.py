@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from msgunet.config import RGB, PictureFormat
+from msgunet.core.errors import UserError
+from msgunet.core.files import canonical_json
+from msgunet.core.settings import RGB, PictureFormat
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
-from msgunet.data.pictures import read
+from msgunet.data.images import read
+from msgunet.data.registry import register_dataset
 from msgunet.data.sets.maps import load_side_by_side
-from msgunet.errors import UserError
-from msgunet.files import canonical_json
-from msgunet.registry import register_dataset
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from msgunet.config import RGB, PictureFormat
+from msgunet.core.settings import RGB, PictureFormat
 from msgunet.data.base import DataSet, RawPair, Remote
-from msgunet.data.pictures import read
+from msgunet.data.images import read
+from msgunet.data.registry import register_dataset
 from msgunet.data.unpack import unpack_tar
-from msgunet.registry import register_dataset
 
 _MEMBER = re.compile(r"maps/(train|val)/(\d+)\.jpg")
 _URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"

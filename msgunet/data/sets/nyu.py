@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from msgunet.core.errors import UserError
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote
-from msgunet.errors import UserError
-from msgunet.registry import register_dataset
+from msgunet.data.registry import register_dataset
 
 _PAIRS, _SPLITS, _CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 _RAW_IDS = 894

@@ -12,9 +12,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-from msgunet.files import atomic, write_json
+from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
-from msgunet.report.figures import ablation, cost, gradients, pictures, quality, training
+from msgunet.report.figures import ablation, cost, gradients, quality, training
+from msgunet.report.figures import images as pictures
 from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import Drawn
 from msgunet.report.tables import Tables, build_tables, remove_others

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection
-from msgunet.report.costs import device_of
 from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import Drawn, looks, plain_ticks
 from msgunet.report.tables import Tables

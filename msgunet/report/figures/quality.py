@@ -8,8 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
-from msgunet.report.costs import device_of
 from msgunet.report.figures.style import Drawn, looks, plain_ticks
 from msgunet.report.tables import HEADINGS, Tables, per_image, status_of
 

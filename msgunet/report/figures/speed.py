@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from msgunet.report.costs import device_of
+from msgunet.core.provenance import device_of
 from msgunet.report.figures.style import Drawn, plain_ticks
 
 _PRECISIONS = {"fp32": "#0072B2", "tf32": "#E69F00", "bf16": "#009E73"}

@@ -10,12 +10,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from msgunet import registry
-from msgunet.files import write_text
-from msgunet.published import published
+from msgunet.core.files import write_text
+from msgunet.core.table import Table
+from msgunet.data.registry import datasets
+from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection
-from msgunet.report.page.pictures import write_pictures
-from msgunet.report.render import Table
+from msgunet.report.page.images import write_pictures
+from msgunet.report.published import published
 from msgunet.report.tables import build_tables
 
 _HERE = Path(__file__).parent
@@ -63,9 +64,9 @@ def _write(collection: Collection, folder: Path) -> None:
         pictures=bool(pictures),
         unfinished=[note for dataset in collection.datasets for note in collection.unfinished(dataset)],
         paper=_paper_tables(),
-        data=list({e["kind"]: registry.datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
+        data=list({e["kind"]: datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
         rows=[
-            (collection.run_conditions(runs), registry.method_of(runs[0].settings).reference)
+            (collection.run_conditions(runs), method_of(runs[0].settings).reference)
             for dataset in collection.datasets
             for runs in collection.runs_of(dataset).values()
         ],

@@ -1,0 +1,47 @@
+"""The `msgunet` command: runs a verb, and turns what a user can cause into a message and an exit status."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from msgunet.cli.parser import parser
+from msgunet.core.errors import InterruptedTraining, UserError
+
+# What files and folders that somebody names can be in the way of.
+_USERS_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 or 130 stopped by SIGTERM or Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser().print_help()
+        return 0
+    options = parser().parse_args(given)
+    options.arguments = given
+    try:
+        options.verb(options)
+    except UserError as error:
+        print("\n".join(f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Who reads the output has seen enough (`msgunet show | head`); Python must not complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in _USERS_ERRORS:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except InterruptedTraining as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signal
+    return 0

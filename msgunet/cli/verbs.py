@@ -1,0 +1,255 @@
+"""What each verb of the command does with its options; imports what it needs when it is called."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from msgunet.core.errors import UserError
+from msgunet.core.files import read_settings, write_text
+from msgunet.core.settings import ARCHIVES, WEIGHTS, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
+from msgunet.data.registry import get_dataset
+
+
+def _command(options: Any) -> str:
+    return shlex.join(["msgunet", *options.arguments])
+
+
+def _machine(options: Any) -> MachineSettings:
+    return MachineSettings() if options.compute is None else read_settings(options.compute, MachineSettings)
+
+
+def check(options: Any) -> None:
+    from msgunet.suite.plan import load_plan
+    from msgunet.suite.preflight import check, rehearse
+
+    plan = load_plan(options.suite)
+    for line in rehearse(plan):
+        print(line)
+    check(plan, elsewhere=options.cluster)
+    where = " but GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
+    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need{where}")
+
+
+def plan(options: Any) -> None:
+    from msgunet.suite.forecast import plan_table
+    from msgunet.suite.plan import load_plan
+
+    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).markdown())
+
+
+def status(options: Any) -> None:
+    from msgunet.suite.plan import load_plan
+    from msgunet.suite.status import status_table
+
+    print(status_table(load_plan(options.suite), _command(options)).markdown())
+
+
+def prepare(options: Any) -> None:
+    from msgunet.data.prepare import prepare
+
+    if (options.name is None) == (options.settings is None):
+        raise UserError("say either the name of a data set or --settings dataset.json")
+    if options.settings is not None:
+        if options.size:
+            raise UserError("--size goes with the name of a data set; --settings says the size itself")
+        settings = read_settings(options.settings, DataSetSettings)
+    else:
+        settings = get_dataset(options.name).usual_settings(options.size)
+    archives = options.mirror or _machine(options).archives(settings.kind)[0]
+    prepare(settings, options.out, archives, options.threads)
+
+
+def fetch(options: Any) -> None:
+    from msgunet.data.fetch import fetch
+    from msgunet.data.overview import published
+    from msgunet.methods.weights import VGG19
+
+    machine, others = _machine(options), {"vgg19": (VGG19,)}
+    # All names are looked up before the first is downloaded.
+    for remote in [remote for name in options.name for remote in published(name, machine, others)]:
+        fetch(remote, options.out or (WEIGHTS if remote.name == VGG19.name else ARCHIVES))
+
+
+def data(options: Any) -> None:
+    from msgunet.data.overview import check_data, overview
+
+    if options.action and not options.name:
+        raise UserError("say which data set to check: msgunet data check NAME")
+    machine = _machine(options)
+    for line in check_data(options.name, machine) if options.action else overview(machine):
+        print(line)
+
+
+def train(options: Any) -> None:
+    from msgunet.training.loop import train
+
+    machine = _machine(options)
+    train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
+
+
+def evaluate(options: Any) -> None:
+    from msgunet.evaluation.evaluate import evaluate
+
+    settings = EvaluationSettings()
+    if options.settings is not None:
+        settings = read_settings(options.settings, EvaluationSettings)
+    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data)
+
+
+def ablate(options: Any) -> None:
+    from msgunet.evaluation.ablation import ablate
+
+    ablate(options.run, options.generator, options.out, _machine(options), options.data)
+
+
+def cost(options: Any) -> None:
+    import pandas as pd
+
+    from msgunet.cost.count import cost
+    from msgunet.report.costs import cost_table
+    from msgunet.suite.plan import load_plan
+
+    machine, titles = _machine(options), {}
+    if options.settings is not None:
+        networks = read_settings(options.settings, NetworkList)
+    else:
+        plan = load_plan(options.suite)
+        networks, titles = plan.networks, plan.titles
+        machine = machine if options.compute else plan.machine
+    cost(networks, options.out, machine, options.counts_only)
+    if networks.networks:
+        print(cost_table(pd.read_csv(options.out), titles, _command(options)).markdown())
+
+
+def bench(options: Any) -> None:
+    from msgunet.cost.bench import PARTS, bench
+    from msgunet.report.figures import write_speed_figure
+    from msgunet.report.speed import speed_table
+    from msgunet.suite.networks import trained_networks
+    from msgunet.suite.plan import load_plan
+
+    plan = load_plan(options.suite)
+    runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
+    machine = _machine(options) if options.compute else plan.machine
+    parts, out = options.part or PARTS, options.out or plan.results / "speed.csv"
+    frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile)
+    table = speed_table(frame, plan.titles, _command(options))
+    if options.out is None:
+        table.write(out.parent)
+        write_speed_figure(frame, plan.titles, out.parent)
+    print(table.markdown())
+
+
+def profile(options: Any) -> None:
+    from msgunet.cost.bench import Variant
+    from msgunet.cost.profile import profile
+    from msgunet.report.profile import profile_tables
+    from msgunet.suite.networks import trained_networks
+    from msgunet.suite.plan import load_plan
+
+    plan = load_plan(options.suite)
+    runs = trained_networks(plan, options.entry and [options.entry], options.size and tuple(options.size))
+    if len(runs) != 1:
+        found = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
+        raise UserError(f"that is {len(runs)} networks of suite '{plan.name}'; say which one:", *found)
+    variant = Variant(options.way, options.precision)
+    machine = _machine(options) if options.compute else plan.machine
+    frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
+    for table in profile_tables(frame, plan.titles, options.rows, _command(options)):
+        print(table.markdown())
+
+
+def tables(options: Any) -> None:
+    from msgunet.report.tables import write_tables
+
+    write_tables(options.settings, options.results)
+
+
+def figures(options: Any) -> None:
+    from msgunet.report.figures import write_figures
+
+    write_figures(options.settings, options.results)
+
+
+def page(options: Any) -> None:
+    from msgunet.report.page import write_page
+
+    write_page(options.settings, options.results)
+
+
+def report(options: Any) -> None:
+    from msgunet.report.figures import write_figures
+    from msgunet.report.page import write_page
+    from msgunet.report.tables import write_tables
+    from msgunet.suite.plan import load_plan
+
+    plan = load_plan(options.suite)
+    results = plan.results
+    settings = results / "settings" / "report.json"
+    if not settings.is_file():
+        raise UserError(f"there is no {settings}; run 'snakemake --cores all --config suite={options.suite}' first")
+    _refuse_changed(plan, options.suite)
+    write_tables(settings, results)
+    write_figures(settings, results)
+    print(f"The page of what is done: {write_page(settings, results).resolve().as_uri()}")
+
+
+def _refuse_changed(plan: Any, suite: str) -> None:
+    if changed := plan.changed():
+        raise UserError(
+            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
+            f"'snakemake -n --config suite={suite}' writes them, and says what must run again"
+        )
+
+
+def share(options: Any) -> None:
+    from msgunet.report.share import share
+    from msgunet.suite.plan import load_plan
+
+    plan = load_plan(options.suite)
+    if (plan.results / "settings").is_dir():
+        _refuse_changed(plan, options.suite)
+    elif (plan.results / "speed.csv").is_file():
+        # 'msgunet bench' alone needs no settings files.
+        plan.write()
+    out = share(plan, options.suite, options.out, _command(options))
+    print(f"{out}: tables, figures and numbers that may be passed on")
+
+
+def show(options: Any) -> None:
+    from msgunet.report.show import show
+    from msgunet.suite.plan import load_plan
+
+    show(load_plan(options.suite))
+
+
+def new_suite(options: Any) -> None:
+    from msgunet.new_suite.discover import discover
+    from msgunet.new_suite.write import new_suite
+
+    found = discover(options.data, options.source, options.target)
+    print(new_suite(options.suite, found, options.hours, options.device, options.force))
+
+
+def export(options: Any) -> None:
+    from msgunet.methods.generator import load_generator
+    from msgunet.report.model_card import card_path, model_card
+    from msgunet.translation.export import export_onnx
+
+    out = options.onnx or options.model.with_suffix(".onnx")
+    card = card_path(out)
+    generator = load_generator(options.model, "cpu", method_file=options.method)
+    notes = export_onnx(generator, out)
+    write_text(card, model_card(generator, options.model, out, notes))
+    print(f"{out}, and what is to be known about it in {card}")
+
+
+def translate(options: Any) -> None:
+    from msgunet.translation.files import translate_files
+    from msgunet.translation.translate import load
+
+    memory = options.memory and options.memory * 1e9
+    model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
+    kept = {"keep_format": options.keep_format, "resume": options.resume}
+    count = translate_files(model, options.pictures, options.out, options.scale, options.tile, **kept)
+    print(f"{count} pictures in {options.out}")

@@ -1,0 +1,59 @@
+"""Where a result comes from: commit, versions, processor."""
+
+import functools
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgunet.core.checkout import ROOT
+from msgunet.core.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PACKAGES = ("torch", "torchvision", "piq", "fvcore", "numpy", "pillow", "pandas", "snakemake")
+
+
+@functools.cache
+def commit() -> str:
+    """The commit that the code is at, with `+changes` where files differ from it; `unknown` outside a checkout."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return "unknown"
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(("git", "-C", str(ROOT), *arguments), capture_output=True, text=True, check=False)
+        return run.stdout.strip() if run.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return f"{head}+changes" if head and changed else head or "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this project and the packages that results depend on."""
+    found = {"python": platform.python_version(), "msgunet": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_of(frame: "pd.DataFrame") -> str:
+    """The device of a table's rows, with the number of threads on a CPU."""
+    row = frame.iloc[0]
+    return row["device"] if row["device_type"] == "cuda" else f"{row['device']}, {row['threads']} CPU threads"

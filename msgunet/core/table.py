@@ -1,0 +1,199 @@
+"""A table as Markdown, LaTeX (booktabs) and HTML."""
+
+import functools
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from msgunet.core.files import write_text
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "×": r"$\times$",
+    "–": "--",
+    "−": "$-$",
+    "→": r"$\rightarrow$",
+    "±": r"$\pm$",
+}
+
+
+def _latex(value: str) -> str:
+    """A text for LaTeX with its usual fonts; a character that they do not have is named."""
+    text = "".join(_LATEX.get(c) or _letter(c) for c in value)
+    # At the start of a row a bracket would be an option of the end of the row before.
+    return f"{{}}{text}" if text.startswith("[") else text
+
+
+def _letter(c: str) -> str:
+    if c < "\u0180":
+        return c
+    name = unicodedata.name(c, "").split()
+    if name[:2] == ["GREEK", "SMALL"] and len(name) == 4:
+        letter = {"LAMDA": "lambda", "OMICRON": "mathit{o}"}.get(name[3], name[3].lower())
+        return f"$\\{letter}$"
+    return f"[U+{ord(c):04X}]"
+
+
+# More rows than fit on a page.
+_LONG = 45
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, the number behind it (to sort by), in bold or not, and a shade from 0 (light) to 1."""
+
+    text: str
+    value: float | None = None
+    bold: bool = False
+    shade: float | None = None
+
+    @property
+    def colour(self) -> tuple[int, int, int] | None:
+        """The shade as red, green and blue from 0 to 255, on which black text can be read; also in grey."""
+        if self.shade is None:
+            return None
+        light, dark = (255, 255, 255), (110, 168, 214)
+        return tuple(round(a + self.shade * (b - a)) for a, b in zip(light, dark, strict=True))
+
+
+def number(value: Any, form: str, missing: str = "–", **how: Any) -> Cell:
+    """A cell for a number in a format such as `.2f`, or for one that is not there."""
+    if value is None or math.isnan(value):
+        return Cell(missing)
+    return Cell(format(value, form).replace("-", "−"), float(value), **how)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to be shown.
+
+    name: of its files. columns: headings. rows: cells; a text is a cell without a number. notes: conditions, and what a
+    reader must know. command: what makes it.
+    """
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: Sequence[Sequence[Cell | str]]
+    notes: list[str]
+    command: str
+
+    @functools.cached_property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, every cell as a Cell."""
+        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+
+    @functools.cached_property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds numbers, which stand to the right."""
+        return [any(row[j].value is not None for row in self.cells) for j in range(len(self.columns))]
+
+    def markdown(self) -> str:
+        """GitHub's Markdown, columns lined up."""
+
+        def text(value: str) -> str:
+            return value.replace("|", r"\|").replace("<", "&lt;")
+
+        lines = [[text(column) for column in self.columns]]
+        lines += [[f"**{text(c.text)}**" if c.bold else text(c.text) for c in row] for row in self.cells]
+        widths = [max(3, *(len(row[j]) for row in lines)) for j in range(len(self.columns))]
+
+        def line(row: list[str]) -> str:
+            columns = zip(row, widths, self.numeric, strict=True)
+            return "| " + " | ".join(v.rjust(w) if numeric else v.ljust(w) for v, w, numeric in columns) + " |"
+
+        ends = [":" if numeric else "-" for numeric in self.numeric]
+        rule = "|" + "|".join("-" * (w + 1) + end for w, end in zip(widths, ends, strict=True)) + "|"
+        notes = [f"- {text(note)}" for note in self.notes]
+        head = [f"### {text(self.title)}", "", line(lines[0]), rule, *map(line, lines[1:]), ""]
+        return "\n".join([*head, *notes, "", f"Made by `{self.command}`", ""])
+
+    def latex(self) -> str:
+        """A table that needs booktabs and graphicx, and xcolor for shades; a long one goes on in further tables."""
+
+        def shown(cell: Cell) -> str:
+            colour = "" if cell.colour is None else rf"\cellcolor[RGB]{{{','.join(map(str, cell.colour))}}}"
+            return colour + (rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text))
+
+        shaded = any(cell.colour for row in self.cells for cell in row)
+        packages = [r"\usepackage{booktabs}", r"\usepackage{graphicx}"]
+        packages += [r"\usepackage[table]{xcolor}"] if shaded else []
+        columns = "".join("r" if numeric else "l" for numeric in self.numeric)
+        heading = [r"\toprule", " & ".join(map(_latex, self.columns)) + r" \\", r"\midrule"]
+        rows = [" & ".join(map(shown, row)) + r" \\" for row in self.cells]
+        sentences = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in self.notes)
+        notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(_latex, sentences))
+        # As wide as it is, or as the text.
+        fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+        small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
+        body = []
+        for start in range(0, max(1, len(rows)), _LONG):
+            caption = rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}"
+            last = [notes] if start + _LONG >= len(rows) else []
+            label = [] if start else [rf"\label{{tab:{self.name}}}"]
+            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _LONG]]
+            body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
+        head = [f"% Made by: {self.command}", f"% Needs: {' '.join(packages)}"]
+        return "\n".join([*head, *body, ""])
+
+    def write(self, folder: Path) -> None:
+        """Write it as Markdown, LaTeX and HTML, under its name."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.tex", self.latex())
+        write_text(folder / f"{self.name}.html", self.html_page())
+
+    def html_page(self) -> str:
+        """The table as a page of its own."""
+        return Markup(
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>{}</title>"
+            "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }}</style>"
+            "<h1>{}</h1>{}</html>\n"
+        ).format(self.title, self.title, self.html())
+
+    def html(self) -> Markup:
+        """A sortable table with notes and command; everything escaped."""
+        classes = [Markup(" class='number'") if numeric else "" for numeric in self.numeric]
+        head = Markup("").join(
+            Markup("<th scope='col'{}>{}</th>").format(*pair) for pair in zip(classes, self.columns, strict=True)
+        )
+        rows = []
+        for row in self.cells:
+            cells = []
+            for j, cell in enumerate(row):
+                shown = Markup("<strong>{}</strong>").format(cell.text) if cell.bold else escape(cell.text)
+                more = classes[j]
+                if self.numeric[j]:
+                    # Without a number it goes last, whichever way one sorts.
+                    more += Markup(" data-sort='{}'").format("" if cell.value is None else f"{cell.value:.8g}")
+                if cell.colour is not None:
+                    more += Markup(" style='background:rgb({},{},{})'").format(*cell.colour)
+                form = Markup("<td{}>{}</td>") if j else Markup("<th scope='row'{}>{}</th>")
+                cells.append(form.format(more, shown))
+            rows.append(Markup("<tr>{}</tr>").format(Markup("").join(cells)))
+        body = Markup("\n").join(rows)
+        notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self.notes)
+        return Markup(
+            "<div class='scroll'><table class='sortable n-last'><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+            "</div><details><summary>Conditions</summary><ul>{}</ul></details><pre>{}</pre>"
+        ).format(head, body, notes, self.command)

@@ -1,0 +1,70 @@
+"""Input against output resolution (the paper's Tables 2 and 3): one row per image and cell."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from msgunet.core.attempts import attempt
+from msgunet.core.errors import UserError
+from msgunet.core.files import read_settings, write_csv, write_json
+from msgunet.core.settings import ComputeSettings, RunSettings
+from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_pixels
+from msgunet.device.facts import facts
+from msgunet.evaluation.metrics import measure
+from msgunet.evaluation.trained import finished, input_scales, load_run
+from msgunet.methods.generator import LoadedGenerator
+
+
+def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings, data: Path | None) -> None:
+    """Input against output resolution (the paper's Tables 2 and 3): write `out`, one row per image and cell, and facts.
+
+    The source is brought down to each input scale and from there up again to the scales above it; the SSIM of every
+    output scale is taken against the target at that scale, on 8 bits (or 16, as the targets have).
+
+    Raises:
+        UserError: the generator has one scale only.
+
+    """
+    run = read_settings(run_file, RunSettings)
+    with attempt(out.parent, "ablate", run):
+        model = load_run(run, run_file, generator, compute)
+        if input_scales(model) < 2:
+            raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")
+        pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats)
+        rows = []
+        for index in tqdm(range(len(pairs)), desc=f"ablate {run.entry}", unit="image", disable=None):
+            rows += _ablate_pair(run, model, pairs, index)
+        write_csv(out, rows)
+        done = {"settings": run.identity, "trained": finished(generator)}
+        write_json(out.with_suffix(".json"), {**done, **facts(model.device, compute.threads)})
+
+
+def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
+    """Every input scale against every output scale, for one test picture."""
+    width, height = run.size
+    scales, name = input_scales(model), pairs.pairs[index].id
+    source, target = (normalise(i[None], given.range) for i, given in zip(pairs[index], run.formats, strict=True))
+    targets = pyramid(target, scales, run.target_kind)
+    for input_scale in range(scales):
+        outputs = model(reduced_pyramid(source, scales, input_scale, run.source_kind), name)
+        for output_scale, output in enumerate(outputs):
+            sizes = {
+                "input_width": width >> input_scale,
+                "input_height": height >> input_scale,
+                "output_width": width >> output_scale,
+                "output_height": height >> output_scale,
+            }
+            found, wanted = (to_pixels(i[0], run.target_format) for i in (output, targets[output_scale]))
+            measures = measure(found, wanted, ("ssim",), run.target_format.range)
+            yield {"id": name, **sizes, **measures}
+
+
+def reduced_pyramid(source: torch.Tensor, scales: int, input_scale: int, kind: str) -> list[torch.Tensor]:
+    """What the generator sees when the source is known at `input_scale` only: all scales, made from that one."""
+    levels = pyramid(source, scales, kind)
+    for scale in reversed(range(input_scale)):
+        levels[scale] = double(levels[scale + 1], kind)
+    return levels

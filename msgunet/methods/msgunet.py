@@ -1,0 +1,166 @@
+"""MSG U-Net as a method: the paper's generator, one PatchGAN per output scale, and the objective of equation (1)."""
+
+from math import log2
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from msgunet.core.registry import lazy_import
+from msgunet.methods.method import Method, MethodOptions
+from msgunet.methods.registry import register_method
+
+networks = lazy_import("msgunet.methods.networks")
+losses = lazy_import("msgunet.methods.losses")
+norms = lazy_import("msgunet.methods.norms")
+
+_SMALLEST_LEVEL = 4  # pixels of the shorter side at the bottom: 8x4 under 2048x1024
+_SMALLEST_SCALE = 64  # pixels of the shorter side at the coarsest scale: 128x64 under 2048x1024
+
+
+class MSGUNetOptions(MethodOptions):
+    """What the paper leaves open, and its two weights."""
+
+    width: float = Field(1.0, gt=0, description="factor on the generator's channels")
+    discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
+    levels: int | None = Field(None, ge=2, description="resolutions of the U-Net; by default down to 4 pixels")
+    channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="per level from full resolution down, before the width factor; by default Pix2Pix's schedule"
+    )
+    odd_pixel: Literal["end", "start"] = Field("end", description="where 4x4 convolutions pad one pixel more")
+    sums: Literal["sum", "mean"] = Field("sum", description="over layers and scales in equation (1); sum: as written")
+    adversarial: Literal["least_squares", "cross_entropy"] = Field("least_squares", description="adversarial loss")
+    vgg_layers: tuple[Annotated[int, Field(ge=0, lt=16)], ...] = Field(
+        tuple(range(16)), min_length=1, description="convolutions of VGG-19 that the perceptual term reads, from 0"
+    )
+    discriminator_weight: float = Field(0.5, gt=0, description="of the discriminators' loss")
+    generator_first: bool = Field(True, description="update the generator before the discriminators")
+    init_std: float = Field(0.02, gt=0, description="of the normal distribution of the first weights")
+    test_statistics: Literal["running", "batch"] = Field("running", description="of batch norm at test time")
+    scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
+    intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")
+    alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
+    beta: float = Field(0.25, ge=0, description="weight of the perceptual term (paper: 0.25)")
+
+
+@register_method("msgunet")
+class MSGUNetMethod(Method):
+    """MSG U-Net (the paper)."""
+
+    title = "MSG U-Net"
+    reference = "Laxman et al., Efficient High-Resolution Image-to-Image Translation using Multi-Scale Gradient U-Net"
+    Options = MSGUNetOptions
+
+    @property
+    def generator_first(self) -> bool:
+        return self.options.generator_first
+
+    @classmethod
+    def levels(cls, options: Any, size: tuple[int, int]) -> int:
+        """Resolutions of the U-Net: 9 at 2048x1024, 8 at 512x512."""
+        return options.levels or max(2, round(log2(min(size) / _SMALLEST_LEVEL)) + 1)
+
+    @classmethod
+    def scales(cls, options: Any, size: tuple[int, int]) -> int:
+        """Input scales: 5 at 2048x1024, 4 at 512x512."""
+        return options.scales or max(1, round(log2(min(size) / _SMALLEST_SCALE)) + 1)
+
+    @classmethod
+    def stride(cls, options: Any, size: tuple[int, int]) -> int:
+        return 2 ** (cls.levels(options, size) - 1)
+
+    @classmethod
+    def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
+        scales, levels = cls.scales(options, size), cls.levels(options, size)
+        if options.channels is not None and len(options.channels) != levels:
+            return f"channels names {len(options.channels)} levels, there are {levels}"
+        if scales >= levels:
+            return f"{scales} scales need at least {scales + 1} levels, there are {levels}"
+        if min(size) >> (levels - 1) < 2:
+            return f"{levels} levels leave less than 2 pixels of {min(size)}: fewer levels"
+        smallest = min(size) >> (scales - 1)
+        if smallest < 24:
+            return (
+                f"the coarsest scale would be {smallest} pixels high or wide, the discriminator needs 24: fewer scales"
+            )
+        return super().problem(options, size)
+
+    @classmethod
+    def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
+        # Not published: that of Pix2Pix-HD, like everything else about the training.
+        return {"flip": True}
+
+    @classmethod
+    def uses_perceptual(cls, options: Any) -> bool:
+        return options.beta > 0
+
+    def conditions(self) -> str:
+        kind = {"running": "running statistics", "batch": "statistics of one picture"}[self.options.test_statistics]
+        return f"batch norm's {kind} at test time"
+
+    def widths(self) -> list[int]:
+        """Channels per level from full resolution down; from nine levels on, 64 stands twice."""
+        levels = self.levels(self.options, self.size)
+        schedule = [64, 64, 128, 256] if levels >= 9 else [64, 128, 256]
+        schedule += [512] * (levels - len(schedule))
+        schedule = self.options.channels or schedule
+        return [networks.scaled(channels, self.options.width) for channels in schedule[:levels]]
+
+    def build_generator(self):
+        scales = self.scales(self.options, self.size)
+        options = {"intermediate_outputs": self.options.intermediate_outputs, "odd_pixel": self.options.odd_pixel}
+        generator = networks.MSGUNet(self.widths(), scales, self.channels, **options)
+        networks.init_normal(generator, self.options.init_std)
+        return generator
+
+    def prepare_inference(self, generator):
+        super().prepare_inference(generator)
+        if self.options.test_statistics == "batch":
+            norms.keep_batch_statistics(generator)
+
+    def build_discriminator(self):
+        count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
+        filters = networks.scaled(64, self.options.discriminator_width)
+        nets = [networks.PatchGAN(sum(self.channels), filters) for _ in range(count)]
+        discriminator = networks.ScaleDiscriminators(nets)
+        networks.init_normal(discriminator, self.options.init_std)
+        return discriminator
+
+    def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
+        fake = discriminator(sources, outputs)
+        real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
+        terms = {
+            "gan": self._adversarial(fake, True),
+            "features": self.options.alpha * self._distance(fake, real),
+        }
+        if perceptual is not None:
+            values = [self._perceptual(perceptual, o, t) for o, t in zip(outputs, targets, strict=True)]
+            terms["perceptual"] = self.options.beta * self._over_scales(values)
+        return terms
+
+    def _adversarial(self, scales, real):
+        loss = getattr(losses, self.options.adversarial)
+        return self._over_scales([loss(scale[-1], real) for scale in scales])
+
+    def _distance(self, found, wanted):
+        """The double sum over scales and layers in equation (1)."""
+        return self._over_scales([self._over_layers(f, w) for f, w in zip(found, wanted, strict=True)])
+
+    def _perceptual(self, network, output, target):
+        """One scale of the perceptual term."""
+        layers = self.options.vgg_layers
+        wanted = network(target, layers)
+        return losses.gradient_at_once(lambda image: self._over_layers(network(image, layers), wanted), output)
+
+    def _over_layers(self, found, wanted):
+        return losses.l1_sum(found, wanted) / (len(found) if self.options.sums == "mean" else 1)
+
+    def _over_scales(self, values):
+        return sum(values) / (len(values) if self.options.sums == "mean" else 1)
+
+    def discriminator_losses(self, discriminator, sources, targets, outputs):
+        fake = discriminator(sources, outputs)
+        real = discriminator(sources, targets)
+        return {
+            "d_fake": self.options.discriminator_weight * self._adversarial(fake, False),
+            "d_real": self.options.discriminator_weight * self._adversarial(real, True),
+        }

@@ -1,0 +1,296 @@
+"""`msgunet new-suite`: a commented suite for somebody's own pictures, of a size and length that this machine can do."""
+
+import gc
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+import yaml
+
+from msgunet.core.errors import UserError
+from msgunet.core.files import write_text
+from msgunet.core.settings import WEIGHTS, ComputeSettings, PictureFormat, RunSettings, TrainingSettings
+from msgunet.cost.bench import Variant, training_step
+from msgunet.data.manifest import steps_per_epoch
+from msgunet.methods.registry import build_method, get_method
+from msgunet.methods.weights import VGG19
+from msgunet.new_suite.discover import Found
+from msgunet.suite.file import SuiteLoader
+from msgunet.suite.plan import load_plan, merged_training
+from msgunet.training.memory import free_memory, step_needs
+
+_METHODS = ("pix2pix", "pan", "pix2pixhd", "msgunet")
+# The published networks need a GPU. On a CPU: a quarter as wide, and with rates that learn something in a short time.
+_NARROW: dict[str, dict[str, Any]] = {
+    "pix2pix": {
+        "options": {"width": 0.25, "discriminator_width": 0.25, "downsamplings": 5},
+        "training": {"learning_rate": 4e-4, "ema": 0.99},
+    },
+    "pan": {
+        "options": {"width": 0.25, "discriminator_width": 0.25, "downsamplings": 5},
+        "training": {"learning_rate": 2e-4, "ema": 0.99},
+    },
+    "pix2pixhd": {
+        "options": {"width": 0.25, "discriminator_width": 0.25, "downsamplings": 3, "blocks": 3, "perceptual": 60},
+        "training": {"learning_rate": 5e-4, "ema": 0.99},
+    },
+    "msgunet": {
+        "options": {"width": 0.25, "discriminator_width": 0.125, "levels": 6, "beta": 20},
+        "training": {"learning_rate": 1e-3, "ema": 0.98},
+    },
+}
+_UNTRAINED = {"weights": "untrained", "width": 0.125}
+_IMAGENET = {"weights": "imagenet", "width": 1.0}
+# For all trainings together, where nobody says otherwise.
+_HOURS = {"cpu": 8.0, "cuda": 24.0}
+# A training shorter than this says nothing about a method, one longer than the published 200 epochs is not better.
+_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 200
+_FEWEST_STEPS = 500
+_LONGEST_SIDE = 2048
+# Below it MSG U-Net has one scale only.
+_SHORTEST_SIDE = 92
+# Of the memory that is free.
+_SHARE = 0.8
+# Networks faster than this there are on no device; slower ones are not timed.
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class _Choice:
+    size: tuple[int, int]
+    epochs: int
+    seconds: dict[str, float]
+
+
+def new_suite(
+    path: Path, found: Found, hours: float | None = None, device: str | None = None, force: bool = False
+) -> str:
+    """Write a suite that trains four methods on the pictures within about `hours`; what was chosen, in words.
+
+    Networks and sizes are chosen by timing a few training steps on `device` (`cpu` or `cuda`; by default a GPU if there
+    is one); `hours`: by default 8 on a CPU, 24 on a GPU.
+
+    Raises:
+        UserError: the file is there already, its name cannot be a suite's, or not even small pictures can be trained.
+
+    """
+    if path.suffix not in (".yaml", ".yml") or not re.fullmatch(r"[a-z0-9_]{1,64}", path.stem):
+        raise UserError(f"{path}: a suite is a file like my_pictures.yaml, with a-z, 0-9 and _ in its name")
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already; give another name, or --force")
+    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    hours = hours or _HOURS[on.type]
+    choice = _choose(found, hours, on)
+    write_text(path, _text(path, found, choice, hours, on))
+    load_plan.cache_clear()
+    try:
+        load_plan(str(path))
+    except UserError:
+        path.unlink()
+        raise
+    return _summary(path, found, choice)
+
+
+def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
+    """The largest size at which all methods can be trained for long enough."""
+    sizes = _sizes(found.size, device)
+    if not sizes:
+        raise UserError(
+            "pictures of {}x{} are too small: the shorter side needs {} pixels".format(*found.size, _SHORTEST_SIDE)
+        )
+    for size in sizes:
+        seconds = _times(found, size, device, hours)
+        if seconds is None:
+            continue
+        each = [one * steps_per_epoch(found.counts[0], _batch(name, device)) for name, one in seconds.items()]
+        # On a CPU trainings run side by side, and get in each other's way.
+        at_once = _at_once(device)
+        per_epoch = max(*each, sum(each) / (0.75 * at_once if at_once > 1 else 1))
+        epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
+        fewest = max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0]))
+        print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s for an epoch of all methods", file=sys.stderr)
+        if epochs >= fewest:
+            return _Choice(size, epochs, seconds)
+    raise UserError(
+        f"{hours:g} hours are too few to train {len(_METHODS)} methods on {found.counts[0]} pairs, even as small "
+        "pictures; give more by --hours"
+    )
+
+
+def _at_once(device: torch.device) -> int:
+    """Trainings that run side by side: one for each core on a CPU."""
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(len(_METHODS), cores)
+
+
+def _sizes(size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
+    """Sizes of nearly the pictures' shape that all methods take, from the pictures' own down."""
+    scale = min(1.0, _LONGEST_SIDE / max(size))
+    found: list[tuple[int, int]] = []
+    while min(size) * scale >= _SHORTEST_SIDE:
+        wanted = tuple(side * scale for side in size)
+        near = [_near(side) for side in wanted]
+        fits = [(w, h) for w in near[0] for h in near[1] if not _problems((w, h), device)]
+        if fits:
+            found.append(min(fits, key=lambda given: _distance(given, wanted)))
+        scale /= 2**0.5
+    return list(dict.fromkeys(found))
+
+
+def _near(side: float) -> list[int]:
+    """Multiples of 32 within a quarter of a side, and the nearest."""
+    first, last = int(0.75 * side / 32), int(1.25 * side / 32) + 1
+    return [32 * count for count in range(max(1, first), last + 1)]
+
+
+def _distance(given: tuple[int, int], wanted: Sequence[float]) -> float:
+    """How much a size changes the shape of pictures, and a little how much it changes their size."""
+    stretch = [a / b for a, b in zip(given, wanted, strict=True)]
+    return abs(stretch[0] / stretch[1] - 1) + 0.3 * abs(stretch[0] * stretch[1] - 1)
+
+
+def _problems(size: tuple[int, int], device: torch.device) -> list[str]:
+    methods = {name: get_method(name) for name in _METHODS}
+    return [p for name, cls in methods.items() if (p := cls.problem(_options(name, device), size))]
+
+
+def _entry(name: str, device: torch.device) -> dict[str, Any]:
+    return _NARROW[name] if device.type == "cpu" else {}
+
+
+def _options(name: str, device: torch.device) -> Any:
+    return get_method(name).Options.model_validate(_entry(name, device).get("options", {}))
+
+
+def _batch(name: str, device: torch.device) -> int:
+    return _entry(name, device).get("training", {}).get("batch_size", 1)
+
+
+def _times(found: Found, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
+    """Seconds of one training step of each method; None where one does not fit into memory or takes for ever."""
+    torch.set_num_threads(1)
+    there = free_memory(device)
+    seconds: dict[str, float] = {}
+    for name in _METHODS:
+        settings = _settings(name, found, size, device)
+        method = build_method(settings)
+        phase = method.phases(settings.training)[-1]
+        needs = step_needs(method, settings, phase, ComputeSettings())
+        # No core reaches more than a tenth of a TFLOP/s by far, no GPU a hundred in fp32.
+        least = needs.flop / (1e11 if device.type == "cpu" else 1e14)
+        allowed = 3600 * hours / (_FEWEST_EPOCHS * found.counts[0])
+        if (there is not None and needs.memory * _at_once(device) > _SHARE * there) or least > min(_PATIENCE, allowed):
+            return None
+        step = training_step(settings, Variant("engine", "fp32"), device)
+        step()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+            if times[-1] > 10:
+                break
+        seconds[name] = min(times)
+        del step
+        gc.collect()
+    return seconds
+
+
+def _settings(name: str, found: Found, size: tuple[int, int], device: torch.device) -> RunSettings:
+    cls, options, entry = get_method(name), _options(name, device), _entry(name, device)
+    formats = [PictureFormat.model_validate(found.options.get(f"{role}_format", {})) for role in ("source", "target")]
+    perceptual = _perceptual(device) if cls.uses_perceptual(options) else None
+    training = merged_training(
+        cls.recipe(options, size), TrainingSettings(), TrainingSettings.model_validate(entry.get("training", {}))
+    )
+    return RunSettings(
+        suite="new",
+        dataset="new",
+        data="",
+        source_kind=found.options.get("source_kind", "photo"),
+        target_kind=found.options.get("target_kind", "photo"),
+        source_format=formats[0],
+        target_format=formats[1],
+        entry=name,
+        method=name,
+        version=cls.version,
+        size=size,
+        seed=0,
+        options=options.model_dump(mode="json"),
+        training=training,
+        perceptual=perceptual,
+    )
+
+
+def _scales(size: tuple[int, int], device: torch.device) -> int:
+    return get_method("msgunet").scales(_options("msgunet", device), size)
+
+
+def _perceptual(device: torch.device) -> dict[str, Any]:
+    return _IMAGENET if device.type == "cuda" or (WEIGHTS / VGG19.name).is_file() else _UNTRAINED
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line."""
+    value = list(value) if isinstance(value, tuple) else value
+    return (
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+        .strip()
+        .removesuffix("...")
+        .strip()
+    )
+
+
+def _text(path: Path, found: Found, choice: _Choice, hours: float, device: torch.device) -> str:
+    """The suite, by the template beside this file."""
+    loader = jinja2.PackageLoader("msgunet.new_suite", ".")
+    environment = jinja2.Environment(  # noqa: S701 (YAML, no HTML)
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters["flow"] = _flow
+    # A name may look like a number or a truth value.
+    plain = yaml.load(path.stem, SuiteLoader) == path.stem  # noqa: S506 (a SafeLoader)
+    cpu = device.type == "cpu"
+    place = found.options.get("pairs") or f"{found.options['source']} to {found.options['target']}"
+    width, height = choice.size
+    return environment.get_template("suite.yaml.jinja").render(
+        name=path.stem if plain else f'"{path.stem}"',
+        path=shlex.quote(str(path)),
+        hours=f"{hours:g}",
+        cpu=cpu,
+        description=f"Own pictures: {place}.",
+        found=found,
+        choice=choice,
+        stretch=abs(width * found.size[1] / (height * found.size[0]) - 1),
+        methods={method: _entry(method, device) for method in _METHODS},
+        perceptual=_perceptual(device),
+        ablation=_scales(choice.size, device) > 1,
+        compute={"device": "cpu", "threads": 1, "checkpoint_minutes": 2}
+        if cpu
+        else {"device": "auto", "threads": 4, "workers": 4, "checkpoint_minutes": 10},
+    )
+
+
+def _summary(path: Path, found: Found, choice: _Choice) -> str:
+    steps = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in choice.seconds.items())
+    lines = [
+        f"{path}: {found.counts[0]} training and {found.counts[1]} test pairs at {choice.size[0]}x{choice.size[1]}, "
+        f"{choice.epochs} epochs of {len(_METHODS)} methods (a step: {steps})",
+        *(f"  {note}" for note in found.notes),
+        "Look through it, then:",
+        f"  msgunet plan {shlex.quote(str(path))}",
+        f"  snakemake --cores all --config suite={shlex.quote(str(path))}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""Test pictures of all methods side by side, with the same crop of each (the paper's Figs. 4 to 6)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from msgunet.core.settings import PictureFormat
+from msgunet.data.images import read, resize, shown
+from msgunet.data.manifest import read_manifest
+from msgunet.report.collect import Collection
+from msgunet.report.figures.style import Drawn
+from msgunet.report.tables import Tables
+
+# Width and height of the crop, as a share of the picture's.
+_CROP = 0.25
+
+
+def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
+    """One figure for each data set with predictions."""
+    for dataset, entry in collection.datasets.items():
+        runs = collection.shown(dataset)
+        data = collection.prepared(dataset)
+        if not runs or not (data / "manifest.csv").is_file():
+            continue
+        pairs = read_manifest(data / "manifest.csv", "test")
+        count = min(collection.settings["examples"], len(pairs))
+        pairs = [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
+        source_format, target_format = runs[0].settings.formats
+        paths = {"target": [data / p.target for p in pairs]}
+        for run in reversed(runs):
+            paths[f"{collection.label(run)}\n{run.size}"] = [run.prediction(p.id) for p in pairs]
+        size = tuple(entry["size"])
+        columns = {"source": [_open(data / p.source, size, source_format) for p in pairs]}
+        columns |= {name: [_open(path, size, target_format) for path in found] for name, found in paths.items()}
+        conditions = "; ".join(collection.run_conditions([run]) for run in runs)
+        caption = (
+            f"{collection.data_conditions(dataset)}; test pictures at even spacing, not chosen; below each the framed "
+            "crop, where the target has most detail, the same for every method, outputs of another size brought to the "
+            f"data set's; {conditions}; {collection.environment()}"
+        )
+        title = f"Figs. 4 to 6: test pictures of {dataset}"
+        yield Drawn(f"pictures_{dataset}", title, caption, _grid(columns, size))
+
+
+def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
+    """All pictures in one pair of axes, in units of a picture's width: many axes are slow."""
+    inches, gap = 1.9, 0.03
+    ratio = size[1] / size[0]
+    rows = 2 * len(columns["target"])
+    width, height = len(columns) * (1 + gap), rows * (ratio + gap)
+    figure = plt.figure(figsize=(inches * width, inches * height))
+    axis = figure.add_axes((0, 0, 1, 1))
+    crops = [most_detail(pixels) for pixels in columns["target"]]
+    for j, (name, column) in enumerate(columns.items()):
+        left = j * (1 + gap)
+        axis.text(left + 0.5, -gap, name, ha="center", va="bottom", fontsize=9)
+        for i, (pixels, (x, y, w, h)) in enumerate(zip(column, crops, strict=True)):
+            top, below = 2 * i * (ratio + gap), (2 * i + 1) * (ratio + gap)
+            axis.imshow(_fit(pixels, inches), extent=(left, left + 1, top + ratio, top))
+            crop = pixels[y : y + h, x : x + w]
+            axis.imshow(crop, interpolation="nearest", extent=(left, left + 1, below + ratio, below))
+            # White on black is seen on every picture.
+            for line, colour in ((2.0, "black"), (0.9, "white")):
+                place = (left + x / size[0], top + y / size[0])
+                frame = {"fill": False, "linewidth": line, "edgecolor": colour}
+                axis.add_patch(Rectangle(place, w / size[0], h / size[0], **frame))
+    axis.set(xlim=(0, width - gap), ylim=(height - gap, 0), aspect="auto")
+    axis.axis("off")
+    return figure
+
+
+def _fit(pixels: np.ndarray, inches: float) -> np.ndarray:
+    """A picture at 300 pixels an inch, once: matplotlib would resample it again and again."""
+    width = round(300 * inches)
+    shape = (width, max(1, round(width * pixels.shape[0] / pixels.shape[1])))
+    return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
+
+
+def _open(path: Path, size: tuple[int, int], given: PictureFormat) -> np.ndarray:
+    return shown(resize(read(path, str(path), given), size, "photo"), given)
+
+
+def most_detail(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the crop of a picture (H, W, 3) in which neighbouring pixels differ most."""
+    grey = pixels.astype(float).mean(2)
+    rough = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
+    sums = np.pad(rough, ((2, 0), (2, 0))).cumsum(0).cumsum(1)
+    h, w = (max(1, round(_CROP * side)) for side in grey.shape)
+    windows = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+    top, left = np.unravel_index(windows.argmax(), windows.shape)
+    return int(left), int(top), w, h

@@ -1,0 +1,105 @@
+"""The pictures of the page: files to look at, and what is known about each."""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from PIL import Image
+
+from msgunet.core.files import atomic
+from msgunet.core.settings import RGB, PictureFormat
+from msgunet.data.images import read, resample, save, shown
+from msgunet.data.manifest import Pair, read_manifest
+from msgunet.report.collect import Collection, Run
+
+_THUMBNAIL = (160, 160)
+
+
+def write_pictures(collection: Collection, folder: Path) -> list[dict[str, Any]]:
+    """Put all test pictures below `folder`, and say for each data set what is there, with the measures.
+
+    Pictures of the data set's size are links to the files of the results, and copies where the file system has none;
+    others are brought to its size as the full protocol does it, so that what is looked at lies pixel on pixel. All are
+    shown as 8-bit RGB.
+    """
+    return [found for dataset in collection.datasets if (found := _dataset(collection, dataset, folder))]
+
+
+def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, Any] | None:
+    runs = collection.shown(dataset)
+    manifest = collection.prepared(dataset) / "manifest.csv"
+    # Prepared pictures may be deleted once all is measured.
+    if not runs or not manifest.is_file():
+        return None
+    pairs = read_manifest(manifest, "test")
+    size = tuple(collection.datasets[dataset]["size"])
+    place = folder / dataset
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: _write(pair, runs, manifest.parent, place, size), pairs))
+    values = {run.settings.entry: _by_picture(run) for run in runs}
+    return {
+        "name": dataset,
+        "measures": collection.settings["measures"],
+        "protocols": collection.settings["protocols"],
+        "methods": [
+            {"entry": run.settings.entry, "role": _role(run), "title": collection.label(run), "size": run.size}
+            for run in runs
+        ],
+        "folder": quote(f"{folder.name}/{dataset}"),
+        "pictures": [
+            {"id": pair.id, "file": quote(pair.id), "values": {entry: of[pair.id] for entry, of in values.items()}}
+            for pair in pairs
+            if all(pair.id in of for of in values.values())
+        ],
+    }
+
+
+def _role(run: Run) -> str:
+    """A method's folder, which no other picture's can be."""
+    return f"methods/{run.settings.entry}"
+
+
+def _by_picture(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Picture, protocol and measure to value; None where it is not defined."""
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for row in run.measured().to_dict("records"):
+        measures = {m: None if pd.isna(row[m]) else float(f"{row[m]:.6g}") for m in run.evaluation.measures}
+        found.setdefault(row["id"], {})[row["protocol"]] = measures
+    return found
+
+
+def _write(pair: Pair, runs: list[Run], data: Path, place: Path, size: tuple[int, int]) -> None:
+    name, settings = f"{pair.id}.png", runs[0].settings
+    target = place / "target" / name
+    of_target = settings.target_format, settings.target_kind
+    _at_size(data / pair.source, place / "source" / name, size, settings.source_format, settings.source_kind)
+    _at_size(data / pair.target, target, size, *of_target)
+    for run in runs:
+        _at_size(run.prediction(pair.id), place / _role(run) / name, size, *of_target)
+    with Image.open(target) as image, atomic(place / "thumbnails" / f"{pair.id}.jpg") as path:
+        small = image.convert("RGB")
+        small.thumbnail(_THUMBNAIL)
+        small.save(path, quality=80)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def _at_size(source: Path, path: Path, size: tuple[int, int], given: PictureFormat, kind: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if given == RGB and _size(source) == size:
+        try:
+            path.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, path)
+        return
+    how = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
+    pixels = resample(read(source, str(source), given), size, how)
+    with atomic(path) as temporary:
+        save(temporary, shown(pixels, given))

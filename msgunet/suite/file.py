@@ -1,0 +1,164 @@
+"""Reading a suite's YAML file: found by name, parsed strictly, and everything wrong with it said at once."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from msgunet.core.checkout import ROOT, shipped
+from msgunet.core.errors import UserError
+from msgunet.core.registry import nearest
+from msgunet.data.registry import datasets, remote_files
+from msgunet.methods.registry import methods, own_methods
+from msgunet.suite.models import Suite
+
+
+class SuiteLoader(yaml.SafeLoader):
+    """YAML as people expect it: `1e-4` is a number, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"key '{key}' stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+SuiteLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def suite_path(name: str) -> Path:
+    """The file of a suite: `config/NAME.yaml`, or `name` itself where it is a path that ends in .yaml."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        if not re.fullmatch(r"[a-z0-9_]{1,64}", name):
+            raise UserError(f"suite '{name}': a suite's name has only a-z, 0-9 and _; or give the path of a .yaml file")
+        path = shipped("config") / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in ROOT.joinpath("config").glob("*.yaml"))
+        raise UserError(f"there is no suite file {path}: {nearest(name, known)}")
+    return path
+
+
+def load_suite(path: Path) -> Suite:
+    """Parse and validate a suite file.
+
+    Raises:
+        UserError: naming every problem with its place in the file and the nearest right name.
+
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), SuiteLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    problems, suite = _validate(Suite, raw if raw is not None else {}, "")
+    problems += _entry_problems(raw) if isinstance(raw, dict) else []
+    if problems or suite is None:
+        raise UserError(*(f"{path}: {problem}" for problem in problems))
+    return suite
+
+
+def _validate(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], Any]:
+    try:
+        return [], model.model_validate(raw)
+    except ValidationError as error:
+        return [_explain(model, e, place) for e in error.errors()], None
+
+
+def _explain(model: type[BaseModel], error: Any, place: str) -> str:
+    loc = [str(part) for part in error["loc"] if part != "[key]"]
+    where = ".".join([*([place] if place else []), *loc])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {nearest(loc[-1], _siblings(model, loc[:-1]))}"
+    return f"{where}: {error['msg']} (got {error['input']!r})"
+
+
+def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
+    """The keys that a suite may have at `loc`."""
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        # Below a dictionary of entries, the next part is the entry's name.
+        current = _model_in(fields[part].annotation) if fields and part in fields else current
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None]
+    return found[-1] if found else None
+
+
+def _entry_problems(raw: dict[str, Any]) -> list[str]:
+    """What is wrong with names and options, entry by entry; works on the raw file so that all is said at once."""
+    problems: list[str] = []
+
+    def table(key: str) -> dict[str, Any]:
+        value = raw.get(key)
+        return value if isinstance(value, dict) else {}
+
+    def names(value: Any) -> list[str]:
+        """The names in a list; what is no list of names is pydantic's to report."""
+        return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+    for key, field, registered in (
+        ("datasets", "kind", datasets()),
+        ("methods", "method", methods()),
+    ):
+        for name, raw_entry in table(key).items():
+            entry = raw_entry if isinstance(raw_entry, dict) else {}
+            kind = entry.get(field) or name
+            if not isinstance(kind, str):
+                continue
+            known, file = registered, entry.get("file") if key == "methods" else None
+            if file and isinstance(file, str):
+                try:
+                    known = own_methods(file, again=True).methods
+                except UserError as error:
+                    problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
+                    continue
+                if kind not in known:
+                    there = ", ".join(f"'{other}'" for other in known)
+                    problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', it registers {there}")
+                    continue
+            if kind not in known:
+                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {nearest(kind, list(known))}")
+                continue
+            problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
+            problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
+    data = table("data")
+    if isinstance(data.get("mirror"), dict):
+        problems += _unknown(data["mirror"], datasets(), "data.mirror", "kind of data set")
+    if isinstance(data.get("urls"), dict):
+        problems += _unknown(data["urls"], dict.fromkeys(remote_files()), "data.urls", "published file")
+    gradients = table("gradients")
+    wanted = [gradients.get("method") or "msgunet"] if gradients else []
+    problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
+    problems += _unknown(names(wanted), table("methods"), "gradients.method", "method entry")
+    problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
+    return problems
+
+
+def _unknown(wanted: Iterable[str], known: dict[str, Any], place: str, what: str) -> list[str]:
+    return [
+        f"{place}: there is no {what} '{name}'; {nearest(name, list(known))}" for name in wanted if name not in known
+    ]
+
+
+def only_suite(config: dict[str, Any]) -> str:
+    """The suite that Snakemake's `--config` names; any other key is an error, not a silent run of the paper."""
+    unknown = sorted(set(config) - {"suite"})
+    if unknown:
+        raise UserError(*(f"--config {key}: unknown key; did you mean 'suite'?" for key in unknown))
+    return str(config.get("suite", "paper"))

@@ -1,0 +1,80 @@
+"""The networks of a suite: what the cost table counts, and what `msgunet bench` and `profile` time."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgunet.core.errors import UserError
+from msgunet.core.registry import nearest
+from msgunet.core.settings import Network, RunSettings
+from msgunet.methods.registry import method_of
+
+if TYPE_CHECKING:
+    from msgunet.suite.plan import Plan
+
+
+def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
+    """What the cost table counts.
+
+    Every trained entry's generator at every size of the suite that it can be built for (`used`: the suite trains it
+    there); discriminators and VGG-19 at the sizes that they are trained with.
+    """
+    sizes = sorted({run.size for run in runs}, key=lambda size: size[0] * size[1])
+    used = {(run.entry, run.size) for run in runs}
+    generators, discriminators, perceptual = [], [], {}
+    for settings in {run.entry: run for run in runs}.values():
+        method = method_of(settings)
+        if not method.trainable:
+            continue
+        options = method.Options.model_validate(settings.options)
+        for size in sizes:
+            if method.problem(options, size) is not None:
+                continue
+            found = Network(
+                entry=settings.entry,
+                part="generator",
+                method=settings.method,
+                version=settings.version,
+                file=settings.file,
+                code=settings.code,
+                size=size,
+                options=settings.options,
+                channels=settings.channels,
+                used=(settings.entry, size) in used,
+            )
+            generators.append(found)
+            if found.used:
+                discriminators.append(found.model_copy(update={"part": "discriminator"}))
+            if found.used and settings.perceptual is not None:
+                width = {"width": settings.perceptual.width}
+                perceptual[size] = Network(entry="vgg19", part="perceptual", size=size, options=width, used=True)
+    return [*generators, *discriminators, *perceptual.values()]
+
+
+def trained_networks(
+    plan: "Plan", entries: Sequence[str] | None = None, size: tuple[int, int] | None = None
+) -> list[RunSettings]:
+    """One run for each trained entry and size of a suite; for `size` as if the suite said that one.
+
+    Raises:
+        UserError: the suite trains no such entry, or an entry cannot be built at the size.
+
+    """
+    trained = [run.settings for run in plan.runs if run.trainable]
+    known = list(dict.fromkeys(settings.entry for settings in trained))
+    problems = [
+        f"--entry {name}: suite '{plan.name}' does not train it; {nearest(name, known)}"
+        for name in entries or ()
+        if name not in known
+    ]
+    found: dict[Any, RunSettings] = {}
+    for settings in trained:
+        if entries and settings.entry not in entries:
+            continue
+        at = settings if size is None else settings.model_copy(update={"size": size})
+        method = method_of(at)
+        if problem := method.problem(method.Options.model_validate(at.options), at.size):
+            problems.append(f"{at.entry}: {problem}")
+        found.setdefault((at.entry, at.size), at)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""A trained generator on new images: any size, whole folders, and export to ONNX."""

@@ -1,0 +1,165 @@
+"""`msgunet export`: a published generator as an ONNX file that was checked."""
+
+import copy
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
+
+from msgunet.core.errors import UserError
+from msgunet.core.files import atomic, canonical_json
+from msgunet.data.pairs import pyramid
+from msgunet.methods.generator import LoadedGenerator
+from msgunet.methods.norms import picture_norms
+
+# The largest difference to torch's outputs, in [-1, 1], that a file may have.
+TOLERANCE = 1e-4
+
+
+class _PictureNorm(nn.Module):
+    """A norm by the statistics of each picture, as the operator of ONNX that means just that."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = (
+            getattr(norm, "weight", None),
+            getattr(norm, "bias", None),
+            getattr(norm, "eps", 1e-5),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class _OneInput(nn.Module):
+    """A generator that makes the pyramid of sources itself."""
+
+    def __init__(self, network: nn.Module, scales: int, kind: str) -> None:
+        super().__init__()
+        self.network, self.scales, self.kind = network, scales, kind
+
+    def forward(self, source: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(pyramid(source, self.scales, self.kind)))
+
+
+def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
+    """Write a generator as ONNX with any batch, height and width.
+
+    Input `source`: (N, channels, height, width) in [-1, 1]; outputs `output`, `output_1`, …: one for each scale. The
+    file gets its name only after its outputs were compared with torch's, at three sizes, in onnxruntime.
+
+    Args:
+        generator: loaded on a CPU in fp32.
+        out: file to write.
+
+    Returns:
+        Notes for its model card: what is different in this file, and what was found at each size.
+
+    Raises:
+        UserError: `out` does not end in .onnx, or outputs differ by more than `TOLERANCE`.
+
+    """
+    if out.suffix != ".onnx":
+        raise UserError(f"{out}: give a file that ends in .onnx; its card is written beside it")
+    method, settings = generator.method, generator.settings
+    stride = method.stride(method.options, settings.size)
+    original, notes = _without_dropout(generator.network)
+    scales = method.scales(method.options, settings.size)
+    wanted, given = (
+        _OneInput(network, scales, settings.source_kind) for network in (original, _in_words_of_onnx(original))
+    )
+    width, height = settings.size
+    sizes = [(width, height), (width + stride, height), (width + 2 * stride, height + stride)]
+    with torch.no_grad():
+        example = _pictures(settings.channels[0], sizes[1])
+        names = ["output", *(f"output_{i}" for i in range(1, len(given(example))))]
+    with atomic(out) as temporary:
+        _export(given, example, names, temporary)
+        _describe(temporary, generator, stride)
+        found = [_compare(wanted, temporary, settings.channels[0], size) for size in sizes]
+    return [*notes, *found]
+
+
+def _without_dropout(network: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The network without the dropout that some methods keep at test time, and a note on it."""
+    network = copy.deepcopy(network)
+    active = [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.training]
+    for layer in active:
+        layer.eval()
+    return network, ["dropout, which the method has at test time too, is off in this file"] if active else []
+
+
+def _in_words_of_onnx(network: nn.Module) -> nn.Module:
+    """The network with norms by the statistics of a picture as ONNX has them: batch norm's are those of a batch."""
+    network = copy.deepcopy(network)
+    norms = {id(norm) for norm in picture_norms(network)}
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if id(child) in norms:
+                setattr(parent, name, _PictureNorm(child))
+    return network
+
+
+def _export(network: nn.Module, example: Tensor, names: Sequence[str], path: Path) -> None:
+    dynamic = {"source": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            network,
+            (example,),
+            path,
+            input_names=["source"],
+            output_names=names,
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _describe(path: Path, generator: LoadedGenerator, stride: int) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    settings = generator.settings
+    facts = {
+        "method": settings.method,
+        "stride": str(stride),
+        "source_range": " ".join(map(str, settings.source_format.range)),
+        "target_range": " ".join(map(str, settings.target_format.range)),
+        "settings": canonical_json(settings.model_dump(mode="json")),
+    }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _pictures(channels: int, size: tuple[int, int]) -> Tensor:
+    """Two smooth random pictures."""
+    small = torch.rand(2, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return F.interpolate(small, size[::-1], mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def _compare(network: nn.Module, path: Path, channels: int, size: tuple[int, int]) -> str:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    sources = _pictures(channels, size)
+    with torch.no_grad():
+        # One by one: some norms are by the statistics of a batch.
+        wanted = [torch.cat(outputs) for outputs in zip(*(network(source) for source in sources.split(1)), strict=True)]
+    found = session.run(None, {"source": sources.numpy()})
+    difference = max(float(np.abs(w.numpy() - f).max()) for w, f in zip(wanted, found, strict=True))
+    text = f"{size[0]}x{size[1]}: largest difference to torch {difference:.1e}"
+    print(text, file=sys.stderr)
+    if not difference <= TOLERANCE:
+        raise UserError(f"{text}, allowed are {TOLERANCE:.0e}; the file was not written")
+    return text
