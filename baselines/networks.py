@@ -1,6 +1,6 @@
 """Networks of the published baselines: the U-Net of Pix2Pix and the generators of Pix2Pix-HD.
 
-The conventions are those of `msgunet.networks`: pyramids in, pyramids out, values in [-1, 1].
+The conventions are those of `msgunet/methods/networks.py`: pyramids in, pyramids out, values in [-1, 1].
 """
 
 import itertools

@@ -6,13 +6,11 @@ distance small, the discriminator keeps it above a margin.
 
 from pydantic import Field
 
+import msgunet
 from baselines.pix2pix import UNetMethod, UNetOptions
-from msgunet.core.registry import lazy_import
-from msgunet.methods.registry import register_method
+from msgunet import lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.methods.networks")
-losses = lazy_import("msgunet.methods.losses")
 
 
 class PANOptions(UNetOptions):
@@ -41,21 +39,21 @@ class PAN(UNetMethod):
         return self.build_unet(0.0)
 
     def build_discriminator(self):
-        filters = shared.scaled(64, self.options.discriminator_width)
+        filters = msgunet.scaled(64, self.options.discriminator_width)
         discriminator = networks.PANDiscriminator(sum(self.channels), filters)
-        shared.init_normal(discriminator)
+        msgunet.init_normal(discriminator)
         return discriminator
 
     def distance(self, fake, real):
         """Weighted L1 between the hidden layers' outputs for output and target, for each picture."""
         pairs = zip(self.options.weights, fake[:-1], real[:-1], strict=True)
-        return sum(weight * losses.l1_per_picture(f, r) for weight, f, r in pairs)
+        return sum(weight * msgunet.l1_per_picture(f, r) for weight, f, r in pairs)
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)[0]
         real = discriminator(sources, targets)[0]
         return {
-            "gan": losses.cross_entropy(fake[-1], True),
+            "gan": msgunet.cross_entropy(fake[-1], True),
             "perceptual": self.options.perceptual * self.distance(fake, real).mean(),
         }
 
@@ -63,8 +61,8 @@ class PAN(UNetMethod):
         fake = discriminator(sources, outputs)[0]
         real = discriminator(sources, targets)[0]
         return {
-            "d_fake": 0.5 * losses.cross_entropy(fake[-1], False),
-            "d_real": 0.5 * losses.cross_entropy(real[-1], True),
+            "d_fake": 0.5 * msgunet.cross_entropy(fake[-1], False),
+            "d_real": 0.5 * msgunet.cross_entropy(real[-1], True),
             # For each picture, so that the loss of a batch is the mean of its pictures' losses.
             "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0).mean(),
         }

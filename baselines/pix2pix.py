@@ -5,14 +5,10 @@ from typing import Any
 
 from pydantic import Field
 
-from msgunet.core.registry import lazy_import
-from msgunet.methods.method import Method, MethodOptions
-from msgunet.methods.registry import register_method
+import msgunet
+from msgunet import Method, MethodOptions, lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.methods.networks")
-losses = lazy_import("msgunet.methods.losses")
-norms = lazy_import("msgunet.methods.norms")
 
 
 class UNetOptions(MethodOptions):
@@ -57,7 +53,7 @@ class UNetMethod(Method):
         """The generator, initialised as published."""
         downs = self.downsamplings(self.options, self.size)
         generator = networks.UNet(downs, self.options.width, self.channels, dropout)
-        shared.init_normal(generator)
+        msgunet.init_normal(generator)
         return generator
 
 
@@ -78,22 +74,22 @@ class Pix2Pix(UNetMethod):
         return self.build_unet(self.options.dropout)
 
     def build_discriminator(self):
-        filters = shared.scaled(64, self.options.discriminator_width)
-        discriminator = shared.ScaleDiscriminators([shared.PatchGAN(sum(self.channels), filters)])
-        shared.init_normal(discriminator)
+        filters = msgunet.scaled(64, self.options.discriminator_width)
+        discriminator = msgunet.ScaleDiscriminators([msgunet.PatchGAN(sum(self.channels), filters)])
+        msgunet.init_normal(discriminator)
         return discriminator
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         return {
-            "gan": losses.cross_entropy(discriminator(sources, outputs)[0][-1], True),
-            "l1": self.options.l1 * losses.l1_sum(outputs, targets),
+            "gan": msgunet.cross_entropy(discriminator(sources, outputs)[0][-1], True),
+            "l1": self.options.l1 * msgunet.l1_sum(outputs, targets),
         }
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
         return {
-            "d_fake": 0.5 * losses.cross_entropy(discriminator(sources, outputs)[0][-1], False),
-            "d_real": 0.5 * losses.cross_entropy(discriminator(sources, targets)[0][-1], True),
+            "d_fake": 0.5 * msgunet.cross_entropy(discriminator(sources, outputs)[0][-1], False),
+            "d_real": 0.5 * msgunet.cross_entropy(discriminator(sources, targets)[0][-1], True),
         }
 
     def prepare_inference(self, generator):
-        norms.keep_batch_statistics(generator)
+        msgunet.keep_batch_statistics(generator)

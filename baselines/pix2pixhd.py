@@ -5,13 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from msgunet.core.registry import lazy_import
-from msgunet.methods.method import Method, MethodOptions, Phase
-from msgunet.methods.registry import register_method
+import msgunet
+from msgunet import Method, MethodOptions, Phase, lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
-shared = lazy_import("msgunet.methods.networks")
-losses = lazy_import("msgunet.methods.losses")
 data = lazy_import("msgunet.data.pairs")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
@@ -142,23 +139,23 @@ class Pix2PixHD(Method):
     def _build(self, head: bool):
         options = self.options
         if self.local(options, self.size):
-            filters = shared.scaled(32, options.width)
+            filters = msgunet.scaled(32, options.width)
             generator = networks.LocalEnhancer(
                 filters, options.downsamplings, options.blocks, channels=self.channels, head=head
             )
         else:
-            filters = shared.scaled(64, options.width)
+            filters = msgunet.scaled(64, options.width)
             generator = networks.GlobalGenerator(filters, options.downsamplings, options.blocks, self.channels)
-        shared.init_normal(generator, biases=False)
+        msgunet.init_normal(generator, biases=False)
         return generator
 
     def build_discriminator(self):
-        filters = shared.scaled(64, self.options.discriminator_width)
+        filters = msgunet.scaled(64, self.options.discriminator_width)
         count = self.discriminators(self.options, self.size)
         inputs = sum(self.channels)
-        nets = [shared.PatchGAN(inputs, filters, norm="instance", padding=2) for _ in range(count)]
-        discriminator = shared.PooledDiscriminators(nets)
-        shared.init_normal(discriminator, biases=False)
+        nets = [msgunet.PatchGAN(inputs, filters, norm="instance", padding=2) for _ in range(count)]
+        discriminator = msgunet.PooledDiscriminators(nets)
+        msgunet.init_normal(discriminator, biases=False)
         return discriminator
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
@@ -166,9 +163,9 @@ class Pix2PixHD(Method):
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
         # The published weights: 4 over the number of compared layers, and the mean over scales.
         compared = [(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)]
-        matching = sum(4 / len(f) * losses.l1_sum(f, r) for f, r in compared) / len(compared)
+        matching = sum(4 / len(f) * msgunet.l1_sum(f, r) for f, r in compared) / len(compared)
         terms = {
-            "gan": sum(losses.least_squares(scale[-1], True) for scale in fake),
+            "gan": sum(msgunet.least_squares(scale[-1], True) for scale in fake),
             "features": self.options.features * matching,
         }
         if perceptual is not None:
@@ -177,15 +174,15 @@ class Pix2PixHD(Method):
             def distance(image):
                 found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
                 pairs = zip(_VGG_WEIGHTS, found, wanted, strict=True)
-                return sum(w * losses.l1_sum([f], [t]) for w, f, t in pairs)
+                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in pairs)
 
-            terms["perceptual"] = self.options.perceptual * losses.gradient_at_once(distance, outputs[0])
+            terms["perceptual"] = self.options.perceptual * msgunet.gradient_at_once(distance, outputs[0])
         return terms
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
         fake = discriminator(sources, outputs)
         real = discriminator(sources, targets)
         return {
-            "d_fake": 0.5 * sum(losses.least_squares(scale[-1], False) for scale in fake),
-            "d_real": 0.5 * sum(losses.least_squares(scale[-1], True) for scale in real),
+            "d_fake": 0.5 * sum(msgunet.least_squares(scale[-1], False) for scale in fake),
+            "d_real": 0.5 * sum(msgunet.least_squares(scale[-1], True) for scale in real),
         }

@@ -1,8 +1,6 @@
 """Rows that show what a number is worth: the source as it is, and the mean of the training targets."""
 
-from msgunet.core.registry import lazy_import
-from msgunet.methods.method import Method
-from msgunet.methods.registry import register_method
+from msgunet import Method, lazy_import, register_method
 
 networks = lazy_import("baselines.networks")
 data = lazy_import("msgunet.data.pairs")

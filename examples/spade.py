@@ -22,14 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from msgunet.core.errors import UserError
-from msgunet.core.registry import lazy_import
-from msgunet.methods.method import Method, MethodOptions
-from msgunet.methods.registry import register_method
+import msgunet
+from msgunet import Method, MethodOptions, UserError, lazy_import, register_method
 
 networks = lazy_import("spade_networks")
-shared = lazy_import("msgunet.methods.networks")
-losses = lazy_import("msgunet.methods.losses")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
 _VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -121,21 +117,21 @@ class SpadeMethod(Method):
 
     def build_generator(self):
         options = self.options
-        filters, hidden = (shared.scaled(count, options.width) for count in (64, 128))
+        filters, hidden = (msgunet.scaled(count, options.width) for count in (64, 128))
         ups = self.upsamplings(options, self.size)
         return networks.SpadeGenerator(self._checked_palette(), filters, hidden, ups, self.channels)
 
     def build_discriminator(self):
-        filters = shared.scaled(64, self.options.discriminator_width)
+        filters = msgunet.scaled(64, self.options.discriminator_width)
         palette = self._checked_palette()
         return networks.SpadeDiscriminators(palette, filters, self.options.discriminators, self.channels)
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
-        matching = sum(losses.l1_sum(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)) / len(fake)
+        matching = sum(msgunet.l1_sum(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)) / len(fake)
         terms = {
-            "gan": sum(-shared.wide(scale[-1]).mean() for scale in fake) / len(fake),
+            "gan": sum(-msgunet.wide(scale[-1]).mean() for scale in fake) / len(fake),
             "features": self.options.features * matching,
         }
         if perceptual is not None:
@@ -143,9 +139,9 @@ class SpadeMethod(Method):
 
             def distance(image):
                 found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
-                return sum(w * losses.l1_sum([f], [t]) for w, f, t in zip(_VGG_WEIGHTS, found, wanted, strict=True))
+                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in zip(_VGG_WEIGHTS, found, wanted, strict=True))
 
-            terms["perceptual"] = self.options.perceptual * losses.gradient_at_once(distance, outputs[0])
+            terms["perceptual"] = self.options.perceptual * msgunet.gradient_at_once(distance, outputs[0])
         return terms
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
@@ -159,5 +155,5 @@ class SpadeMethod(Method):
 
 def hinge(scores: Any, real: bool) -> Any:
     """Mean of max(0, 1 - score) for real pictures, of max(0, 1 + score) for others (Lim and Ye 2017)."""
-    scores = shared.wide(scores)
+    scores = msgunet.wide(scores)
     return (1 - scores if real else 1 + scores).clamp_min(0).mean()

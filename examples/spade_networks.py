@@ -1,6 +1,6 @@
 """Networks of SPADE (Park et al. 2019, section 3 and appendix A), loaded by `spade.py` when one is built.
 
-The conventions are those of `msgunet.networks`: lists over scales in and out, values in [-1, 1]. `classes` stands for
+The conventions are those of `msgunet.MSGUNet`: lists over scales in and out, values in [-1, 1]. `classes` stands for
 one-hot maps (N, K, H, W), or the source itself where there is no palette.
 """
 
@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.networks import PooledDiscriminators
-from msgunet.device.precision import wide
-from msgunet.methods.networks import PatchGAN
-from msgunet.methods.recompute import recomputed
+from msgunet import PatchGAN, PooledDiscriminators, recomputed, wide
 
 # Channels of the blocks in units of the filters, from the smallest resolution up.
 _BLOCKS = ((16, 16), (16, 16), (16, 16), (16, 8), (8, 4), (4, 2), (2, 1))

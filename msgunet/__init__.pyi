@@ -10,7 +10,7 @@ from .device.precision import wide
 from .methods.losses import cross_entropy, gradient_at_once, l1_sum, least_squares
 from .methods.method import Method, MethodOptions, Phase
 from .methods.networks import MSGUNet, PatchGAN, PooledDiscriminators, ScaleDiscriminators, init_normal, scaled
-from .methods.norms import InstanceNorm
+from .methods.norms import InstanceNorm, keep_batch_statistics
 from .methods.recompute import Stages, recomputed
 from .methods.registry import register_method
 from .translation.translate import Model, load
@@ -37,6 +37,7 @@ __all__ = [
     "cross_entropy",
     "gradient_at_once",
     "init_normal",
+    "keep_batch_statistics",
     "l1_sum",
     "lazy_import",
     "least_squares",

@@ -57,6 +57,10 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write the golden curves of the methods again")
+
+
 def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A temporary folder that is one for all of pytest's processes."""
     base = tmp_path_factory.getbasetemp()

@@ -191,8 +191,8 @@ def test_commands_in_the_docs_run(tmp_path):
     done, left = 0, set()
     for name, line in commands():
         words = shlex.split(line)
-        # Run elsewhere: by tests/test_own_data.py; on a real Slurm by tests/test_slurm.py; by .ci/run; by
-        # tests/test_training.py; for minutes and hours.
+        # Run elsewhere: by test_own_data.py; on a real Slurm by test_slurm.py; by .ci/run; by test_training.py;
+        # for minutes and hours.
         if name == "own-data.md" or words[0] in _ELSEWHERE or "profiles/slurm" in line or _TIMING & {*words}:
             left.add(words[0])
             continue

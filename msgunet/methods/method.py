@@ -102,7 +102,7 @@ class Method:
         return ""
 
     def build_generator(self) -> "nn.Module":
-        """A new, initialised generator: pyramid of sources in, pyramid of outputs out (see `msgunet.networks`)."""
+        """A new, initialised generator: pyramid of sources in, pyramid of outputs out (see `msgunet/methods/networks.py`)."""
         raise NotImplementedError
 
     def build_training_generator(self) -> "nn.Module":

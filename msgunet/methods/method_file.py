@@ -110,11 +110,11 @@ def _run(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
 def _check(cls: Any) -> None:
     """What would go wrong later on."""
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise UserError(f"what is registered as '{cls.name}' is no class made from msgunet.method.Method")
+        raise UserError(f"what is registered as '{cls.name}' is no subclass of msgunet.Method")
     if not isinstance(getattr(cls, "title", None), str):
         raise UserError(f"method '{cls.name}' has no title, by which tables call it")
     if not issubclass(cls.Options, MethodOptions):
-        raise UserError(f"the Options of method '{cls.name}' are not made from msgunet.method.MethodOptions")
+        raise UserError(f"the Options of method '{cls.name}' are no subclass of msgunet.MethodOptions")
     try:
         cls.Options()
     except ValidationError as error:

@@ -23,7 +23,7 @@ from msgunet.translation.tiling import blend, starts
 
 # Of what is free, so that others keep some.
 _SHARE = 0.8
-# What libraries take beside the tensors that are counted (as tests/test_memory.py allows for).
+# What libraries take beside the tensors that are counted (as tests/training/test_memory.py allows for).
 _MORE, _BESIDE = 1.3, 100 * 2**20
 # Pixels: smaller tiles would see too little around them.
 _SMALLEST_TILE = 256

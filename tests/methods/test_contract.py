@@ -1,6 +1,7 @@
 """What every method must do: those of the registry, so that a new one is tested by itself, and those in files.
 
-`MSGUNET_SUITE=my.yaml python -m pytest tests/test_contract.py -k NAME` tests an entry of a suite that names a file.
+`MSGUNET_SUITE=my.yaml python -m pytest tests/methods/test_contract.py -k NAME` tests an entry of a
+suite that names a file.
 """
 
 import copy

@@ -146,7 +146,7 @@ def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="are not at"):
         load_perceptual(settings, tmp_path / "missing.pth")
     theirs_here = dataclasses.replace(VGG19, checksum=f"sha256:{sha256_file(path)[:8]}")
-    monkeypatch.setattr("msgunet.losses.VGG19", theirs_here)
+    monkeypatch.setattr("msgunet.methods.vgg19.VGG19", theirs_here)
     ours = load_perceptual(settings, path)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     normalised = torchvision.transforms.functional.normalize(

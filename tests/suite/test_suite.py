@@ -234,7 +234,7 @@ def test_gradient_variants_differ_in_the_intermediate_outputs_only(tmp_path):
 
 
 def test_planning_imports_no_torch():
-    code = "import sys; from msgunet.suite import load_plan; load_plan('paper'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from msgunet.suite.plan import load_plan; load_plan('paper'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Trainings and saving loops killed at random, again and again: `python -m pytest -m slow tests/test_kills.py`."""
+"""Trainings and saving loops killed at random, again and again: `python -m pytest -m slow -k kills`."""
 
 import multiprocessing
 import os

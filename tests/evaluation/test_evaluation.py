@@ -219,7 +219,7 @@ def test_both_counters_agree_and_fvcore_skips_nothing_new(name):
     ],
 )
 def test_the_paper_suites_cost_table_has_the_published_counts(entry, part, size, parameters, gmac, monkeypatch):
-    monkeypatch.setattr("msgunet.evaluation.cost._fvcore_gmac", lambda _: (0.0, ""))
+    monkeypatch.setattr("msgunet.cost.count._fvcore_gmac", lambda _: (0.0, ""))
     networks = load_plan("paper").networks.networks
     network = next(n for n in networks if (n.entry, n.part, n.size) == (entry, part, size))
     row = counts(network)
@@ -237,7 +237,7 @@ def test_the_papers_operations_come_out():
 def test_the_paper_suites_counts_take_less_than_a_minute_and_say_what_the_figures_are(tmp_path):
     out = tmp_path / "cost.csv"
     code = (
-        "import sys; from msgunet.cli import main; from msgunet.evaluation.measuring import memory_mib; "
+        "import sys; from msgunet.cli.main import main; from msgunet.device.measuring import memory_mib; "
         "status = main(sys.argv[1:]); print('MiB', memory_mib('VmHWM')); sys.exit(status)"
     )
     command = [sys.executable, "-c", code, "cost", "--suite", "paper", "--counts-only", "--out", str(out)]
@@ -258,7 +258,7 @@ def test_a_suite_of_trivial_rows_has_no_cost(tmp_path, compute):
 
 
 def test_other_networks_do_not_get_the_papers_figures(tmp_path, compute, monkeypatch):
-    monkeypatch.setattr("msgunet.evaluation.cost._fvcore_gmac", lambda _: (0.0, ""))
+    monkeypatch.setattr("msgunet.cost.count._fvcore_gmac", lambda _: (0.0, ""))
     networks = [describe("msgunet", (2048, 1024), width=0.5), describe("pix2pixhd", (2048, 1024), generator="global")]
     cost(NetworkList(networks=networks), tmp_path / "cost.csv", compute, counts_only=True)
     frame = pd.read_csv(tmp_path / "cost.csv")

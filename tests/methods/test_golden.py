@@ -1,7 +1,7 @@
 """Golden curves: ten CPU steps per method on committed pictures give the committed losses to 1e-4.
 
 In double precision, so that they are the same on every machine. When a method is meant to change, raise its `version`
-and write the curves again: `python tests/test_golden.py`.
+and write the curves again: `python -m pytest tests/methods/test_golden.py --write-golden`.
 """
 
 import csv
@@ -50,16 +50,12 @@ def curve(name: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_the_losses_follow_the_golden_curve(name):
+def test_the_losses_follow_the_golden_curve(name, request):
+    if request.config.getoption("--write-golden"):
+        write_csv(FOLDER / f"{name}.csv", curve(name))
     with (FOLDER / f"{name}.csv").open(newline="") as file:
         golden = list(csv.DictReader(file))
     found = curve(name)
     assert len(found) == len(golden) == 10
     for now, then in zip(found, golden, strict=True):
         assert now == pytest.approx({key: float(value) for key, value in then.items()}, rel=1e-4, abs=1e-9)
-
-
-if __name__ == "__main__":
-    for method_name in TRAINABLE:
-        write_csv(FOLDER / f"{method_name}.csv", curve(method_name))
-        print(f"wrote {method_name}.csv")

@@ -109,7 +109,7 @@ def test_an_attempt_on_a_full_disk_raises_its_own_error(tmp_path, data, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("msgunet.attempts.write_json", full)
+    monkeypatch.setattr("msgunet.core.attempts.write_json", full)
     with pytest.raises(KeyError), attempt(tmp_path, "train", make_settings(data)):
         raise KeyError("the stage's own")
 
@@ -171,8 +171,8 @@ def test_a_report_is_due_unless_it_was_stopped(workplace):
 def test_a_killed_training_says_so(tmp_path, data):
     settings = make_settings(data)
     code = (
-        "import os, signal; from pathlib import Path; from msgunet.attempts import attempt; "
-        "from msgunet.config import RunSettings; from msgunet.files import read_settings; "
+        "import os, signal; from pathlib import Path; from msgunet.core.attempts import attempt; "
+        "from msgunet.core.settings import RunSettings; from msgunet.core.files import read_settings; "
         f"folder = Path({str(tmp_path)!r}); settings = read_settings(folder / 'run.json', RunSettings)\n"
         "with attempt(folder, 'train', settings): os.kill(os.getpid(), signal.SIGKILL)"
     )

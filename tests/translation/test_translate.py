@@ -213,7 +213,7 @@ def test_a_large_picture_stays_within_the_memory_it_may_take(tmp_path):
     model = untrained(tmp_path, options={"width": 0.03125})
     make_picture(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
     code = (
-        "import sys; from msgunet.cli import main; from msgunet.evaluation.measuring import memory_mib; "
+        "import sys; from msgunet.cli.main import main; from msgunet.device.measuring import memory_mib; "
         "assert main(sys.argv[1:]) == 0; print(memory_mib('VmHWM'))"
     )
     given = ["translate", str(model), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), "--memory", "2"]

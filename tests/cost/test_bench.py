@@ -118,7 +118,7 @@ def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, 
     assert main([*arguments, "--part", "training", "--precision", "fp32"]) == 0
     # Nothing is lost.
     pd.testing.assert_frame_equal(pd.read_csv(out), frame)
-    monkeypatch.setattr("msgunet.provenance.commit", lambda: "another")
+    monkeypatch.setattr("msgunet.core.provenance.commit", lambda: "another")
     assert main(arguments) == 2
     assert "holds rows of commit" in capsys.readouterr().err
 

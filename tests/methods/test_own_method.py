@@ -1,4 +1,4 @@
-"""A user's own method in a file that a suite names; see also tests/test_contract.py and tests/test_spade.py."""
+"""A user's own method in a file that a suite names; see also test_contract.py and test_spade.py."""
 
 import json
 import os
@@ -28,8 +28,7 @@ from msgunet.suite.preflight import rehearse
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
 # What a method needs at least to be planned; it imports no torch.
 SMALL = """
-from msgunet.method import Method
-from msgunet.registry import register_method
+from msgunet import Method, register_method
 
 
 @register_method("mine")
@@ -141,7 +140,7 @@ def test_settings_of_the_projects_methods_name_no_file(folder):
 def test_modules_beside_a_file_are_part_of_its_code(folder):
     (folder / "my_networks.py").write_text("import my_sizes\nWIDTH = my_sizes.WIDTH\n")
     (folder / "my_sizes.py").write_text("WIDTH = 3\n")
-    lazy = 'from msgunet.registry import lazy_import\nnetworks = lazy_import("my_networks")\n'
+    lazy = 'from msgunet import lazy_import\nnetworks = lazy_import("my_networks")\n'
     (folder / "my_method.py").write_text(lazy + SMALL + "    width = property(lambda self: networks.WIDTH)\n")
     first = own_methods("my_method.py")
     assert first.methods["mine"].width.fget(None) == 3
@@ -162,7 +161,7 @@ def test_two_modules_of_one_name_beside_two_files_are_not_mixed_up(folder):
 
 
 def test_planning_with_spade_imports_no_torch():
-    code = "import sys, msgunet.suite as s; s.load_plan('examples/spade.yaml'); print('torch' in sys.modules)"
+    code = "import sys, msgunet.suite.plan as s; s.load_plan('examples/spade.yaml'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "False\n", done.stderr
 
