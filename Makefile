@@ -31,6 +31,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint --config suite=tiny
 
@@ -38,12 +39,15 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "$(CURDIR)/build/docs/index.html"
 
-# Needs uv. Resolves requirements.txt again and writes the same versions to environment.yml.
+# Needs uv. Writes what pyproject.toml asks for to requirements.txt, and the same versions to environment.yml. Versions
+# stay where they still fit; UPGRADE=--upgrade takes the newest, UPGRADE='--upgrade-package NAME' those of one package.
 lock:
-	echo "# Resolved from requirements.in by 'make lock' for Linux and macOS, Python 3.11 to 3.13. Do not edit." > .requirements.new
-	uv pip compile requirements.in --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header >> .requirements.new
-	mv .requirements.new requirements.txt
+	cp requirements.txt .requirements.new
+	uv pip compile pyproject.toml --all-extras --constraints constraints.txt --output-file .requirements.new $(UPGRADE) --quiet \
+		--universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+	(echo "# Written by 'make lock' for Linux and macOS, Python 3.11 to 3.13. Do not edit."; cat .requirements.new) > requirements.txt
+	rm .requirements.new
 	(sed -n '1,/- pip:/p' environment.yml; sed -n 's/^\([a-zA-Z0-9].*[^ ]\) *\\$$/      - \1/p' requirements.txt) > .environment.new
 	mv .environment.new environment.yml
 

@@ -115,7 +115,7 @@ class LocalEnhancer(nn.Module):
         enhancer_blocks: residual blocks of the enhancer (3).
         channels: of the source and of the target.
         head: keep the global generator's own head, to train it alone first. While `coarse_only` is set, the network is
-            the global generator alone, and takes and gives pictures of half the size.
+            the global generator alone, and takes and gives images of half the size.
 
     """
 
@@ -207,11 +207,11 @@ class Identity(nn.Module):
 
 
 class Constant(nn.Module):
-    """One picture for every source."""
+    """One image for every source."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("picture", torch.zeros(channels, height, width))
+        self.register_buffer("image", torch.zeros(channels, height, width))
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        return [self.picture.expand(len(sources[0]), -1, -1, -1)]
+        return [self.image.expand(len(sources[0]), -1, -1, -1)]

@@ -45,9 +45,9 @@ class PAN(UNetMethod):
         return discriminator
 
     def distance(self, fake, real):
-        """Weighted L1 between the hidden layers' outputs for output and target, for each picture."""
+        """Weighted L1 between the hidden layers' outputs for output and target, for each image."""
         pairs = zip(self.options.weights, fake[:-1], real[:-1], strict=True)
-        return sum(weight * msgunet.l1_per_picture(f, r) for weight, f, r in pairs)
+        return sum(weight * msgunet.l1_per_image(f, r) for weight, f, r in pairs)
 
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)[0]
@@ -63,6 +63,6 @@ class PAN(UNetMethod):
         return {
             "d_fake": 0.5 * msgunet.cross_entropy(fake[-1], False),
             "d_real": 0.5 * msgunet.cross_entropy(real[-1], True),
-            # For each picture, so that the loss of a batch is the mean of its pictures' losses.
+            # For each image, so that the loss of a batch is the mean of its images' losses.
             "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0).mean(),
         }

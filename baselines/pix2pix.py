@@ -68,7 +68,7 @@ class Pix2Pix(UNetMethod):
     def conditions(self) -> str:
         # The U-Net has dropout in the blocks above the innermost that have its full width.
         dropout = "dropout and " if self.options.dropout and self.downsamplings(self.options, self.size) > 5 else ""
-        return f"{dropout}batch statistics (of one picture) at test time, as published"
+        return f"{dropout}batch statistics (of one image) at test time, as published"
 
     def build_generator(self):
         return self.build_unet(self.options.dropout)

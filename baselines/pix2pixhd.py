@@ -44,7 +44,7 @@ class Pix2PixHDOptions(MethodOptions):
     )
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
-    normalise_vgg: bool = Field(False, description="give VGG-19 pictures as it was trained on; published: no")
+    normalise_vgg: bool = Field(False, description="give VGG-19 images as it was trained on; published: no")
 
 
 @register_method("pix2pixhd")
@@ -124,7 +124,7 @@ class Pix2PixHD(Method):
         generator.coarse.requires_grad_(phase.name != _FROZEN)
 
     def view(self, phase, images, kind):
-        # As if the pictures had been loaded at that size.
+        # As if the images had been loaded at that size.
         return [data.halve(images[0], kind)] if phase.name == _COARSE else list(images)
 
     def published_state(self, state):

@@ -19,7 +19,7 @@ class Copy(Method):
 
 @register_method("mean")
 class Mean(Method):
-    """The same picture for every source: the mean of all training targets, pixel by pixel."""
+    """The same image for every source: the mean of all training targets, pixel by pixel."""
 
     title = "mean (training target)"
     trainable = False
@@ -30,4 +30,4 @@ class Mean(Method):
 
     def fit(self, generator, pairs):
         total = sum(pairs[index].target.double() for index in range(len(pairs)))
-        generator.picture.copy_(data.normalise(total / len(pairs), pairs.formats[1].range))
+        generator.image.copy_(data.normalise(total / len(pairs), pairs.formats[1].range))

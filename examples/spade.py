@@ -2,8 +2,8 @@
 
 As published (sections 3 and 4, appendix A; where it is silent or differs, its code): see `spade_networks.py` for the
 networks; hinge loss, averaged over two scales; 10 x feature matching; 10 x VGG-19 at five layers with weights 1/32 … 1,
-which gets pictures in [-1, 1] as they are; Adam with betas 0 and 0.9 (the text says 0.999, the code 0.9); 1e-4 for the
-generator and 4e-4 for the discriminators; 100 + 100 epochs; pictures mirrored. Spectral norm is on the blocks'
+which gets images in [-1, 1] as they are; Adam with betas 0 and 0.9 (the text says 0.999, the code 0.9); 1e-4 for the
+generator and 4e-4 for the discriminators; 100 + 100 epochs; images mirrored. Spectral norm is on the blocks'
 convolutions and on the discriminators' inner ones, as in the code (the text says on all layers).
 
 Chosen here:
@@ -12,7 +12,7 @@ Chosen here:
   the edges of instances as one more channel, which the colours do not hold.
 - The discriminators learn from the outputs that the generator has just learnt from. In the published code it makes new
   ones for them after its own update.
-- Real and made pictures go through the discriminators one after the other, so that their spectral norm takes two steps
+- Real and made images go through the discriminators one after the other, so that their spectral norm takes two steps
   of the power iteration in each step of the training and not one for each network's update.
 - The number of upsamplings at sizes other than the published; no encoder, and so one output for a source.
 - Batch 1, unless the suite says more: the published batches need eight GPUs.
@@ -59,7 +59,7 @@ class SpadeOptions(MethodOptions):
     discriminators: int = Field(2, ge=1, description="scales that are judged")
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
-    normalise_vgg: bool = Field(False, description="give VGG-19 pictures as it was trained on; published: no")
+    normalise_vgg: bool = Field(False, description="give VGG-19 images as it was trained on; published: no")
 
 
 @register_method("spade")
@@ -154,6 +154,6 @@ class SpadeMethod(Method):
 
 
 def hinge(scores: Any, real: bool) -> Any:
-    """Mean of max(0, 1 - score) for real pictures, of max(0, 1 + score) for others (Lim and Ye 2017)."""
+    """Mean of max(0, 1 - score) for real images, of max(0, 1 + score) for others (Lim and Ye 2017)."""
     scores = msgunet.wide(scores)
     return (1 - scores if real else 1 + scores).clamp_min(0).mean()

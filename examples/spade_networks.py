@@ -132,7 +132,7 @@ class SpadeGenerator(nn.Module):
 
 
 class SpadeDiscriminators(PooledDiscriminators):
-    """Pix2Pix-HD's discriminators on the classes and the picture, with spectral norm where they have instance norm."""
+    """Pix2Pix-HD's discriminators on the classes and the image, with spectral norm where they have instance norm."""
 
     def __init__(self, palette: Sequence[Sequence[int]], filters: int, count: int, channels: tuple[int, int]) -> None:
         inputs = (len(palette) or channels[0]) + channels[1]

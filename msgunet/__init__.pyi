@@ -1,13 +1,13 @@
 # The public names, and where they are defined.
 from .core.errors import UserError
 from .core.registry import lazy_import
-from .core.settings import PictureFormat, TrainingSettings
+from .core.settings import ImageFormat, TrainingSettings
 from .core.version import __version__
 from .data.base import DataSet, DataSetOptions, RawPair, Remote
 from .data.images import read, save
 from .data.registry import register_dataset
 from .device.precision import wide
-from .methods.losses import cross_entropy, gradient_at_once, l1_sum, least_squares
+from .methods.losses import cross_entropy, gradient_at_once, l1_per_image, l1_sum, least_squares
 from .methods.method import Method, MethodOptions, Phase
 from .methods.networks import MSGUNet, PatchGAN, PooledDiscriminators, ScaleDiscriminators, init_normal, scaled
 from .methods.norms import InstanceNorm, keep_batch_statistics
@@ -18,6 +18,7 @@ from .translation.translate import Model, load
 __all__ = [
     "DataSet",
     "DataSetOptions",
+    "ImageFormat",
     "InstanceNorm",
     "MSGUNet",
     "Method",
@@ -25,7 +26,6 @@ __all__ = [
     "Model",
     "PatchGAN",
     "Phase",
-    "PictureFormat",
     "PooledDiscriminators",
     "RawPair",
     "Remote",
@@ -38,6 +38,7 @@ __all__ = [
     "gradient_at_once",
     "init_normal",
     "keep_batch_statistics",
+    "l1_per_image",
     "l1_sum",
     "lazy_import",
     "least_squares",

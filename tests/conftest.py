@@ -79,8 +79,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
     return folder
 
 
-def make_picture(seed: int, width: int, height: int) -> Image.Image:
-    """A smooth random picture."""
+def make_image(seed: int, width: int, height: int) -> Image.Image:
+    """A smooth random image."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -97,7 +97,7 @@ def make_data(
     pairs = []
     for i in range(train + test):
         split = "train" if i < train else "test"
-        source = make_picture(i, width, height)
+        source = make_image(i, width, height)
         target = Image.eval(source, lambda v: 255 - v)
         paths, hashes = [], []
         for role, image in (("source", source), ("target", target)):
@@ -200,7 +200,7 @@ def train(folder: Path, settings, compute) -> str:
 
 @pytest.fixture(scope="session")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of all methods, by name, that have learnt a little of turning a picture negative; their data in `data`."""
+    """Runs of all methods, by name, that have learnt a little of turning an image negative; their data in `data`."""
 
     def make(folder: Path) -> None:
         torch.set_num_threads(1)
@@ -243,7 +243,7 @@ def small_disk(tmp_path):
 
 
 def step_losses(name, seed=0):
-    """Losses of a narrow method on random pictures, with its networks."""
+    """Losses of a narrow method on random images, with its networks."""
     torch.manual_seed(seed)
     method = build_method(make_settings("unused", name))
     generator, discriminator = method.build_generator(), method.build_discriminator()

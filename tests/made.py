@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from conftest import make_data, make_picture
+from conftest import make_data, make_image
 from PIL import Image
 
 from msgunet.suite.plan import Plan, load_plan
@@ -21,7 +21,7 @@ _FACTS = {
     "seconds": 2.0,
     "finished": "2026-01-01T00:00:00+00:00",
     "trained": "2026-01-01T00:00:00+00:00",
-    "measures": ["psnr", "ssim", "vif"],
+    "metrics": ["psnr", "ssim", "vif"],
     "protocols": ["native", "full"],
 }
 
@@ -51,16 +51,16 @@ def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Pla
     return plan
 
 
-def fill(plan: Plan, pictures: int = 8, without: tuple[str, ...] = ()) -> None:
+def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
     """Write what data, trainings and evaluations would; `without`: runs (entry, or entry/seed) not trained yet.
 
-    Pictures have names that look like numbers.
+    Images have names that look like numbers.
     """
     width, height = plan.data[0].entry.size
     for data in plan.data:
-        make_data(data.folder, width, height, train=4, test=pictures, name="{:04d}".format)
+        make_data(data.folder, width, height, train=4, test=images, name="{:04d}".format)
     draw = np.random.default_rng(0)
-    ids = [f"{i:04d}" for i in range(4, 4 + pictures)]
+    ids = [f"{i:04d}" for i in range(4, 4 + images)]
     for k, run in enumerate(plan.runs):
         if {run.settings.entry, f"{run.settings.entry}/{run.settings.seed}"} & set(without):
             continue
@@ -76,7 +76,7 @@ def fill(plan: Plan, pictures: int = 8, without: tuple[str, ...] = ()) -> None:
         for i, name in enumerate(ids):
             path = run.folder / "predictions" / f"{name}.png"
             path.parent.mkdir(exist_ok=True)
-            make_picture(100 * k + i, *run.settings.size).save(path)
+            make_image(100 * k + i, *run.settings.size).save(path)
             for protocol in ("native", "full"):
                 values = {"psnr": 20 + k + draw.normal(), "ssim": draw.uniform(), "vif": draw.uniform()}
                 rows.append({"id": name, "protocol": protocol, **values, "note": ""})
@@ -90,9 +90,9 @@ def fill(plan: Plan, pictures: int = 8, without: tuple[str, ...] = ()) -> None:
         pd.DataFrame(cells).assign(ssim=draw.uniform(size=len(cells))).to_csv(run.folder / "ablation.csv", index=False)
 
 
-def big_pictures(plan: Plan, pictures: int) -> None:
-    """As `fill`, with many pictures in the data set's size that take disk space only once."""
-    fill(plan, pictures=2)
+def big_images(plan: Plan, images: int) -> None:
+    """As `fill`, with many images in the data set's size that take disk space only once."""
+    fill(plan, images=2)
     noise = np.random.default_rng(0).integers(
         0, 256, (plan.data[0].entry.size[1], plan.data[0].entry.size[0], 3), np.uint8
     )
@@ -101,8 +101,8 @@ def big_pictures(plan: Plan, pictures: int) -> None:
     manifest = plan.data[0].folder / "manifest.csv"
     pairs = pd.read_csv(manifest)
     test = pairs[pairs["split"] == "test"].iloc[:1]
-    names = [f"q{i:04d}" for i in range(pictures)]
-    many = pd.concat([test] * pictures, ignore_index=True).assign(id=names)
+    names = [f"q{i:04d}" for i in range(images)]
+    many = pd.concat([test] * images, ignore_index=True).assign(id=names)
     for role in ("source", "target"):
         many[role] = [f"test/{name}.{role}.png" for name in names]
         for path in many[role]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, TRAINABLE, make_data, make_picture, make_settings, train
+from conftest import ROOT, TRAINABLE, make_data, make_image, make_settings, train
 from safetensors.torch import load_file
 
 import msgunet
@@ -41,10 +41,10 @@ def precisions(device: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "device"), EVERY)
-def test_pictures_and_measures_are_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
+def test_images_and_measures_are_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
     """fp32 to rounding, tf32 and bf16 by less than half a grey level on average."""
     path = learnt / name / "generator.safetensors"
-    source = make_picture(3, 96, 64)
+    source = make_image(3, 96, 64)
     expected = np.asarray(msgunet.load(path, device="cpu").translate(source, name="p"), float)
     assert expected.std() > 10, "it has learnt something"
     for precision in precisions(device):
@@ -104,8 +104,8 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, dat
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_tiles_are_the_whole_picture(learnt, device):
-    source = make_picture(5, 300, 200)
+def test_tiles_are_the_whole_image(learnt, device):
+    source = make_image(5, 300, 200)
     model = msgunet.load(learnt / "msgunet" / "generator.safetensors", device=device)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 160))
     assert np.abs(whole - tiled).mean() < 1
@@ -153,6 +153,6 @@ def test_a_suite_for_a_gpu_is_written_and_can_be_loaded(workplace):
         for i in range(8):
             path = workplace / "own" / role / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            make_picture(i, 256, 256).save(path)
+            make_image(i, 256, 256).save(path)
     assert main(["new-suite", "mine.yaml", "--data", "own", "--hours", "0.5", "--device", "cuda"]) == 0
     assert main(["plan", "mine.yaml", "--rate", "50"]) == 0

@@ -50,7 +50,7 @@ def test_versions_agree():
     assert f"## {msgunet.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_no_pictures_but_our_own_are_tracked():
+def test_no_images_but_our_own_are_tracked():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
     files = listed.stdout.split()
     assert not [f for f in files if re.search(r"\.(jpg|jpeg|zip|mat|pth|gz)$", f)]

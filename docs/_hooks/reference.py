@@ -52,7 +52,7 @@ def _method(cls: type[Method]) -> str:
         strides = _by_size(lambda size: str(cls.stride(options, size)), cls)
         lines += [
             f"Recipe, where it is not the default of [training](#training): {recipes}.",
-            f"Both sides of a picture must be multiples of {strides}, as the options are by default.",
+            f"Both sides of an image must be multiples of {strides}, as the options are by default.",
         ]
     lines.append(_fields(cls.Options))
     return "\n\n".join(filter(None, lines))

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
 from msgunet.core.errors import InterruptedTraining, UserError
 
@@ -28,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.verb(options)
     except UserError as error:
         print("\n".join(f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems), file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (text := advice(given[0], error.name)) is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Who reads the output has seen enough (`msgunet show | head`); Python must not complain about it when it ends.

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     suite(status)
 
     data = verb("data", verbs.data, "Show every data set: where it is, its state and licence, and what is missing.")
-    data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared pictures")
+    data.add_argument("action", nargs="?", choices=["check"], help="check: verify archives and prepared images")
     data.add_argument("name", nargs="?", help="the data set to check")
     compute(data)
 
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     prepare = verb("prepare", verbs.prepare, "Turn a data set's archives into PNG pairs and a manifest.")
     prepare.add_argument("name", nargs="?", help="a data set, with its usual settings; for others: --settings")
     path(prepare, "--settings", "dataset.json of a plan", False)
-    path(prepare, "--out", "folder for pictures and manifest.csv")
+    path(prepare, "--out", "folder for images and manifest.csv")
     path(prepare, "--mirror", f"folder that holds the archives (default: {ARCHIVES})", False)
     prepare.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="default: the paper's")
     prepare.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="default: all cores")
@@ -97,10 +97,10 @@ def parser() -> argparse.ArgumentParser:
     path(train, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(train)
 
-    evaluate = verb("evaluate", verbs.evaluate, "Translate the test pictures and measure each.")
+    evaluate = verb("evaluate", verbs.evaluate, "Translate the test images and measure each.")
     path(evaluate, "--run", "run.json")
     path(evaluate, "--generator", "generator.safetensors of that run")
-    path(evaluate, "--settings", "settings/evaluation.json of a suite (default: all measures, both protocols)", False)
+    path(evaluate, "--settings", "settings/evaluation.json of a suite (default: all metrics, both protocols)", False)
     path(evaluate, "--out", "folder for metrics.csv and predictions/")
     path(evaluate, "--data", "prepared data, where it is not the folder that run.json names", False)
     compute(evaluate)
@@ -170,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
         "--part",
         choices=["inference", "training"],
         default="inference",
-        help="inference: one picture, by layer and by operator; training: a step, by operator (default: inference)",
+        help="inference: one image, by layer and by operator; training: a step, by operator (default: inference)",
     )
     profile.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="default: fp32")
     profile.add_argument(
@@ -200,13 +200,13 @@ def parser() -> argparse.ArgumentParser:
         "share",
         verbs.share,
         "Copy what of a suite's results may be passed on into a folder small enough to commit: tables, figures, "
-        "numbers and the suite; pictures only where the data set's licence allows it.",
+        "numbers and the suite; images only where the data set's licence allows it.",
     )
     suite(share)
     path(share, "--out", "folder (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
-    translate = verb("translate", verbs.translate, "Translate pictures of any size and shape by a trained generator.")
+    translate = verb("translate", verbs.translate, "Translate images of any size and shape by a trained generator.")
     translate.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
-    translate.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, and folders of them")
+    translate.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, and folders of them")
     path(translate, "--out", "folder for the results, which keep names and folders")
     translate.add_argument(
         "--scale", type=int, default=0, metavar="K", help="output at half the size K times (default: 0, full size)"
@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
         "--memory",
         type=_above_zero,
         metavar="GB",
-        help="that may be taken, on a CPU by the whole process (default: most of what is free); pictures that need "
+        help="that may be taken, on a CPU by the whole process (default: most of what is free); images that need "
         "more are translated in overlapping tiles, which are blended",
     )
     translate.add_argument(
@@ -235,11 +235,11 @@ def parser() -> argparse.ArgumentParser:
     new_suite = verb(
         "new-suite",
         verbs.new_suite,
-        "Look at a folder of picture pairs and write a commented suite for them: sizes, methods and epochs that this "
+        "Look at a folder of image pairs and write a commented suite for them: sizes, methods and epochs that this "
         "machine can do in the time given.",
     )
-    new_suite.add_argument("suite", type=Path, metavar="FILE", help="to write, like my_pictures.yaml")
-    path(new_suite, "--data", "folder with pairs: two folders with the same names, or pictures side by side", False)
+    new_suite.add_argument("suite", type=Path, metavar="FILE", help="to write, like my_images.yaml")
+    path(new_suite, "--data", "folder with pairs: two folders with the same names, or images side by side", False)
     path(new_suite, "--source", "instead: folder of the sources", False)
     path(new_suite, "--target", "and folder of the targets", False)
     new_suite.add_argument(
@@ -251,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
     export = verb(
         "export",
         verbs.export,
-        "Write a trained generator as ONNX for pictures of any size, checked against torch at three sizes, and a card.",
+        "Write a trained generator as ONNX for images of any size, checked against torch at three sizes, and a card.",
     )
     export.add_argument("model", type=Path, metavar="MODEL", help="generator.safetensors of a run")
     path(export, "--method", _METHOD_FILE, False)

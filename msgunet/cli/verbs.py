@@ -251,5 +251,5 @@ def translate(options: Any) -> None:
     memory = options.memory and options.memory * 1e9
     model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
     kept = {"keep_format": options.keep_format, "resume": options.resume}
-    count = translate_files(model, options.pictures, options.out, options.scale, options.tile, **kept)
-    print(f"{count} pictures in {options.out}")
+    count = translate_files(model, options.images, options.out, options.scale, options.tile, **kept)
+    print(f"{count} images in {options.out}")

@@ -125,7 +125,7 @@ def measured_facts(folder: Path, settings: RunSettings, evaluation: EvaluationSe
     facts = _of_the_training(folder, "evaluation.json", settings)
     there = (folder / "metrics.csv").is_file() and all(
         set(wanted) <= set(facts.get(kind, ()))
-        for kind, wanted in (("measures", evaluation.measures), ("protocols", evaluation.protocols))
+        for kind, wanted in (("metrics", evaluation.metrics), ("protocols", evaluation.protocols))
     )
     return facts if there else {}
 

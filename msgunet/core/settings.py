@@ -65,12 +65,12 @@ class TrainingSettings(Strict):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
 
 
-class PictureFormat(Strict):
-    """Channels and values of pictures; the paper's, and most people's, are 8-bit RGB."""
+class ImageFormat(Strict):
+    """Channels and values of images; the paper's, and most people's, are 8-bit RGB."""
 
     channels: int = Field(3, ge=1, le=16, description="1: grey, 3: colours")
     range: tuple[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=65535)]] = Field(
-        (0, 255), description="the values that are black and white; above 255 pictures have 16 bits"
+        (0, 255), description="the values that are black and white; above 255 images have 16 bits"
     )
 
     @model_validator(mode="after")
@@ -106,7 +106,7 @@ class PictureFormat(Strict):
         return [min(i, self.channels - 1) for i in range(3)]
 
 
-RGB = PictureFormat()
+RGB = ImageFormat()
 
 
 def batch_problem(batch: int, parts: int, processes: int) -> str | None:
@@ -135,8 +135,8 @@ class PerceptualSettings(Strict):
 class EvaluationSettings(Strict):
     """How test images are measured."""
 
-    measures: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
-        ("psnr", "ssim", "vif"), min_length=1, description="of every test picture"
+    metrics: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
+        ("psnr", "ssim", "vif"), min_length=1, description="of every test image"
     )
     protocols: tuple[Literal["native", "full"], ...] = Field(
         ("native", "full"),
@@ -191,7 +191,7 @@ class ComputeSettings(Strict):
         False, description="train in less memory and more time: compute activations again instead of keeping them"
     )
     compile: bool = Field(False, description="train through torch.compile, which needs a C++ compiler on a CPU")
-    workers: int = Field(0, ge=0, description="processes that decode pictures beside each training")
+    workers: int = Field(0, ge=0, description="processes that decode images beside each training")
     job_hours: float = Field(
         24.0,
         gt=0,
@@ -214,13 +214,13 @@ class DataSetSettings(Strict):
 
     format: Literal[1] = 1
     kind: Name
-    version: int = Field(description="of the data set; goes up when the prepared pictures would change")
+    version: int = Field(description="of the data set; goes up when the prepared images would change")
     size: Size
     pairs: Pairs | None = Field(
         None, exclude_if=lambda value: value is None, description="of each split, where not all"
     )
     options: dict[str, Any]
-    listing: str = Field("", description="hash of the names and sizes of a user's own pictures")
+    listing: str = Field("", description="hash of the names and sizes of a user's own images")
 
 
 class DataSettings(Strict):
@@ -255,8 +255,8 @@ class RunSettings(Strict):
     data: str = Field(description="folder of the prepared data set")
     source_kind: Literal["photo", "labels"]
     target_kind: Literal["photo", "labels"]
-    source_format: PictureFormat = RGB
-    target_format: PictureFormat = RGB
+    source_format: ImageFormat = RGB
+    target_format: ImageFormat = RGB
     entry: Name = Field(description="the suite's name of the row")
     method: Name
     version: int = Field(description="of the method; goes up when its results would change")
@@ -280,7 +280,7 @@ class RunSettings(Strict):
         return self.source_format.channels, self.target_format.channels
 
     @property
-    def formats(self) -> tuple[PictureFormat, PictureFormat]:
+    def formats(self) -> tuple[ImageFormat, ImageFormat]:
         """Of source and target."""
         return self.source_format, self.target_format
 

@@ -207,7 +207,7 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
 
 
 class Inference:
-    """One picture through the generator, when called.
+    """One image through the generator, when called.
 
     Attributes:
         network, sources: the generator as it is run, and what it is given.

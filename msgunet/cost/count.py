@@ -66,7 +66,7 @@ def counts(network: Network) -> dict[str, Any]:
 
     torch counts on the `meta` device at the true size, so no memory is needed. Generators are counted by fvcore too, as
     a check. Parts: the `generator`; the `discriminator` (all its scales, on one source and image); the `perceptual`
-    network (one picture, all 16 convolutions).
+    network (one image, all 16 convolutions).
     """
     size, part = network.size, network.part
     with torch.device("meta"):
@@ -152,6 +152,6 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
 
 
 def noise_pyramid(method: Method, device: torch.device, batch: int = 1, channels: int = 3) -> list[Tensor]:
-    """Pictures (batch, channels, height, width) of noise in [-1, 1] at each scale: on black ones a device is faster."""
+    """Images (batch, channels, height, width) of noise in [-1, 1] at each scale: on black ones a device is faster."""
     blank = blank_pyramid(method.scales(method.options, method.size), method.size, batch, device, channels)
     return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]

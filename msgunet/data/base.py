@@ -1,4 +1,4 @@
-"""What a data set is, and how pictures are read and resized. Free of torch."""
+"""What a data set is, and how images are read and resized. Free of torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, DataSetSettings, PictureFormat, Strict
+from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Strict
 from msgunet.data.login import HOW, credentials
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]
 
-# The largest pictures here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
+# The largest images here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
 Image.MAX_IMAGE_PIXELS = 120_000_000
 
 # Of Pillow's, those that become 8-bit RGB without loss.
@@ -50,7 +50,7 @@ class RawPair:
     """One pair as it lies in the archive.
 
     load: decodes it into `source`, `target` and what else a method may want under names of its own, all of one size;
-    pictures or arrays (H, W, C).
+    images or arrays (H, W, C).
     name: what an error calls it (a file, or a place in one).
     """
 
@@ -66,9 +66,9 @@ class DataSet:
     Class attributes:
         name: set by `register_dataset`.
         title, licence, source_url: for reports.
-        shareable: whether reports with its pictures may be passed on.
+        shareable: whether reports with its images may be passed on.
         usual_size: width and height in pixels that the paper uses, or that it is best known at.
-        version: goes up whenever the prepared pictures would change.
+        version: goes up whenever the prepared images would change.
         Options: model of the data set's own settings.
     """
 
@@ -82,7 +82,7 @@ class DataSet:
     Options: ClassVar[type[DataSetOptions]] = DataSetOptions
 
     def __init__(self, options: DataSetOptions, size: tuple[int, int], archives: Path) -> None:
-        """`size`: width and height of the prepared pictures; `archives`: folder that holds the published files."""
+        """`size`: width and height of the prepared images; `archives`: folder that holds the published files."""
         self.options: Any = options
         self.size = size
         self.archives = archives
@@ -112,7 +112,7 @@ class DataSet:
         return "photo", "photo"
 
     @classmethod
-    def formats(cls, options: Any) -> tuple[PictureFormat, PictureFormat]:
+    def formats(cls, options: Any) -> tuple[ImageFormat, ImageFormat]:
         """Channels and values of source and target."""
         return RGB, RGB
 
@@ -163,10 +163,10 @@ class DataSet:
 
 
 def decode(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode a whole picture to 8-bit RGB: palettes looked up, grey repeated, alpha dropped, turned as EXIF says.
+    """Decode a whole image to 8-bit RGB: palettes looked up, grey repeated, alpha dropped, turned as EXIF says.
 
     Raises:
-        UserError: naming the picture, if it is damaged, or 16-bit or CMYK (which would lose their values silently).
+        UserError: naming the image, if it is damaged, or 16-bit or CMYK (which would lose their values silently).
 
     """
     try:
@@ -178,25 +178,25 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
                 return converted
             mode = f"{image.mode}{' (16 bits)' if deep else ''}"
     except DAMAGED as error:
-        raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
+        raise UserError(f"{name}: not a whole image ({error}); restore the file and prepare again") from error
     raise UserError(
-        f"{name}: a picture of mode {mode} is not 8-bit RGB; save it as that, or say what it is (for 'kind: folder': "
+        f"{name}: an image of mode {mode} is not 8-bit RGB; save it as that, or say what it is (for 'kind: folder': "
         "source_format and target_format, with channels and range)"
     )
 
 
 def as_rgb(image: Image.Image) -> Image.Image | None:
-    """A picture as 8-bit RGB by the rules of `decode`; None for a mode whose values would be lost."""
+    """An image as 8-bit RGB by the rules of `decode`; None for a mode whose values would be lost."""
     if image.mode not in MODES:
         return None
     return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 
 
 def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode a picture of ids, 8 or 16 bits in one channel, as it is.
+    """Decode an image of ids, 8 or 16 bits in one channel, as it is.
 
     Raises:
-        UserError: naming the picture, if it is damaged or of another kind.
+        UserError: naming the image, if it is damaged or of another kind.
 
     """
     try:
@@ -206,5 +206,5 @@ def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
                 return image.convert("I;16") if image.mode == "I" else image.copy()
             mode = image.mode
     except DAMAGED as error:
-        raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
-    raise UserError(f"{name}: a picture of ids has one channel, this one is of mode {mode}")
+        raise UserError(f"{name}: not a whole image ({error}); restore the file and prepare again") from error
+    raise UserError(f"{name}: an image of ids has one channel, this one is of mode {mode}")

@@ -1,4 +1,4 @@
-"""Pictures as arrays (H, W, C) of 8 or 16 bits: reading by stated rules, resizing, writing, showing. Free of torch."""
+"""Images as arrays (H, W, C) of 8 or 16 bits: reading by stated rules, resizing, writing, showing. Free of torch."""
 
 import io
 import logging
@@ -9,21 +9,21 @@ import numpy as np
 from PIL import Image
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DAMAGED, MODES, Kind, decode
 
 # What Pillow can only read as something else.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read(file: Path | BinaryIO, name: str, wanted: PictureFormat = RGB) -> np.ndarray:
-    """A whole picture in the wanted format: (H, W, channels), uint8, or uint16 where values go beyond 255.
+def read(file: Path | BinaryIO, name: str, wanted: ImageFormat = RGB) -> np.ndarray:
+    """A whole image in the wanted format: (H, W, channels), uint8, or uint16 where values go beyond 255.
 
     For 8-bit RGB the rules of `decode`; for 8-bit grey the same, then luma. Any other format is taken as it is, and
     values beyond its range are brought to its ends.
 
     Raises:
-        UserError: naming the picture, if it is damaged or of another format.
+        UserError: naming the image, if it is damaged or of another format.
 
     """
     if wanted.bits == 8 and wanted.channels in (1, 3) and not _has_pages(file):
@@ -40,7 +40,7 @@ def read(file: Path | BinaryIO, name: str, wanted: PictureFormat = RGB) -> np.nd
 
 
 def as_8_bits(file: Path, name: str) -> Image.Image | None:
-    """The header of a picture that `decode` takes; None for one that it does not, or of several pages.
+    """The header of an image that `decode` takes; None for one that it does not, or of several pages.
 
     Raises:
         UserError: it is damaged.
@@ -69,10 +69,10 @@ def _has_pages(file: Path | BinaryIO) -> bool:
 
 
 def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
-    """The values of a picture as they are stored: (H, W, C), uint8 or uint16; planes and pages of a TIFF are channels.
+    """The values of an image as they are stored: (H, W, C), uint8 or uint16; planes and pages of a TIFF are channels.
 
     Raises:
-        UserError: naming the picture, if it is damaged or holds other numbers.
+        UserError: naming the image, if it is damaged or holds other numbers.
 
     """
     import imagecodecs
@@ -98,25 +98,25 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
             with Image.open(io.BytesIO(data)) as image:
                 pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
     except Exception as error:  # tifffile lets any through that a damaged file can cause
-        raise UserError(f"{name}: not a whole picture ({error}); restore the file and prepare again") from error
+        raise UserError(f"{name}: not a whole image ({error}); restore the file and prepare again") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise UserError(f"{name}: {pixels.ndim} axes of {pixels.dtype}; save it as 8 or 16 bits without sign")
     return as_pixels(pixels)
 
 
 def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
-    """A picture with or without an axis for channels, as (H, W, C)."""
+    """An image with or without an axis for channels, as (H, W, C)."""
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind) -> np.ndarray:
-    """Bring a picture to (width, height): photos by Lanczos, labels by nearest neighbour."""
+    """Bring an image to (width, height): photos by Lanczos, labels by nearest neighbour."""
     return resample(pixels, size, Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.LANCZOS)
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    """Bring a picture to (width, height) by one of Pillow's filters."""
+    """Bring an image to (width, height) by one of Pillow's filters."""
     if (pixels.shape[1], pixels.shape[0]) == tuple(size):
         return pixels
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
@@ -144,8 +144,8 @@ def save(path: Path, pixels: np.ndarray, level: int = 4, tiff: bool = False) -> 
         Image.fromarray(np.ascontiguousarray(flat)).save(path, "PNG", compress_level=level)
 
 
-def shown(pixels: np.ndarray, given: PictureFormat) -> np.ndarray:
-    """A picture for people: 8-bit RGB, the range from black to white, of other channels those of `given.rgb`."""
+def shown(pixels: np.ndarray, given: ImageFormat) -> np.ndarray:
+    """An image for people: 8-bit RGB, the range from black to white, of other channels those of `given.rgb`."""
     if given == RGB:
         return pixels
     low, high = given.range

@@ -30,12 +30,12 @@ class Pair:
     def files(self) -> dict[str, str]:
         """All files of the pair, with the hash of their pixels."""
         extras = (extra.split("=") for extra in self.extras.split())
-        others = {picture_path(self.split, self.id, role): digest for role, digest in extras}
+        others = {image_path(self.split, self.id, role): digest for role, digest in extras}
         return {self.source: self.source_sha256, self.target: self.target_sha256, **others}
 
 
-def picture_path(split: str, name: str, role: str, suffix: str = ".png") -> str:
-    """Where a picture of the pair with the id `name` is, relative to the manifest."""
+def image_path(split: str, name: str, role: str, suffix: str = ".png") -> str:
+    """Where an image of the pair with the id `name` is, relative to the manifest."""
     return f"{split}/{name}.{role}{suffix}"
 
 

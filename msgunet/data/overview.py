@@ -41,7 +41,7 @@ def overview(settings: DataSettings) -> Iterator[str]:
     """Every data set in a few lines."""
     for name, cls in datasets().items():
         yield f"{name}: {cls.title}"
-        yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; keep reports with its pictures to yourself")
+        yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; keep reports with its images to yourself")
         yield from (f"  {line}" for line in _archives(cls, settings))
         yield from (f"  {line}" for line in _prepared(name))
         yield ""
@@ -90,7 +90,7 @@ def _folders(name: str) -> list[Path]:
 
 
 def check_data(name: str, settings: DataSettings) -> Iterator[str]:
-    """Verify a data set's archives by size and checksum, and its prepared pictures by their pixels' hashes.
+    """Verify a data set's archives by size and checksum, and its prepared images by their pixels' hashes.
 
     Yields a line for each that is right.
 
@@ -114,8 +114,8 @@ def check_data(name: str, settings: DataSettings) -> Iterator[str]:
             found = check_prepared(prepared)
             problems += found
             if not found:
-                yield f"{prepared}: all pictures as in the manifest"
+                yield f"{prepared}: all images as in the manifest"
     if problems:
         raise UserError(*problems, "delete the damaged archive, or the whole prepared folder, and run the suite again")
     if not checked:
-        raise UserError(f"there is nothing of {name} to check, neither archives in {folder} nor prepared pictures")
+        raise UserError(f"there is nothing of {name} to check, neither archives in {folder} nor prepared images")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from msgunet.core.settings import RGB, PictureFormat, TrainingSettings
+from msgunet.core.settings import RGB, ImageFormat, TrainingSettings
 from msgunet.data.base import Kind
 from msgunet.data.images import read, resize
 from msgunet.data.manifest import read_manifest, steps_per_epoch
@@ -55,7 +55,7 @@ class PairDataset(Dataset):
         split: str,
         size: tuple[int, int],
         kinds: tuple[Kind, Kind],
-        formats: tuple[PictureFormat, PictureFormat] = (RGB, RGB),
+        formats: tuple[ImageFormat, ImageFormat] = (RGB, RGB),
         training: TrainingSettings | None = None,
         seed: int = 0,
     ) -> None:
@@ -109,13 +109,13 @@ class PairDataset(Dataset):
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """A picture (H, W, C) as (C, H, W), uint8, or int32 for 16 bits, of which torch knows too little."""
+    """An image (H, W, C) as (C, H, W), uint8, or int32 for 16 bits, of which torch knows too little."""
     values = pixels.astype(np.uint8 if pixels.dtype == np.uint8 else np.int32, order="C")
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
-def to_pixels(tensor: Tensor, wanted: PictureFormat = RGB) -> np.ndarray:
-    """(C, H, W) in [-1, 1] as a picture (H, W, C) of the wanted format, rounded."""
+def to_pixels(tensor: Tensor, wanted: ImageFormat = RGB) -> np.ndarray:
+    """(C, H, W) in [-1, 1] as an image (H, W, C) of the wanted format, rounded."""
     low, high = wanted.range
     values = ((tensor.detach().float().cpu() + 1) * ((high - low) / 2)).round().clamp(0, high - low) + low
     return values.permute(1, 2, 0).contiguous().numpy().astype(wanted.dtype)
@@ -151,7 +151,7 @@ def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
 def blank_pyramid(
     scales: int, size: tuple[int, int], batch: int = 1, device: torch.device | str | None = None, channels: int = 3
 ) -> list[Tensor]:
-    """Black pictures at `scales` resolutions, full first: what networks are measured with, in channels-last memory."""
+    """Black images at `scales` resolutions, full first: what networks are measured with, in channels-last memory."""
     width, height = size
     shapes = [(batch, channels, height >> k, width >> k) for k in range(scales)]
     return [torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last) for shape in shapes]

@@ -18,11 +18,11 @@ from msgunet.core.files import KernelLock, atomic, canonical_json, write_text
 from msgunet.core.settings import DataSetSettings
 from msgunet.data.base import DataSet, RawPair
 from msgunet.data.images import as_pixels, read_raw, resize, save
-from msgunet.data.manifest import Pair, picture_path, read_manifest, write_manifest
+from msgunet.data.manifest import Pair, image_path, read_manifest, write_manifest
 from msgunet.data.registry import build_dataset
 
 _SHOWN = 10  # problems and names that an error lists
-# Bytes of a PNG for each byte of its pixels, from above: photos came to 0.6 and label pictures to 0.02.
+# Bytes of a PNG for each byte of its pixels, from above: photos came to 0.6 and label images to 0.02.
 _PNG = {"photo": 0.7, "labels": 0.1}
 
 
@@ -32,7 +32,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
     The manifest is written last: where it is, everything is. What an interrupted preparation left is gone on with.
 
     Raises:
-        UserError: archives are missing, pictures are damaged or in both splits, the disk is too small, or `out` holds
+        UserError: archives are missing, images are damaged or in both splits, the disk is too small, or `out` holds
             anything but an earlier preparation with the same settings.
 
     """
@@ -156,7 +156,7 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
     for role, image in images.items():
         # What is neither source nor target are ids.
         resized = resize(image, dataset.size, kinds.get(role, "labels"))
-        paths[role] = picture_path(raw.split, raw.id, role, suffixes.get(role, ".png"))
+        paths[role] = image_path(raw.split, raw.id, role, suffixes.get(role, ".png"))
         with atomic(out / paths[role]) as temporary:
             # Measured on maps: a third faster than level 4, and no larger.
             save(temporary, resized, level=2)
@@ -204,7 +204,7 @@ def _check_disk(out: Path, count: int, dataset: DataSet) -> None:
 
 
 def _check_splits(pairs: Sequence[Pair], dataset: DataSet) -> None:
-    """No picture in both splits; photos are compared where there are any, because label pictures may well be equal."""
+    """No image in both splits; photos are compared where there are any, because label images may well be equal."""
     kinds = dataset.kinds(dataset.options)
     of_source = "photo" not in kinds or kinds[0] == "photo"
 
@@ -214,11 +214,11 @@ def _check_splits(pairs: Sequence[Pair], dataset: DataSet) -> None:
     train = {key(pair): pair.id for pair in pairs if pair.split == "train"}
     both = [f"{pair.id} = {train[key(pair)]}" for pair in pairs if pair.split == "test" and key(pair) in train]
     if both:
-        raise UserError(f"{len(both)} test pictures are also training pictures: {', '.join(both[:_SHOWN])}")
+        raise UserError(f"{len(both)} test images are also training images: {', '.join(both[:_SHOWN])}")
 
 
 def _remove_strangers(out: Path, pairs: Sequence[Pair]) -> None:
-    """Remove pictures that the manifest does not name."""
+    """Remove images that the manifest does not name."""
     known = {out / path for pair in pairs for path in pair.files()}
     for split in ("train", "test"):
         for path in (out / split).iterdir():
@@ -227,7 +227,7 @@ def _remove_strangers(out: Path, pairs: Sequence[Pair]) -> None:
 
 
 def check_prepared(folder: Path) -> list[str]:
-    """What is wrong with a prepared data set: pictures that are missing, or whose pixels are not the manifest's."""
+    """What is wrong with a prepared data set: images that are missing, or whose pixels are not the manifest's."""
     problems = []
     for pair in tqdm(read_manifest(folder / "manifest.csv"), desc=f"check {folder.name}", unit="pair", disable=None):
         for path, wanted in pair.files().items():

@@ -1,7 +1,7 @@
 """Published archives, read as if they were hostile.
 
 Only regular files and folders with names inside the archive's own folder, and no more bytes, members or compression
-than a set of pictures has. Everything else is refused by name; what was unpacked until then goes with its folder.
+than a set of images has. Everything else is refused by name; what was unpacked until then goes with its folder.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from msgunet.core.errors import UserError
 MAX_BYTES = 100 << 30
 MAX_MEMBER = 1 << 30
 MAX_MEMBERS = 1_000_000
-MAX_RATIO = 200  # unpacked bytes for each packed one; pictures are compressed already and come to 1 or 2
+MAX_RATIO = 200  # unpacked bytes for each packed one; images are compressed already and come to 1 or 2
 _SMALL = 1 << 16  # packed bytes below which the ratio says nothing
 _CHUNK = 1 << 20
 

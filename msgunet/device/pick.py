@@ -53,7 +53,7 @@ def pick_device(compute: ComputeSettings) -> torch.device:
     count, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > count:
         raise UserError(f"torchrun started {processes} processes here, and there are {count} GPUs: one for each")
-    # Pictures of a run have one size, for which the fastest convolutions are looked for once.
+    # Images of a run have one size, for which the fastest convolutions are looked for once.
     torch.backends.cudnn.benchmark = True
     if _TAKEN not in os.environ:
         os.environ[_TAKEN] = str(_free_gpu(count, alone=processes == 1))

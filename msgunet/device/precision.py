@@ -21,7 +21,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The type of weights and pictures at inference in `precision`."""
+    """The type of weights and images at inference in `precision`."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 

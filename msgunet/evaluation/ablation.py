@@ -43,7 +43,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
 
 
 def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
-    """Every input scale against every output scale, for one test picture."""
+    """Every input scale against every output scale, for one test image."""
     width, height = run.size
     scales, name = input_scales(model), pairs.pairs[index].id
     source, target = (normalise(i[None], given.range) for i, given in zip(pairs[index], run.formats, strict=True))
@@ -58,8 +58,8 @@ def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, i
                 "output_height": height >> output_scale,
             }
             found, wanted = (to_pixels(i[0], run.target_format) for i in (output, targets[output_scale]))
-            measures = measure(found, wanted, ("ssim",), run.target_format.range)
-            yield {"id": name, **sizes, **measures}
+            metrics = measure(found, wanted, ("ssim",), run.target_format.range)
+            yield {"id": name, **sizes, **metrics}
 
 
 def reduced_pyramid(source: torch.Tensor, scales: int, input_scale: int, kind: str) -> list[torch.Tensor]:

@@ -54,7 +54,7 @@ def _evaluate_pair(
     out: Path,
     settings: EvaluationSettings,
 ) -> Iterator[dict[str, Any]]:
-    """Translate one test picture; its measures in each protocol."""
+    """Translate one test image; its metrics in each protocol."""
     pair, given = pairs.pairs[index], run.target_format
     source, native = pairs.images(index)
     sources = pyramid(normalise(to_tensor(source)[None], run.source_format.range), input_scales(model), run.source_kind)
@@ -68,4 +68,4 @@ def _evaluate_pair(
             how = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
             shown = resample(output, (pair.width, pair.height), how)
         size = {"width": target.shape[1], "height": target.shape[0]}
-        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.measures, given.range)}
+        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.metrics, given.range)}

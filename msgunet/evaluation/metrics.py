@@ -1,6 +1,6 @@
 """PSNR, SSIM and VIF of one image, by piq, with the conventions that tables name.
 
-- All: the range of the values (0 to 255 of 8-bit pictures) brought to [0, 1].
+- All: the range of the values (0 to 255 of 8-bit images) brought to [0, 1].
 - PSNR: over all channels; identical images give piq's cap of 80 dB.
 - SSIM: Gaussian window 11, sigma 1.5, at full resolution. piq's default of pooling large images first would give other
   numbers at other sizes; it is switched off.
@@ -31,10 +31,10 @@ def _tensor(pixels: np.ndarray, low: int, high: int) -> torch.Tensor:
 def measure(
     output: Image.Image | np.ndarray,
     target: Image.Image | np.ndarray,
-    measures: Sequence[str] = tuple(SMALLEST),
+    metrics: Sequence[str] = tuple(SMALLEST),
     values: tuple[int, int] = RGB.range,
 ) -> dict[str, Any]:
-    """The asked measures of an output against its target (pictures of the same size and channels), and a `note`.
+    """The asked metrics of an output against its target (images of the same size and channels), and a `note`.
 
     `values`: that are black and white.
 
@@ -46,7 +46,7 @@ def measure(
     x, y = (_tensor(image, *values) for image in pixels)
     row: dict[str, Any] = {}
     notes = []
-    for name in measures:
+    for name in metrics:
         if min(x.shape[-2:]) < SMALLEST[name]:
             row[name] = None
             notes.append(f"{name} needs {SMALLEST[name]} pixels")

@@ -60,7 +60,7 @@ class LoadedGenerator:
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
-        """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, a picture's id, seeds dropout."""
+        """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, an image's id, seeds dropout."""
         given = self._given(sources)
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
@@ -68,7 +68,7 @@ class LoadedGenerator:
 
     @contextmanager
     def normalised_by(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
-        """Within it, pictures are parts of this one, whose statistics norms use that would take their own."""
+        """Within it, images are parts of this one, whose statistics norms use that would take their own."""
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             with statistics_of(self.network, self._given(sources)):

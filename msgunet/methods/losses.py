@@ -45,8 +45,8 @@ class _MeanDistance(torch.autograd.Function):
         return of_x, -of_x if context.needs_input_grad[1] else None
 
 
-def l1_per_picture(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of each picture in a batch, (N, C, H, W) to (N,)."""
+def l1_per_image(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of each image in a batch, (N, C, H, W) to (N,)."""
     return (wide(a) - wide(b)).abs().mean((1, 2, 3))
 
 
@@ -54,7 +54,7 @@ def gradient_at_once(loss: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """`loss(image)`, whose gradient is computed in the forward pass already.
 
     The loss's graph is gone when this returns: of VGG-19's features at 2048x1024 only the gradient, as large as the
-    picture, waits for the backward pass, and nothing is computed twice.
+    image, waits for the backward pass, and nothing is computed twice.
     """
     if torch.is_grad_enabled() and image.requires_grad:
         return _GradientAtOnce.apply(image, loss)

@@ -46,7 +46,7 @@ class Method:
         reference: the publication.
         version: goes up whenever the method's results would change; its runs then train again.
         Options: model of the method's own settings.
-        trainable: False for methods that only fit something to the training pictures (`fit`).
+        trainable: False for methods that only fit something to the training images (`fit`).
         generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order); may be
             a property.
         rates: factors on the learning rate, by network (`generator`, `discriminator`); 1 where there is none.
@@ -69,7 +69,7 @@ class Method:
 
     @classmethod
     def stride(cls, options: Any, size: tuple[int, int]) -> int:
-        """Both sides of a picture must be multiples of this."""
+        """Both sides of an image must be multiples of this."""
         return 1
 
     @classmethod
@@ -102,7 +102,7 @@ class Method:
         return ""
 
     def build_generator(self) -> "nn.Module":
-        """A new, initialised generator: pyramid of sources in, pyramid of outputs out (see `msgunet/methods/networks.py`)."""
+        """A new, initialised generator: pyramids in and out (see `msgunet/methods/networks.py`)."""
         raise NotImplementedError
 
     def build_training_generator(self) -> "nn.Module":

@@ -94,7 +94,7 @@ class MSGUNetMethod(Method):
         return options.beta > 0
 
     def conditions(self) -> str:
-        kind = {"running": "running statistics", "batch": "statistics of one picture"}[self.options.test_statistics]
+        kind = {"running": "running statistics", "batch": "statistics of one image"}[self.options.test_statistics]
         return f"batch norm's {kind} at test time"
 
     def widths(self) -> list[int]:

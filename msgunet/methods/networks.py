@@ -174,7 +174,7 @@ class ScaleDiscriminators(nn.Module):
 class PooledDiscriminators(nn.Module):
     """Pix2Pix-HD's multi-scale discriminators: the same pair, average-pooled once more for each next scale.
 
-    `first`: the scale that the given pictures belong to; 1 while the global generator trains at half the size.
+    `first`: the scale that the given images belong to; 1 while the global generator trains at half the size.
     """
 
     first = 0

@@ -11,13 +11,13 @@ from msgunet.device.precision import wide
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm without weights: each channel of each picture to mean 0 and variance 1.
+    """Instance norm without weights: each channel of each image to mean 0 and variance 1.
 
-    That of one picture is batch norm's, which keeps the memory's layout. torch's own instance norm does not, and on the
-    CPU (torch 2.11) its gradient for one picture is wrong where the next layer works in channels-last memory.
+    That of one image is batch norm's, which keeps the memory's layout. torch's own instance norm does not, and on the
+    CPU (torch 2.11) its gradient for one image is wrong where the next layer works in channels-last memory.
 
     Attributes:
-        running_mean, running_var: used instead of the picture's own where they are set (see `statistics_of`).
+        running_mean, running_var: used instead of the image's own where they are set (see `statistics_of`).
 
     """
 
@@ -28,8 +28,8 @@ class InstanceNorm(nn.Module):
         """`x`: (N, C, H, W) with more than one pixel."""
         if self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var)
-        pictures = [F.batch_norm(picture, None, None, training=True) for picture in x.split(1)]
-        return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+        images = [F.batch_norm(image, None, None, training=True) for image in x.split(1)]
+        return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def keep_batch_statistics(network: nn.Module) -> None:
@@ -42,20 +42,20 @@ def keep_batch_statistics(network: nn.Module) -> None:
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
-def picture_norms(network: nn.Module) -> list[nn.Module]:
-    """The norms that take their statistics from the picture that they see, and not from the training."""
+def image_norms(network: nn.Module) -> list[nn.Module]:
+    """The norms that take their statistics from the image that they see, and not from the training."""
     norms = (layer for layer in network.modules() if isinstance(layer, InstanceNorm | nn.BatchNorm2d))
     return [norm for norm in norms if norm.running_mean is None]
 
 
 @contextmanager
 def statistics_of(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, a network in evaluation mode normalises every picture by the statistics of this one.
+    """Within it, a network in evaluation mode normalises every image by the statistics of this one.
 
-    For parts of a picture, by a thumbnail of the whole (Chen et al., Towards Ultra-Resolution Neural Style Transfer via
+    For parts of an image, by a thumbnail of the whole (Chen et al., Towards Ultra-Resolution Neural Style Transfer via
     Thumbnail Instance Normalization, AAAI 2022): by their own, a part with nothing in it would become noise.
     """
-    norms = picture_norms(network)
+    norms = image_norms(network)
     found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def record(norm: nn.Module, inputs: tuple[Tensor]) -> None:

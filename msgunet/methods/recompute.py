@@ -49,7 +49,7 @@ def _convolutions(network: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _uncounted(network: nn.Module) -> Iterator[None]:
-    """A second pass over the same pictures, which batch norm's running statistics must not count again.
+    """A second pass over the same images, which batch norm's running statistics must not count again.
 
     Nor must spectral norm go on: out of training it takes the vectors that the first pass has left.
     """

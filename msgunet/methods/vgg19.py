@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import PerceptualSettings, PictureFormat
+from msgunet.core.settings import ImageFormat, PerceptualSettings
 from msgunet.data.fetch import check_file
 from msgunet.methods.networks import scaled
 from msgunet.methods.weights import VGG19
@@ -49,7 +49,7 @@ class VGG19Features(nn.Module):
         twice, of more the first three.
         """
         if images.shape[1] != 3:
-            images = images[:, PictureFormat(channels=images.shape[1]).rgb]
+            images = images[:, ImageFormat(channels=images.shape[1]).rgb]
         x = (images * 0.5 + 0.5 - self.mean) / self.std if normalise else images
         found: list[Tensor] = []
         count = 0

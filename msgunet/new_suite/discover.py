@@ -1,4 +1,4 @@
-"""What a folder of somebody's own pictures holds: pairs, sizes, formats, and whether they are photos or labels."""
+"""What a folder of somebody's own images holds: pairs, sizes, formats, and whether they are photos or labels."""
 
 import shlex
 from collections import Counter
@@ -12,13 +12,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DAMAGED, Kind, decode
 from msgunet.data.images import as_8_bits, as_pixels, read_raw
-from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, by_name, pictures
+from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, by_name, images
 
 _SHOWN = 10
-# Pictures that are decoded to find out what they are.
+# Images that are decoded to find out what they are.
 _LOOKED_AT = 12
 # Labels have few colours; photographs have more even in a corner.
 _MOST_COLOURS = 64
@@ -28,7 +28,7 @@ _TARGET_WORDS = {"target", "tgt", "output", "outputs", "out", "b", "y", "after",
 _TARGET_WORDS |= {"photo", "photos", "image", "images", "gt", "truth", "real", "reference"}
 _LAYOUTS = """expected is one of
   FOLDER/NAME/1.png and FOLDER/OTHER/1.png: two folders with the same file names, sources and targets
-  FOLDER/1.png, as wide as two pictures: both side by side
+  FOLDER/1.png, as wide as two images: both side by side
 with subfolders train and test (or val) in these where the split is given; or say --source FOLDER --target FOLDER"""
 
 
@@ -51,11 +51,11 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
     """Look at a folder with pairs, or at one of sources and one of targets.
 
     Raises:
-        UserError: there are no pairs, names or sizes do not match, pictures are damaged or of several formats.
+        UserError: there are no pairs, names or sizes do not match, images are damaged or of several formats.
 
     """
     if (folder and (source or target)) or bool(source) != bool(target):
-        raise UserError("say where the pictures are either by --data FOLDER, or by --source FOLDER --target FOLDER")
+        raise UserError("say where the images are either by --data FOLDER, or by --source FOLDER --target FOLDER")
     if source and target:
         options, notes = {"source": str(source), "target": str(target)}, []
     else:
@@ -92,12 +92,12 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
 def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
     """How the pairs lie in a folder, as options of the data set, and what was guessed."""
     if folder is None:
-        raise UserError("say where the pictures are: --data FOLDER, or --source FOLDER --target FOLDER")
+        raise UserError("say where the images are: --data FOLDER, or --source FOLDER --target FOLDER")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    inside = _folders_with_pictures(folder)
+    inside = _folders_with_images(folder)
     roles = [path for path in inside if path.name.lower() not in SPLITS]
-    within = [path for split in inside if split not in roles for path in _folders_with_pictures(split)]
+    within = [path for split in inside if split not in roles for path in _folders_with_images(split)]
     if within and not roles:
         names = sorted({path.name for path in within})
         moves = " && ".join(
@@ -114,22 +114,22 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
         return {"source": str(first), "target": str(second)}, notes
     if roles:
         names = ", ".join(path.name for path in roles)
-        raise UserError(f"{folder} has pictures in {len(roles)} folders ({names}); {_LAYOUTS}")
-    found = pictures(folder)
+        raise UserError(f"{folder} has images in {len(roles)} folders ({names}); {_LAYOUTS}")
+    found = images(folder)
     if not found:
-        raise UserError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}); {_LAYOUTS}")
+        raise UserError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUTS}")
     width, height = Counter(_sizes(found)).most_common(1)[0][0]
     if width < 1.2 * height:
         raise UserError(
-            f"{folder}: single pictures of {width}x{height}, and no second folder with the same names; {_LAYOUTS}"
+            f"{folder}: single images of {width}x{height}, and no second folder with the same names; {_LAYOUTS}"
         )
-    notes = ["Pictures are taken for pairs side by side, the source on the left. Otherwise: source_side: right."]
+    notes = ["Images are taken for pairs side by side, the source on the left. Otherwise: source_side: right."]
     return {"pairs": str(folder)}, notes
 
 
-def _folders_with_pictures(folder: Path) -> list[Path]:
+def _folders_with_images(folder: Path) -> list[Path]:
     found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in found if pictures(path)]
+    return [path for path in found if images(path)]
 
 
 def _quoted(path: Path) -> str:
@@ -143,7 +143,7 @@ def _leaning(name: str) -> int:
 
 
 def _sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
-    """Width and height of each picture, by its header where Pillow knows the format."""
+    """Width and height of each image, by its header where Pillow knows the format."""
     sizes, problems = [], []
     for file in files:
         try:
@@ -169,14 +169,14 @@ def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, i
         raise UserError(f"{len(wrong)} pairs are of two sizes; bring them to one first:", *wrong[:_SHOWN])
 
 
-def _look(files: Sequence[Path], role: str) -> tuple[PictureFormat, Kind]:
-    """Format and kind of some of the pictures; grey ones among coloured ones count as coloured.
+def _look(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
+    """Format and kind of some of the images; grey ones among coloured ones count as coloured.
 
     Raises:
         UserError: they are of several formats.
 
     """
-    found: dict[PictureFormat, Path] = {}
+    found: dict[ImageFormat, Path] = {}
     highest = 0
     # What was ever a JPEG has colours in between.
     few = not any(file.suffix.lower() in (".jpg", ".jpeg", ".webp") for file in files)
@@ -185,7 +185,7 @@ def _look(files: Sequence[Path], role: str) -> tuple[PictureFormat, Kind]:
         found.setdefault(given, file)
         highest = max(highest, int(pixels.max()))
         few = few and given.bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
-    if set(found) == {RGB, PictureFormat(channels=1)}:
+    if set(found) == {RGB, ImageFormat(channels=1)}:
         found = {RGB: files[0]}
     if len(found) > 1:
         kinds = "; ".join(f"{file} is {given}" for given, file in found.items())
@@ -198,15 +198,15 @@ def _look(files: Sequence[Path], role: str) -> tuple[PictureFormat, Kind]:
     return given, "labels" if few else "photo"
 
 
-def _decoded(file: Path) -> tuple[PictureFormat, np.ndarray]:
-    """A picture as a preparation would read it, and the format in which it would."""
+def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
+    """An image as a preparation would read it, and the format in which it would."""
     stored = as_8_bits(file, str(file))
     if stored is not None:
         grey = stored.mode in ("L", "LA", "1")
-        return PictureFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))
+        return ImageFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))
     pixels = read_raw(file, str(file))
     try:
-        return PictureFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
+        return ImageFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
     except ValidationError as error:
         raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 can be used") from error
 

@@ -1,4 +1,4 @@
-"""`msgunet new-suite`: a commented suite for somebody's own pictures, of a size and length that this machine can do."""
+"""`msgunet new-suite`: a commented suite for somebody's own images, of a size and length that this machine can do."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ import yaml
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import write_text
-from msgunet.core.settings import WEIGHTS, ComputeSettings, PictureFormat, RunSettings, TrainingSettings
+from msgunet.core.settings import WEIGHTS, ComputeSettings, ImageFormat, RunSettings, TrainingSettings
 from msgunet.cost.bench import Variant, training_step
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method, get_method
@@ -73,17 +73,17 @@ class _Choice:
 def new_suite(
     path: Path, found: Found, hours: float | None = None, device: str | None = None, force: bool = False
 ) -> str:
-    """Write a suite that trains four methods on the pictures within about `hours`; what was chosen, in words.
+    """Write a suite that trains four methods on the images within about `hours`; what was chosen, in words.
 
     Networks and sizes are chosen by timing a few training steps on `device` (`cpu` or `cuda`; by default a GPU if there
     is one); `hours`: by default 8 on a CPU, 24 on a GPU.
 
     Raises:
-        UserError: the file is there already, its name cannot be a suite's, or not even small pictures can be trained.
+        UserError: the file is there already, its name cannot be a suite's, or not even small images can be trained.
 
     """
     if path.suffix not in (".yaml", ".yml") or not re.fullmatch(r"[a-z0-9_]{1,64}", path.stem):
-        raise UserError(f"{path}: a suite is a file like my_pictures.yaml, with a-z, 0-9 and _ in its name")
+        raise UserError(f"{path}: a suite is a file like my_images.yaml, with a-z, 0-9 and _ in its name")
     if path.exists() and not force:
         raise UserError(f"{path} is there already; give another name, or --force")
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -104,7 +104,7 @@ def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
     sizes = _sizes(found.size, device)
     if not sizes:
         raise UserError(
-            "pictures of {}x{} are too small: the shorter side needs {} pixels".format(*found.size, _SHORTEST_SIDE)
+            "images of {}x{} are too small: the shorter side needs {} pixels".format(*found.size, _SHORTEST_SIDE)
         )
     for size in sizes:
         seconds = _times(found, size, device, hours)
@@ -121,7 +121,7 @@ def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
             return _Choice(size, epochs, seconds)
     raise UserError(
         f"{hours:g} hours are too few to train {len(_METHODS)} methods on {found.counts[0]} pairs, even as small "
-        "pictures; give more by --hours"
+        "images; give more by --hours"
     )
 
 
@@ -134,7 +134,7 @@ def _at_once(device: torch.device) -> int:
 
 
 def _sizes(size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
-    """Sizes of nearly the pictures' shape that all methods take, from the pictures' own down."""
+    """Sizes of nearly the images' shape that all methods take, from the images' own down."""
     scale = min(1.0, _LONGEST_SIDE / max(size))
     found: list[tuple[int, int]] = []
     while min(size) * scale >= _SHORTEST_SIDE:
@@ -154,7 +154,7 @@ def _near(side: float) -> list[int]:
 
 
 def _distance(given: tuple[int, int], wanted: Sequence[float]) -> float:
-    """How much a size changes the shape of pictures, and a little how much it changes their size."""
+    """How much a size changes the shape of images, and a little how much it changes their size."""
     stretch = [a / b for a, b in zip(given, wanted, strict=True)]
     return abs(stretch[0] / stretch[1] - 1) + 0.3 * abs(stretch[0] * stretch[1] - 1)
 
@@ -210,7 +210,7 @@ def _times(found: Found, size: tuple[int, int], device: torch.device, hours: flo
 
 def _settings(name: str, found: Found, size: tuple[int, int], device: torch.device) -> RunSettings:
     cls, options, entry = get_method(name), _options(name, device), _entry(name, device)
-    formats = [PictureFormat.model_validate(found.options.get(f"{role}_format", {})) for role in ("source", "target")]
+    formats = [ImageFormat.model_validate(found.options.get(f"{role}_format", {})) for role in ("source", "target")]
     perceptual = _perceptual(device) if cls.uses_perceptual(options) else None
     training = merged_training(
         cls.recipe(options, size), TrainingSettings(), TrainingSettings.model_validate(entry.get("training", {}))
@@ -270,7 +270,7 @@ def _text(path: Path, found: Found, choice: _Choice, hours: float, device: torch
         path=shlex.quote(str(path)),
         hours=f"{hours:g}",
         cpu=cpu,
-        description=f"Own pictures: {place}.",
+        description=f"Own images: {place}.",
         found=found,
         choice=choice,
         stretch=abs(width * found.size[1] / (height * found.size[0]) - 1),

@@ -11,7 +11,7 @@ _SIZE = ["input_width", "input_height", "output_width", "output_height"]
 
 
 def ablation_frame(collection: Collection) -> pd.DataFrame:
-    """One row per cell: mean SSIM over test pictures and seeds with its interval, and the paper's."""
+    """One row per cell: mean SSIM over test images and seeds with its interval, and the paper's."""
     paper = pd.concat([published("table2"), published("table3")])
     frames = []
     for dataset, name in collection.ablated():
@@ -73,7 +73,7 @@ def ablation_grid(collection: Collection, frame: pd.DataFrame, dataset: str, nam
         *(f"not measured yet; {sentence}" for sentence in missing),
         *([] if len(parts) > 1 or not rows else ["the paper has no such numbers for this data set"]),
         collection.data_conditions(dataset),
-        "SSIM by piq on the pictures as stored, Gaussian 11×11 without pooling, mean over pictures and seeds",
+        "SSIM by piq on the images as stored, Gaussian 11×11 without pooling, mean over images and seeds",
         collection.run_conditions(runs),
         collection.environment(),
     ]

@@ -14,7 +14,7 @@ from msgunet.report.published import published
 from msgunet.report.statistics import LEVEL
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
-FEW, OPEN = "too few pictures", "not measured"
+FEW, OPEN = "too few images", "not measured"
 # A factor holds from so much of it on: the paper says "nearly" and "about".
 _NEARLY = 0.9
 # By how much SSIM may fall where inputs are halved, for results to be "not much degraded".
@@ -65,14 +65,14 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
     far = published_deficits()
     notes = [
         f"{len(frame)} claims: {counts}" if len(frame) else "this suite has nothing that the paper makes claims of",
-        f"a factor holds from {_NEARLY:.0%} of it on, in every precision; times and memory are of one picture, by the "
+        f"a factor holds from {_NEARLY:.0%} of it on, in every precision; times and memory are of one image, by the "
         "engine of this project",
         "a verdict is about this suite's networks, data and trainings, as its conditions name them",
-        "better: by all measures, in the native protocol as in the paper, each with a star: Wilcoxon's signed-rank "
-        f"test on the same pictures (Holm's correction) is below {LEVEL:g}, which takes six pictures or more for two "
+        "better: by all metrics, in the native protocol as in the paper, each with a star: Wilcoxon's signed-rank "
+        f"test on the same images (Holm's correction) is below {LEVEL:g}, which takes six images or more for two "
         "methods, eight for four",
         *([] if measured is None else [f"times and memory on {device_of(measured)}"]),
-        "close to Pix2Pix-HD: by no measure further behind than in the paper's own Table 1 ("
+        "close to Pix2Pix-HD: by no metric further behind than in the paper's own Table 1 ("
         + ", ".join(f"{name.upper()} {_signed(name, far[name])}" for name in far)
         + ")",
         f'as good (the paper: "not much degraded"): SSIM at full size falls by no more than {_LITTLE:g}',
@@ -162,15 +162,15 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
 def _differences(
     pairs: pd.DataFrame, dataset: str, ours: str, other: str
 ) -> tuple[dict[str, tuple[float, bool]], bool]:
-    """By measure: ours less the other's, and whether the test is sure of it; and whether it could be of anything."""
+    """By metric: ours less the other's, and whether the test is sure of it; and whether it could be of anything."""
     found, enough = {}, True
     here = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == "native")]
     for row in here.to_dict("records"):
         if {row["first"], row["second"]} == {ours, other} and pd.notna(row["difference"]):
             sign = 1 if row["first"] == ours else -1
-            found[row["measure"]] = (sign * row["difference"], row["p_holm"] < LEVEL)
-            # The least that the test can say: two-sided, all pictures on one side, corrected for all pairs of methods.
-            tests = (here["measure"] == row["measure"]) & here["difference"].notna()
+            found[row["metric"]] = (sign * row["difference"], row["p_holm"] < LEVEL)
+            # The least that the test can say: two-sided, all images on one side, corrected for all pairs of methods.
+            tests = (here["metric"] == row["metric"]) & here["difference"].notna()
             enough &= tests.sum() * 2.0 ** (1 - row["images"]) < LEVEL
     return (found, enough) if len(found) == len(_DIGITS) else ({}, True)
 
@@ -185,7 +185,7 @@ def _close(differences: Mapping[str, tuple[float, bool]]) -> str:
 
 
 def published_deficits() -> dict[str, float]:
-    """By measure: how far MSG U-Net lies behind Pix2Pix-HD in the paper at most, on the data sets where it is close."""
+    """By metric: how far MSG U-Net lies behind Pix2Pix-HD in the paper at most, on the data sets where it is close."""
     paper = published("table1").set_index(["method", "dataset"])
     close = [kind for kind in ("nyu", "maps") if ("msgunet", kind) in paper.index]
     behind = paper.loc[[("msgunet", kind) for kind in close], list(_DIGITS)].to_numpy()
@@ -242,8 +242,8 @@ def _layers(frame: pd.DataFrame | None) -> pd.Series | None:
     return np.sqrt((last["norm"] ** 2 / last["count"]).groupby(last["layer"]).mean())
 
 
-def _signed(measure: str, difference: float) -> str:
-    return f"{difference:+.{_DIGITS[measure]}f}{_UNITS.get(measure, '')}".replace("-", "−")
+def _signed(metric: str, difference: float) -> str:
+    return f"{difference:+.{_DIGITS[metric]}f}{_UNITS.get(metric, '')}".replace("-", "−")
 
 
 def _verdict(good: Sequence[bool]) -> str:

@@ -51,15 +51,15 @@ class Run:
         return measured_facts(self.folder, self.settings, self.evaluation)
 
     def prediction(self, name: str) -> Path:
-        """The output for a test picture."""
+        """The output for a test image."""
         return self.folder / "predictions" / f"{name}{self.settings.target_format.suffix}"
 
     def measured(self) -> pd.DataFrame | None:
-        """One row per test picture and protocol, or None where there are none yet."""
+        """One row per test image and protocol, or None where there are none yet."""
         return _read(self.folder / "metrics.csv") if self.evaluation_facts() else None
 
     def ablation(self) -> pd.DataFrame | None:
-        """One row per test picture and cell, or None where there are none yet."""
+        """One row per test image and cell, or None where there are none yet."""
         return _read(self.folder / "ablation.csv") if ablated_facts(self.folder, self.settings) else None
 
     def table(self, name: str) -> pd.DataFrame | None:
@@ -68,7 +68,7 @@ class Run:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # A picture that is called 0001 or NA keeps its name.
+    # An image that is called 0001 or NA keeps its name.
     return pd.read_csv(path, converters={"id": str})
 
 
@@ -86,7 +86,7 @@ class Collection:
 
     def _run(self, folder: Path) -> Run:
         settings = read_settings(folder / "run.json", RunSettings)
-        evaluation = EvaluationSettings(measures=self.settings["measures"], protocols=self.settings["protocols"])
+        evaluation = EvaluationSettings(metrics=self.settings["metrics"], protocols=self.settings["protocols"])
         return Run(settings, folder, self.titles[settings.entry], evaluation)
 
     @property
@@ -155,7 +155,7 @@ class Collection:
         return f"{self.settings['command']} -- {self.results / target}"
 
     def prepared(self, dataset: str) -> Path:
-        """The folder of a data set's pictures."""
+        """The folder of a data set's images."""
         return Path(next(iter(self.runs_of(dataset).values()))[0].settings.data)
 
     def data_conditions(self, dataset: str) -> str:

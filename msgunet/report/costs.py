@@ -48,7 +48,7 @@ def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: s
     notes = on_the_papers_figures(frame)
     notes += [
         "every generator at every size of the suite that it can be built for; in brackets: not used by the suite",
-        "one picture; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
+        "one image; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
         "fvcore too (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
     ]
     if timed:

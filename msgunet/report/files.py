@@ -24,7 +24,7 @@ def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
             *(f"distributions_{dataset}" for dataset in report["datasets"]),
             *(f"quality_cost_{dataset}" for dataset in trained),
         ],
-        "pictures": [f"pictures_{dataset}" for dataset in trained],
+        "images": [f"images_{dataset}" for dataset in trained],
         "ablation": _ablated(report),
         "gradients": ["fig2_gradients", "gradient_depth"] if report["gradients"] else [],
         "training": [f"learning_{dataset}" for dataset in trained],

@@ -46,7 +46,7 @@ def card_path(model: Path) -> Path:
 def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequence[str]) -> str:
     """Markdown about `model`, exported as `out`; `notes`: of the export and its checks.
 
-    Conditions and measures are those of the files beside the model, where they are of that very training.
+    Conditions and metrics are those of the files beside the model, where they are of that very training.
     """
     method, settings = generator.method, generator.settings
     given, wanted = settings.formats
@@ -81,7 +81,7 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         _use(out, settings),
         "",
-        f"Pictures of any size, also larger than memory: `msgunet translate {model.name} source.png --out results`.",
+        f"Images of any size, also larger than memory: `msgunet translate {model.name} source.png --out results`.",
         "",
         _CHECKS,
         "",
@@ -107,27 +107,27 @@ def _dataset(settings: RunSettings) -> str:
 def _measures(folder: Path, settings: RunSettings) -> str:
     file = folder / "evaluation.json"
     said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    evaluation = EvaluationSettings(**{key: said[key] for key in ("measures", "protocols") if key in said})
+    evaluation = EvaluationSettings(**{key: said[key] for key in ("metrics", "protocols") if key in said})
     if not measured_facts(folder, settings, evaluation):
         return "Not measured, or not beside the model."
     frame = pd.read_csv(folder / "metrics.csv", dtype={"id": str})
-    means = frame.groupby("protocol")[list(evaluation.measures)].agg(["mean", "std"])
+    means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std"])
     digits = {"psnr": 2}
-    head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.measures) + " |"
-    lines = [head, "|---|" + "---:|" * len(evaluation.measures)]
+    head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.metrics) + " |"
+    lines = [head, "|---|" + "---:|" * len(evaluation.metrics)]
     for protocol in evaluation.protocols:
-        found = {name: means.loc[protocol, name] for name in evaluation.measures}
+        found = {name: means.loc[protocol, name] for name in evaluation.metrics}
         cells = ["{0:.{2}f} ± {1:.{2}f}".format(*pair, digits.get(name, 3)) for name, pair in found.items()]
         lines.append(f"| {protocol} | " + " | ".join(cells) + " |")
     count = frame["id"].nunique()
-    return "\n".join(lines) + f"\n\nMean and standard deviation over {count} test pictures (PSNR in dB)."
+    return "\n".join(lines) + f"\n\nMean and standard deviation over {count} test images (PSNR in dB)."
 
 
 def _use(out: Path, settings: RunSettings) -> str:
     given, wanted = settings.formats
-    # What Pillow has pictures for.
+    # What Pillow has images for.
     if not all(one.channels == 1 or (one.channels, one.bits) == (3, 8) for one in (given, wanted)):
-        return "For pictures of this kind see `msgunet.data.pictures.read` and `save`."
+        return "For images of this kind see `msgunet.data.images.read` and `save`."
     low, high = given.range
     convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((given.channels, given.bits), "")
     return _USE.format(

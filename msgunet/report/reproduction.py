@@ -24,14 +24,14 @@ def reproduction_frame(
     rows: list[dict[str, Any]] = []
     units = {"psnr": "dB"}
     for row in summary.to_dict("records"):
-        for measure in collection.settings["measures"]:
-            found = {"ours": row[measure], "low": row[f"{measure}_low"], "high": row[f"{measure}_high"]}
-            what = f"{measure.upper()} at {row['width']}×{row['height']}"
+        for metric in collection.settings["metrics"]:
+            found = {"ours": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]}
+            what = f"{metric.upper()} at {row['width']}×{row['height']}"
             rows.append(
                 {
                     "place": "Table 1",
                     **{key: row[key] for key in ("dataset", "entry", "title", "status")},
-                    **{"what": what, "unit": units.get(measure, ""), "paper": row[f"paper_{measure}"], **found},
+                    **{"what": what, "unit": units.get(metric, ""), "paper": row[f"paper_{metric}"], **found},
                 }
             )
     for row in ablation.to_dict("records"):
@@ -100,7 +100,7 @@ def reproduction_table(frame: pd.DataFrame, collection: Collection) -> Table:
         f"{(done['inside'] == 'inside').sum()} of them the paper's number lies in our interval"
         if len(frame)
         else "the paper has no numbers for the data sets, methods and sizes of this suite",
-        "interval: bootstrap over test pictures and seeds; it does not hold how much the paper's own number would "
+        "interval: bootstrap over test images and seeds; it does not hold how much the paper's own number would "
         "change with another training",
         "the paper's numbers have two digits after the point: inside is what could be rounded to one in the interval; "
         "operations are counted, without an interval, and inside where they are the same number at these digits",

@@ -21,7 +21,7 @@ _FILES = re.compile(r"README\.md|suite\.yaml|metrics\.csv|gradients\.csv|speed\.
 
 
 def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
-    """Copy tables, figures, numbers and the suite itself into a folder; pictures only of data sets that allow it.
+    """Copy tables, figures, numbers and the suite itself into a folder; images only of data sets that allow it.
 
     Args:
         plan: of the suite.
@@ -70,7 +70,7 @@ def _ours(path: Path) -> bool:
 
 def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str) -> None:
     kept = _kept_back(plan)
-    hidden = shutil.ignore_patterns(*(f"pictures_{dataset}.*" for dataset in kept))
+    hidden = shutil.ignore_patterns(*(f"images_{dataset}.*" for dataset in kept))
     for name in _FOLDERS:
         if (plan.results / name).is_dir():
             shutil.copytree(plan.results / name, out / name, ignore=hidden)
@@ -98,13 +98,13 @@ def _place(plan: Plan, collection: Collection) -> Path:
 
 
 def _kept_back(plan: Plan) -> list[str]:
-    """Data sets whose pictures may not be passed on, or are a user's own."""
+    """Data sets whose images may not be passed on, or are a user's own."""
     own = "folder"
     return [data.name for data in plan.data if data.kind == own or not datasets()[data.kind].shareable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:
-    """One row per picture, run and protocol."""
+    """One row per image, run and protocol."""
     frames = []
     for run in collection.runs:
         frame = run.measured()
@@ -128,7 +128,7 @@ def _about(plan: Plan, collection: Collection, out: Path, kept: list[str], comma
     """What is in the folder, and under which conditions it was measured."""
     there = {
         "tables": "`tables/*.csv`: the numbers of the tables",
-        "metrics.csv": "`metrics.csv`: one row per test picture, run and protocol",
+        "metrics.csv": "`metrics.csv`: one row per test image, run and protocol",
         "gradients.csv": "`gradients.csv`: what was recorded with and without intermediate outputs",
         "speed.csv": "`speed.csv`: what `msgunet bench` has measured",
     }
@@ -142,7 +142,7 @@ def _about(plan: Plan, collection: Collection, out: Path, kept: list[str], comma
         lines += [f"- {collection.environment()}"]
         lines += [f"- {sentence}" for dataset in collection.datasets for sentence in collection.unfinished(dataset)]
     if kept and (out / "figures").exists():
-        lines.append(f"- no pictures of {', '.join(kept)}")
+        lines.append(f"- no images of {', '.join(kept)}")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.md"))
     lines += ["", *(f"- [{file}]({file})" for file in files)]
     lines += [f"- ![{path.stem}]({path.relative_to(out).as_posix()})" for path in sorted(out.rglob("*.png"))]

@@ -21,12 +21,12 @@ from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
 _DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 _CONVENTIONS = (
-    "PSNR, SSIM and VIF by piq on the pictures as stored, mean over pictures of one value per picture; SSIM Gaussian "
+    "PSNR, SSIM and VIF by piq on the images as stored, mean over images of one value per image; SSIM Gaussian "
     "11×11 without pooling; VIF in the pixel domain on luma",
-    "in brackets: 95 % bootstrap interval over test pictures and seeds",
+    "in brackets: 95 % bootstrap interval over test images and seeds",
 )
 _TIED = (
-    "bold: the best trained method, and those that Wilcoxon's signed-rank test on the same pictures (seeds averaged, "
+    "bold: the best trained method, and those that Wilcoxon's signed-rank test on the same images (seeds averaged, "
     f"Holm's correction over all pairs of methods) cannot tell from it at the {100 * LEVEL:g} % level"
 )
 _PROTOCOLS = {
@@ -36,7 +36,7 @@ _PROTOCOLS = {
 _ENDINGS = {".csv", ".md", ".tex", ".html", ".pdf", ".png"}
 _FLAT = (
     "the rows 'copy' and 'mean' show what a number is worth: SSIM gives one flat colour a high score wherever the "
-    "target is nearly flat (open sea), so 'mean' is hard to beat in SSIM on pictures that are mostly sea"
+    "target is nearly flat (open sea), so 'mean' is hard to beat in SSIM on images that are mostly sea"
 )
 
 
@@ -126,28 +126,28 @@ def summarise(collection: Collection) -> pd.DataFrame:
                     "protocol": protocol,
                     **_measured(collection, runs, protocol),
                 }
-                for measure in collection.settings["measures"]:
+                for metric in collection.settings["metrics"]:
                     # The paper measures each method at its own size.
                     there = len(match) and protocol == "native"
-                    row[f"paper_{measure}"] = float(match[measure].iloc[0]) if there else None
+                    row[f"paper_{metric}"] = float(match[metric].iloc[0]) if there else None
                 rows.append({**row, **conditions_of(collection, runs)})
     return pd.DataFrame(rows)
 
 
 def _measured(collection: Collection, runs: list[Run], protocol: str) -> dict:
-    measures = collection.settings["measures"]
+    metrics = collection.settings["metrics"]
     row: dict = {"status": status_of(runs), "seeds": len(runs), "images": 0}
-    row |= {f"{m}{suffix}": None for m in measures for suffix in ("", "_low", "_high", "_images")}
+    row |= {f"{m}{suffix}": None for m in metrics for suffix in ("", "_low", "_high", "_images")}
     if row["status"] != "done":
         return row
-    for measure in measures:
-        values = per_image(runs, protocol, measure)
+    for metric in metrics:
+        values = per_image(runs, protocol, metric)
         row["images"] = len(values)
         values = values.dropna().to_numpy().T
-        row[f"{measure}_images"] = values.shape[1]
+        row[f"{metric}_images"] = values.shape[1]
         if values.size:
             found = bootstrap(values, collection.settings["resamples"])
-            row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = found
+            row[metric], row[f"{metric}_low"], row[f"{metric}_high"] = found
     return row
 
 
@@ -161,28 +161,28 @@ def status_of(runs: list[Run]) -> str:
     return f"{words[0]}, {count} of {len(runs)} seeds done" if count else words[0]
 
 
-def per_image(runs: list[Run], protocol: str, measure: str) -> pd.DataFrame:
-    """A measure of every test picture (rows, by id) and seed (columns) of a row that is done."""
+def per_image(runs: list[Run], protocol: str, metric: str) -> pd.DataFrame:
+    """A metric of every test image (rows, by id) and seed (columns) of a row that is done."""
     frames = [run.measured() for run in runs]
     columns = {
-        run.settings.seed: frame[frame["protocol"] == protocol].set_index("id")[measure]
+        run.settings.seed: frame[frame["protocol"] == protocol].set_index("id")[metric]
         for run, frame in zip(runs, frames, strict=True)
     }
     return pd.DataFrame(columns).sort_index()
 
 
 def comparisons(collection: Collection) -> pd.DataFrame:
-    """Wilcoxon's test between every two trained methods, for each data set, protocol and measure; seeds averaged."""
+    """Wilcoxon's test between every two trained methods, for each data set, protocol and metric; seeds averaged."""
     frames = []
     for dataset in collection.datasets:
         rows = {name: runs for name, runs in collection.runs_of(dataset).items() if runs[0].trainable}
         rows = {name: runs for name, runs in rows.items() if status_of(runs) == "done"}
         for protocol in collection.settings["protocols"]:
-            for measure in collection.settings["measures"]:
-                values = pd.DataFrame({n: per_image(runs, protocol, measure).mean(axis=1) for n, runs in rows.items()})
-                frames.append(compare(values).assign(dataset=dataset, protocol=protocol, measure=measure))
+            for metric in collection.settings["metrics"]:
+                values = pd.DataFrame({n: per_image(runs, protocol, metric).mean(axis=1) for n, runs in rows.items()})
+                frames.append(compare(values).assign(dataset=dataset, protocol=protocol, metric=metric))
     frame = pd.concat(frames, ignore_index=True)
-    keys = ["dataset", "protocol", "measure"]
+    keys = ["dataset", "protocol", "metric"]
     return frame[[*keys, *frame.columns.drop(keys)]].assign(suite=collection.suite)
 
 
@@ -201,21 +201,21 @@ def conditions_of(collection: Collection, runs: list[Run]) -> dict:
 
 
 def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame, pairs: pd.DataFrame) -> Table:
-    measures = collection.settings["measures"]
-    with_paper = part[[f"paper_{m}" for m in measures]].notna().any(axis=None)
+    metrics = collection.settings["metrics"]
+    with_paper = part[[f"paper_{m}" for m in metrics]].notna().any(axis=None)
     columns = ["Method", "Size"]
     winners = {}
-    for measure in measures:
-        columns += [HEADINGS[measure], "paper"] if with_paper else [HEADINGS[measure]]
-        trained = part[part["trained"]].set_index("entry")[measure].astype(float).dropna()
-        winners[measure] = tied(pairs[pairs["measure"] == measure], trained.idxmax()) if len(trained) else set()
+    for metric in metrics:
+        columns += [HEADINGS[metric], "paper"] if with_paper else [HEADINGS[metric]]
+        trained = part[part["trained"]].set_index("entry")[metric].astype(float).dropna()
+        winners[metric] = tied(pairs[pairs["metric"] == metric], trained.idxmax()) if len(trained) else set()
     rows = []
     for _, row in part.iterrows():
         cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
-        for measure in measures:
-            cells.append(_with_interval(row, measure, row["entry"] in winners[measure]))
+        for metric in metrics:
+            cells.append(_with_interval(row, metric, row["entry"] in winners[metric]))
             if with_paper:
-                cells.append(number(row[f"paper_{measure}"], ".2f"))
+                cells.append(number(row[f"paper_{metric}"], ".2f"))
         rows.append(cells)
     notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _TIED, _FLAT]
     if with_paper:
@@ -235,35 +235,35 @@ def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFr
     return Table(f"table1_{dataset}_{protocol}", title, columns, rows, notes, command)
 
 
-def _with_interval(row: pd.Series, measure: str, bold: bool) -> Cell:
+def _with_interval(row: pd.Series, metric: str, bold: bool) -> Cell:
     if row["status"] != "done":
         return Cell(row["status"])
-    if pd.isna(row[measure]):
+    if pd.isna(row[metric]):
         return Cell("undefined")
-    form = f".{_DIGITS[measure]}f"
-    mean, low, high = (number(row[f"{measure}{suffix}"], form).text for suffix in ("", "_low", "_high"))
-    return Cell(f"{mean} [{low}, {high}]", row[measure], bold)
+    form = f".{_DIGITS[metric]}f"
+    mean, low, high = (number(row[f"{metric}{suffix}"], form).text for suffix in ("", "_low", "_high"))
+    return Cell(f"{mean} [{low}, {high}]", row[metric], bold)
 
 
 def _comparisons(collection: Collection, dataset: str, protocol: str, pairs: pd.DataFrame) -> Table:
-    measures = collection.settings["measures"]
+    metrics = collection.settings["metrics"]
     columns = ["Methods"]
-    for measure in measures:
-        columns += [f"{HEADINGS[measure]}, difference", "p"]
+    for metric in metrics:
+        columns += [f"{HEADINGS[metric]}, difference", "p"]
     rows = []
     for (first, second), tests in pairs.groupby(["first", "second"], sort=False):
         cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
-        for measure, test in tests.set_index("measure").loc[measures].iterrows():
-            form = f"+.{_DIGITS[str(measure)]}f"
+        for metric, test in tests.set_index("metric").loc[metrics].iterrows():
+            form = f"+.{_DIGITS[str(metric)]}f"
             clear = test["p_holm"] < LEVEL
             cells += [number(test["difference"], form, bold=clear), number(test["p_holm"], ".2g", bold=clear)]
         rows.append(cells)
     count = pairs["images"].max() if len(pairs) else 0
     notes = [
-        f"mean difference over {count} test pictures, seeds averaged; Wilcoxon's signed-rank test (two-sided), p by "
-        f"Holm's correction for all pairs of methods in a measure; bold: below {LEVEL:g}",
+        f"mean difference over {count} test images, seeds averaged; Wilcoxon's signed-rank test (two-sided), p by "
+        f"Holm's correction for all pairs of methods in a metric; bold: below {LEVEL:g}",
         *([] if len(rows) else ["two trained methods that are done are needed"]),
-        *(["with fewer than six pictures no difference can have p below 0.05"] if count < 6 else []),
+        *(["with fewer than six images no difference can have p below 0.05"] if count < 6 else []),
         _PROTOCOLS[protocol],
         *collection.unfinished(dataset),
         collection.environment(),

@@ -15,6 +15,9 @@ from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.registry import methods, own_methods
 from msgunet.suite.models import Suite
 
+# Keys that had another name in an earlier version.
+_RENAMED = {"evaluation.measures": "evaluation.metrics"}
+
 
 class SuiteLoader(yaml.SafeLoader):
     """YAML as people expect it: `1e-4` is a number, and a key that stands twice is an error."""
@@ -78,6 +81,8 @@ def _validate(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], 
 def _explain(model: type[BaseModel], error: Any, place: str) -> str:
     loc = [str(part) for part in error["loc"] if part != "[key]"]
     where = ".".join([*([place] if place else []), *loc])
+    if where in _RENAMED:
+        return f"{where}: this key is called '{_RENAMED[where]}' now"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {nearest(loc[-1], _siblings(model, loc[:-1]))}"
     return f"{where}: {error['msg']} (got {error['input']!r})"

@@ -12,7 +12,7 @@ from msgunet.data.manifest import read_manifest
 from msgunet.suite.plan import DataPlan, Plan, RunPlan
 
 # Upper bounds over all methods at full width, by `msgunet plan`'s counts and docs/training.md: for each pixel of a
-# training step's pictures FLOP and bytes, for each of a test picture bytes; and MB of a process and its weights.
+# training step's images FLOP and bytes, for each of a test image bytes; and MB of a process and its weights.
 _FLOP_A_PIXEL = 8.2e6
 _TRAINING_BYTES = 9e3
 _TEST_BYTES = 4e3
@@ -54,7 +54,7 @@ def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
 
 
 def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
-    """Translating and measuring the test pictures of a run; VIF of full-size pictures on a CPU takes most of it."""
+    """Translating and measuring the test images of a run; VIF of full-size images on a CPU takes most of it."""
     width, height = _data(plan, run).entry.size
     seconds = pairs(plan, run)[1] * (1 + 20 * width * height / 1e6)
     gpu = int(plan.suite.compute.gpu_required and run.trainable)

@@ -22,7 +22,7 @@ class DataSetEntry(Strict):
     """One data set of a suite."""
 
     kind: Name | None = Field(None, description="registered data set; by default the entry's own name")
-    size: Size = Field(description="width and height that the pictures are prepared at")
+    size: Size = Field(description="width and height that the images are prepared at")
     pairs: Pairs | None = Field(
         None, description="of training and of test pairs take only so many, spread evenly; by default all"
     )
@@ -61,7 +61,7 @@ class GradientSettings(Strict):
 class ReportSettings(Strict):
     """How results are shown; never changes a result."""
 
-    examples: int = Field(4, ge=1, le=32, description="test pictures in the figure of pictures")
+    examples: int = Field(4, ge=1, le=32, description="test images in the figure of images")
     resamples: int = Field(2000, ge=100, description="of the bootstrap behind the 95 % intervals")
     protocol: Literal["native", "full"] = Field("native", description="of the table that the demo prints")
 

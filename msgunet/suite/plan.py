@@ -52,7 +52,7 @@ class RunPlan:
 
     @property
     def work(self) -> int:
-        """A measure of how long the training takes: kilopixels of a picture, times epochs; 0 where nothing is trained.
+        """A measure of how long the training takes: kilopixels of an image, times epochs; 0 where nothing is trained.
 
         Longest first: a training that starts last must not be the one that all others wait for. A training for a
         number of minutes counts these.
@@ -115,7 +115,7 @@ class Plan:
         return build_dataset(DataSetSettings.model_validate_json(data.settings), folder), downloads
 
     def inputs(self, prepared: str) -> tuple[list[Path], list[Path]]:
-        """What the prepared folder of this name is made from: archives, to be downloaded or there, and own pictures."""
+        """What the prepared folder of this name is made from: archives, to be downloaded or there, and own images."""
         dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
         remotes = dataset.remotes(dataset.options)
         if not remotes:
@@ -286,7 +286,7 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             "command": f"snakemake --cores all --config suite={given_name}",
             "description": suite.description,
             "titles": plan.titles,
-            "measures": list(suite.evaluation.measures),
+            "metrics": list(suite.evaluation.metrics),
             "protocols": list(suite.evaluation.protocols),
             "datasets": {
                 key: {"kind": entry.kind or key, "size": list(entry.size)} for key, entry in suite.datasets.items()

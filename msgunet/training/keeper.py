@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msgunet.core.attempts import PROGRESS
 from msgunet.core.files import write_json
-from msgunet.core.settings import ComputeSettings, PictureFormat, RunSettings
+from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
 from msgunet.methods.method import Method, Phase
 from msgunet.training.progress import History, Progress, save_grid
@@ -119,7 +119,7 @@ def pyramids(
     """Sources and targets as a phase of the method works on them."""
     scales = method.scales(method.options, settings.size)
 
-    def prepared(images: Tensor, kind: str, given: PictureFormat) -> list[Tensor]:
+    def prepared(images: Tensor, kind: str, given: ImageFormat) -> list[Tensor]:
         images = normalise(images.to(device, non_blocking=True), given.range).contiguous(memory_format=layout)
         return method.view(phase, pyramid(images, scales, kind), kind)
 

@@ -115,7 +115,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean and variance of each channel over all processes (the same number of pictures in each), and of how many."""
+    """Mean and variance of each channel over all processes (the same number of images in each), and of how many."""
     mean = wide(x.detach()).mean((0, 2, 3))
     dist.all_reduce(mean)
     mean /= dist.get_world_size()
@@ -152,7 +152,7 @@ class _Normalise(torch.autograd.Function):
 
 
 class _SharedDropout(nn.Dropout):
-    """Dropout that draws for the pictures of all processes and takes its own."""
+    """Dropout that draws for the images of all processes and takes its own."""
 
     processes: Processes
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from msgunet.core.attempts import duration
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, write_csv
-from msgunet.core.settings import PictureFormat
+from msgunet.core.settings import ImageFormat
 from msgunet.data.images import shown
 from msgunet.data.pairs import to_pixels
 
@@ -122,7 +122,7 @@ def _losses(losses: dict[str, Tensor]) -> str:
     return " ".join(f"{name}={value.item():.3g}" for name, value in shown.items())
 
 
-def save_grid(path: Path, columns: Sequence[tuple[Tensor, PictureFormat]], rows: int = 4) -> None:
+def save_grid(path: Path, columns: Sequence[tuple[Tensor, ImageFormat]], rows: int = 4) -> None:
     """A grid with one row per pair: each of `columns` is a batch (N, C, H, W) in [-1, 1], and its format."""
     count = min(rows, *(len(images) for images, _ in columns))
     strips = [

@@ -23,7 +23,7 @@ class Schedule:
 
     @property
     def epochs(self) -> int:
-        """That pictures are drawn for; without end where the clock says when it is over."""
+        """That images are drawn for; without end where the clock says when it is over."""
         return self._length if self._training.minutes is None else sys.maxsize
 
     def done(self, step: int, seconds: float) -> float:

@@ -125,7 +125,7 @@ class _Terms:
 
 
 class _OnePass:
-    """Stands for a discriminator: called like it, it judges the same pictures once only, however often it is asked."""
+    """Stands for a discriminator: called like it, it judges the same images once only, however often it is asked."""
 
     def __init__(self, discriminator: nn.Module) -> None:
         self._discriminator = discriminator

@@ -17,14 +17,14 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json
 from msgunet.data.pairs import pyramid
 from msgunet.methods.generator import LoadedGenerator
-from msgunet.methods.norms import picture_norms
+from msgunet.methods.norms import image_norms
 
 # The largest difference to torch's outputs, in [-1, 1], that a file may have.
 TOLERANCE = 1e-4
 
 
-class _PictureNorm(nn.Module):
-    """A norm by the statistics of each picture, as the operator of ONNX that means just that."""
+class _ImageNorm(nn.Module):
+    """A norm by the statistics of each image, as the operator of ONNX that means just that."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
     width, height = settings.size
     sizes = [(width, height), (width + stride, height), (width + 2 * stride, height + stride)]
     with torch.no_grad():
-        example = _pictures(settings.channels[0], sizes[1])
+        example = _images(settings.channels[0], sizes[1])
         names = ["output", *(f"output_{i}" for i in range(1, len(given(example))))]
     with atomic(out) as temporary:
         _export(given, example, names, temporary)
@@ -97,13 +97,13 @@ def _without_dropout(network: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def _in_words_of_onnx(network: nn.Module) -> nn.Module:
-    """The network with norms by the statistics of a picture as ONNX has them: batch norm's are those of a batch."""
+    """The network with norms by the statistics of an image as ONNX has them: batch norm's are those of a batch."""
     network = copy.deepcopy(network)
-    norms = {id(norm) for norm in picture_norms(network)}
+    norms = {id(norm) for norm in image_norms(network)}
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if id(child) in norms:
-                setattr(parent, name, _PictureNorm(child))
+                setattr(parent, name, _ImageNorm(child))
     return network
 
 
@@ -142,8 +142,8 @@ def _describe(path: Path, generator: LoadedGenerator, stride: int) -> None:
     onnx.save(model, path)
 
 
-def _pictures(channels: int, size: tuple[int, int]) -> Tensor:
-    """Two smooth random pictures."""
+def _images(channels: int, size: tuple[int, int]) -> Tensor:
+    """Two smooth random images."""
     small = torch.rand(2, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return F.interpolate(small, size[::-1], mode="bicubic", align_corners=False).clamp(-1, 1)
 
@@ -152,7 +152,7 @@ def _compare(network: nn.Module, path: Path, channels: int, size: tuple[int, int
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    sources = _pictures(channels, size)
+    sources = _images(channels, size)
     with torch.no_grad():
         # One by one: some norms are by the statistics of a batch.
         wanted = [torch.cat(outputs) for outputs in zip(*(network(source) for source in sources.split(1)), strict=True)]

@@ -1,4 +1,4 @@
-"""`msgunet translate`: picture files and folders through a published generator."""
+"""`msgunet translate`: image files and folders through a published generator."""
 
 import functools
 import os
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
-from msgunet.core.settings import PictureFormat
+from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read, save
-from msgunet.data.sets.folder import SUFFIXES, pictures
+from msgunet.data.sets.folder import SUFFIXES, images
 from msgunet.translation.translate import Model
 
 _TIFF = (".tif", ".tiff")
@@ -38,7 +38,7 @@ def translate_files(
     keep_format: bool = False,
     resume: bool = False,
 ) -> int:
-    """Translate pictures, and all pictures below folders, to files of the same names (and folders) in `out`.
+    """Translate images, and all images below folders, to files of the same names (and folders) in `out`.
 
     Args:
         model: that translates.
@@ -61,7 +61,7 @@ def translate_files(
     todo = [job for job in jobs if not (resume and job.target.is_file())]
     problems: list[str] = []
     done = 0
-    bar = tqdm(todo, desc="translate", unit="picture", mininterval=0.5 if sys.stderr.isatty() else 30)
+    bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
             pixels = read(job.source, str(job.source), model.settings.source_format)
@@ -77,7 +77,7 @@ def translate_files(
             # The device's memory, or what a format cannot hold; OSErrors, as of a full disk, would come again.
             problems.append(f"{job.source}: {str(error).splitlines()[0]}")
     if problems:
-        raise UserError(*problems, f"{done} of {len(todo)} pictures were translated, the others are named above")
+        raise UserError(*problems, f"{done} of {len(todo)} images were translated, the others are named above")
     return len(todo)
 
 
@@ -96,14 +96,14 @@ def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:
         save(path, pixels, tiff=suffix in _TIFF)
 
 
-def _jobs(given: Sequence[Path], out: Path, wanted: PictureFormat, keep_format: bool) -> list[_Job]:
+def _jobs(given: Sequence[Path], out: Path, wanted: ImageFormat, keep_format: bool) -> list[_Job]:
     """Which file becomes which; nothing may be written over another, or over a source."""
     problems, jobs = [], []
     for path in given:
         if path.is_dir():
             # Results of an earlier time are no sources.
-            found = [file for file in pictures(path) if not _is_below(file, out) or _is_below(path, out)]
-            problems += [] if found else [f"{path}: no pictures below this folder ({', '.join(sorted(SUFFIXES))})"]
+            found = [file for file in images(path) if not _is_below(file, out) or _is_below(path, out)]
+            problems += [] if found else [f"{path}: no images below this folder ({', '.join(sorted(SUFFIXES))})"]
             jobs += [(file, file.relative_to(path)) for file in found]
         elif path.is_file():
             jobs.append((path, Path(path.name)))
@@ -129,7 +129,7 @@ def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _suffix(of_source: str, wanted: PictureFormat, keep_format: bool) -> str:
+def _suffix(of_source: str, wanted: ImageFormat, keep_format: bool) -> str:
     if not keep_format:
         return wanted.suffix
     kind = of_source.lower()

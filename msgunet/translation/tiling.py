@@ -1,4 +1,4 @@
-"""Pictures in overlapping tiles that are blended: where tiles lie, and how much of each counts where."""
+"""Images in overlapping tiles that are blended: where tiles lie, and how much of each counts where."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""Pictures of any size and shape through a published generator: the Python side of `msgunet translate`."""
+"""Images of any size and shape through a published generator: the Python side of `msgunet translate`."""
 
 import contextlib
 from collections.abc import Callable
@@ -32,11 +32,11 @@ _GRID = 32
 _MOST_PIXELS = 2**24
 
 # A result is of the type of what it was made from.
-_Picture = TypeVar("_Picture", Image.Image, np.ndarray)
+_Image = TypeVar("_Image", Image.Image, np.ndarray)
 
 
 class Model:
-    """A published generator, ready to translate pictures.
+    """A published generator, ready to translate images.
 
     Attributes:
         settings: of the run that trained it: method, size, formats of source and target, training.
@@ -48,7 +48,7 @@ class Model:
         """`memory`: bytes that may be taken, on a CPU by the whole process; by default most of what is free.
 
         Raises:
-            UserError: the generator gives pictures of one size whatever the source's is (`mean`).
+            UserError: the generator gives images of one size whatever the source's is (`mean`).
 
         """
         self._generator = generator
@@ -63,34 +63,34 @@ class Model:
         self._smallest = -(-max(2 * self._stride, _SMALLEST_TILE) // self._stride) * self._stride
         shapes = self._count(self._smallest, self._smallest)
         if shapes[0] != (self._smallest, self._smallest):
-            raise UserError(f"{method.title} gives the same picture whatever the source is: nothing to translate")
+            raise UserError(f"{method.title} gives the same image whatever the source is: nothing to translate")
         self.scales = len(shapes)
 
     def translate(
         self,
-        image: _Picture,
+        image: _Image,
         scale: int = 0,
         *,
         name: str = "",
         tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> _Picture:
+    ) -> _Image:
         """The target that the generator makes of a source, as large as it, halved `scale` times (rounded up).
 
         What does not fit into memory is translated in overlapping tiles, which are blended.
 
         Args:
-            image: a picture, or an array (H, W, C) or (H, W), with the channels and values that the generator was
+            image: an image, or an array (H, W, C) or (H, W), with the channels and values that the generator was
                 trained on (`settings.source_format`); for 8-bit RGB and grey any of Pillow's that has 8 bits. The
                 result is of the same type, with the values of `settings.target_format`.
             scale: of the output.
-            name: seeds dropout, where the method has it when it is used; results for test pictures are those that were
+            name: seeds dropout, where the method has it when it is used; results for test images are those that were
                 measured if it is their id.
             tile: side of the tiles in pixels, instead of one chosen by memory.
             progress: is told after each tile how many are done, and of how many.
 
         Raises:
-            UserError: there is no such scale, or the picture has other channels or values.
+            UserError: there is no such scale, or the image has other channels or values.
             OutOfMemory: not even the smallest tile fits.
 
         """
@@ -99,7 +99,7 @@ class Model:
         wanted = self.settings.target_format
         pixels = self._pixels(image)
         if isinstance(image, Image.Image) and not (wanted.channels == 1 or (wanted.channels == 3 and wanted.bits == 8)):
-            raise UserError(f"targets are {wanted}, for which Pillow has no pictures: give an array, and get one")
+            raise UserError(f"targets are {wanted}, for which Pillow has no images: give an array, and get one")
         padded = self._pad(pixels)
         height, width = padded.shape[:2]
         side = self._tile(width, height, padded.nbytes) if tile is None else self._rounded(tile)
@@ -131,7 +131,7 @@ class Model:
         return pyramid(source, self._inputs, self.settings.source_kind)
 
     def _whole(self, pixels: np.ndarray, side: int, name: str) -> contextlib.AbstractContextManager[None]:
-        """What tiles run under, so that the whole picture, as a thumbnail of a tile's area, normalises each."""
+        """What tiles run under, so that the whole image, as a thumbnail of a tile's area, normalises each."""
         factor = side / (pixels.shape[0] * pixels.shape[1]) ** 0.5
         sides = [self._rounded(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
         # Where one side is at its least, the other must be shorter.
@@ -147,11 +147,11 @@ class Model:
         if isinstance(image, Image.Image) and given.bits == 8 and given.channels in (1, 3):
             upright = as_rgb(image)
             if upright is None:
-                raise UserError(f"a picture of mode {image.mode}: {self.settings.entry} was trained on {given}")
+                raise UserError(f"an image of mode {image.mode}: {self.settings.entry} was trained on {given}")
             return as_pixels(upright.convert("L") if given.channels == 1 else upright)
         pixels = as_pixels(image)
         if 0 in pixels.shape:
-            raise UserError(f"an array {pixels.shape} is no picture")
+            raise UserError(f"an array {pixels.shape} is no image")
         if pixels.ndim != 3 or pixels.shape[2] != given.channels or pixels.dtype != given.dtype:
             raise UserError(
                 f"an array {pixels.shape} of {pixels.dtype}: {self.settings.entry} was trained on {given}, which is "
@@ -160,7 +160,7 @@ class Model:
         return pixels
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
-        """Continue a picture by its mirror image to the right and below, to a size that the network takes."""
+        """Continue an image by its mirror image to the right and below, to a size that the network takes."""
         # At the size of the training every network works.
         least = [min(2 * self._stride, side) for side in self.settings.size[::-1]] if self._stride > 1 else (1, 1)
         given = zip(pixels.shape, least, strict=False)
@@ -171,12 +171,12 @@ class Model:
         """A side of tiles that the network takes."""
         return max(2, side // self._stride) * self._stride
 
-    def _tile(self, width: int, height: int, picture: int) -> int:
-        """The largest side of tiles that fit; the picture's longer side, if it fits whole. `picture`: its bytes."""
+    def _tile(self, width: int, height: int, nbytes: int) -> int:
+        """The largest side of tiles that fit; the image's longer side, if it fits whole. `nbytes`: of it."""
         room, beside = self._room(), 0
         if self._generator.device.type == "cpu":
-            # The padded picture and the output; sums, weights and what becomes of them for each row of a band.
-            room -= 2 * picture
+            # The padded image and the output; sums, weights and what becomes of them for each row of a band.
+            room -= 2 * nbytes
             beside = 3 * 4 * (self.settings.channels[1] + 1) * width
         if width * height <= _MOST_PIXELS and self._bytes(width, height) + beside * height <= room:
             return max(width, height)
@@ -184,7 +184,7 @@ class Model:
         if smallest > room:
             raise OutOfMemory(
                 f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._smallest}x"
-                f"{self._smallest} of this picture, and there are {max(0, room) / 2**20:,.0f} MiB for it"
+                f"{self._smallest} of this image, and there are {max(0, room) / 2**20:,.0f} MiB for it"
             )
         # What a tile needs grows with its pixels at most.
         of_pixel = self._bytes(self._smallest, self._smallest) / self._smallest**2

@@ -2,7 +2,7 @@
 written here from the publications' definitions.
 
 What the counts do not show is fixed by each function: padding, the order of norm and activation, where dropout sits,
-which layers have a norm or a bias, how skip connections join, how pictures are pooled.
+which layers have a norm or a bias, how skip connections join, how images are pooled.
 """
 
 import pytest
@@ -186,7 +186,7 @@ def test_trained_alone_the_coarse_part_is_the_global_generator():
     assert torch.equal(network([x])[0], alone([x])[0])
 
 
-def test_discriminator_scales_see_pooled_pictures():
+def test_discriminator_scales_see_pooled_images():
     network = shaken(PooledDiscriminators([PatchGAN(6, 4, norm="instance", padding=2) for _ in range(3)]))
     source, image = random(1, 3, 64, 64), random(1, 3, 64, 64)
     x = torch.cat((source, image), 1)

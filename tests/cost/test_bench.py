@@ -82,7 +82,7 @@ def test_the_engines_outputs_are_the_plain_networks_and_bf16_is_near(tmp_path, d
 
 
 def test_folding_leaves_norms_that_see_the_batch():
-    """Pix2Pix takes the statistics of the picture at test time."""
+    """Pix2Pix takes the statistics of the image at test time."""
     method = build_method(make_settings("unused", "pix2pix"))
     network = prepare(method, method.build_generator(), torch.device("cpu"))
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())

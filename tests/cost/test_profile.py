@@ -88,14 +88,14 @@ def pass_of(network):
 
 
 def test_a_layer_called_several_times_does_its_work_as_often():
-    picture = 4 * 3 * 8 * 8
+    image = 4 * 3 * 8 * 8
     for calls in (1, 3):
         inference = pass_of(Twice(calls))
         work = profile.layer_work(inference)
         assert list(work) == ["again", "relu", BETWEEN]
-        assert work["again"] == profile.Work(calls, calls * 2 * 3 * 3 * 64, calls * (2 * picture + 4 * 9))
-        assert work["relu"] == profile.Work(1, 0, 2 * picture)
-        assert work[BETWEEN] == profile.Work(1, 0, 3 * picture), "two read, one written"
+        assert work["again"] == profile.Work(calls, calls * 2 * 3 * 3 * 64, calls * (2 * image + 4 * 9))
+        assert work["relu"] == profile.Work(1, 0, 2 * image)
+        assert work[BETWEEN] == profile.Work(1, 0, 3 * image), "two read, one written"
 
 
 def test_times_go_to_the_layers_that_take_them(monkeypatch):

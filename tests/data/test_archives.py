@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, dataset_settings, make_picture
+from conftest import ROOT, dataset_settings, make_image
 from PIL import Image
 
 from msgunet.cli.main import main
@@ -110,11 +110,11 @@ def test_nyu_in_forty_classes(tmp_path):
         prepare(dataset_settings("nyu", (64, 48), classes="40"), tmp_path / "again", tmp_path)
 
 
-def test_nyu_splits_beyond_the_pictures_are_an_error(tmp_path):
+def test_nyu_splits_beyond_the_images_are_an_error(tmp_path):
     scipy_io = pytest.importorskip("scipy.io")
     write_nyu(tmp_path)
     scipy_io.savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[1], [9]]), "testNdxs": np.array([[2]])})
-    with pytest.raises(UserError, match="names 1 pictures beyond the 3"):
+    with pytest.raises(UserError, match="names 1 images beyond the 3"):
         prepare(dataset_settings("nyu", (64, 48)), tmp_path / "out", tmp_path)
 
 
@@ -144,12 +144,12 @@ def test_an_archive_damaged_in_the_middle_is_no_smaller_data_set(shared, tmp_pat
     raw = bytearray((shared / "mirror" / "maps.tar.gz").read_bytes())
     raw[int(len(raw) * where)] ^= 0xFF
     (tmp_path / "maps.tar.gz").write_bytes(raw)
-    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole picture"):
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole image"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
     assert not (tmp_path / "o" / "manifest.csv").exists()
 
 
-def test_a_picture_damaged_in_a_zip_is_named(shared, tmp_path):
+def test_a_image_damaged_in_a_zip_is_named(shared, tmp_path):
     (tmp_path / CITYSCAPES[0]).symlink_to(shared / "mirror" / CITYSCAPES[0])
     raw = bytearray((shared / "mirror" / CITYSCAPES[1]).read_bytes())
     raw[len(raw) // 2] ^= 0xFF
@@ -174,20 +174,20 @@ def test_data_shows_every_data_set(workplace, shared, capsys):
     assert "not the published file of 250,242,400 bytes" in text
     assert "data/archives/gtFine_trainvaltest.zip (241 MB" in text
     assert "'msgunet fetch cityscapes' downloads it" in text
-    assert "keep reports with its pictures to yourself" in text
+    assert "keep reports with its images to yourself" in text
     assert main(["data"]) == 0
     assert "maps: Aerial Images to Maps" in capsys.readouterr().out
 
 
-def test_data_check_finds_a_changed_picture(workplace, capsys):
+def test_data_check_finds_a_changed_image(workplace, capsys):
     folder = workplace / "data" / "bluemarble-64x64-0"
     settings = dataset_settings("bluemarble", (64, 64), globe_width=1024, overlap=0.0, min_land=0.5)
     manifest = prepare(settings, folder, workplace)
     (folder / "dataset.json").write_text(json.dumps(settings.model_dump(mode="json")))
     assert main(["data", "check", "bluemarble"]) == 0
-    assert "all pictures as in the manifest" in capsys.readouterr().out
+    assert "all images as in the manifest" in capsys.readouterr().out
     first, second = read_manifest(manifest)[:2]
-    make_picture(3, 64, 64).save(folder / first.target)
+    make_image(3, 64, 64).save(folder / first.target)
     (folder / second.source).write_bytes(b"half")
     assert main(["data", "check", "bluemarble"]) == 2
     said = capsys.readouterr().err

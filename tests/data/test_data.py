@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import dataset_settings, make_data, make_picture
+from conftest import dataset_settings, make_data, make_image
 from PIL import Image
 
 from msgunet.core.errors import UserError
@@ -20,7 +20,7 @@ from msgunet.data.images import as_pixels, resize
 from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_pixels, training_order
 from msgunet.data.prepare import prepare
-from msgunet.data.registry import _DATASETS
+from msgunet.data.registry import _REGISTRY
 from msgunet.data.sets.bluemarble import BlueMarble, BlueMarbleOptions
 from msgunet.data.sets.nyu import palette
 
@@ -95,7 +95,7 @@ class _Fake(DataSet):
 
 
 def prepare_fake(folder, monkeypatch, pairs):
-    monkeypatch.setitem(_DATASETS, "fake", _Fake)
+    monkeypatch.setitem(_REGISTRY._classes, "fake", _Fake)
     monkeypatch.setattr(_Fake, "name", "fake", raising=False)
     monkeypatch.setattr(_Fake, "given", pairs)
     return prepare(dataset_settings("fake", (16, 16)), folder, folder)
@@ -105,43 +105,43 @@ def raw(name, split, source, target=None):
     return RawPair(name, split, lambda: {"source": source, "target": target or source}, name=f"{name}.png")
 
 
-def test_a_truncated_picture_is_named_and_leaves_no_manifest(tmp_path, monkeypatch):
+def test_a_truncated_image_is_named_and_leaves_no_manifest(tmp_path, monkeypatch):
     whole = tmp_path / "whole.jpg"
-    make_picture(0, 64, 64).save(whole)
+    make_image(0, 64, 64).save(whole)
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(whole.read_bytes()[:-200])
-    pairs = [raw("a", "train", make_picture(1, 16, 16)), raw("b", "test", make_picture(2, 16, 16))]
+    pairs = [raw("a", "train", make_image(1, 16, 16)), raw("b", "test", make_image(2, 16, 16))]
     broken = RawPair("c", "train", lambda: {"source": decode(cut, str(cut))}, name="c")
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"cut.jpg: not a whole picture"):
+    with pytest.raises(UserError, match=r"cut.jpg: not a whole image"):
         prepare_fake(out, monkeypatch, [*pairs, broken])
     assert not (out / "manifest.csv").exists()
 
 
-def test_the_same_picture_in_both_splits_is_an_error(tmp_path, monkeypatch):
-    picture = make_picture(0, 16, 16)
-    with pytest.raises(UserError, match="1 test pictures are also training pictures: b = a"):
-        prepare_fake(tmp_path, monkeypatch, [raw("a", "train", picture), raw("b", "test", picture)])
+def test_the_same_image_in_both_splits_is_an_error(tmp_path, monkeypatch):
+    image = make_image(0, 16, 16)
+    with pytest.raises(UserError, match="1 test images are also training images: b = a"):
+        prepare_fake(tmp_path, monkeypatch, [raw("a", "train", image), raw("b", "test", image)])
 
 
 def test_other_mistakes_in_pairs(tmp_path, monkeypatch):
-    a, b = raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))
+    a, b = raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))
     with pytest.raises(UserError, match="have the id of another pair, rename them: a"):
         prepare_fake(tmp_path, monkeypatch, [a, a, b])
     with pytest.raises(UserError, match="no test pairs"):
         prepare_fake(tmp_path, monkeypatch, [a])
-    odd = raw("c", "test", make_picture(1, 16, 16), make_picture(1, 16, 8))
+    odd = raw("c", "test", make_image(1, 16, 16), make_image(1, 16, 8))
     with pytest.raises(UserError, match=r"c\.png: the source is 16x16, the target 16x8"):
         prepare_fake(tmp_path, monkeypatch, [a, odd])
 
 
 def test_everything_wrong_is_said_at_once(tmp_path, monkeypatch):
-    good = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
-    odd = [raw(f"c{i}", "test", make_picture(i, 16, 16), make_picture(i, 16, 8)) for i in range(3)]
+    good = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
+    odd = [raw(f"c{i}", "test", make_image(i, 16, 16), make_image(i, 16, 8)) for i in range(3)]
     with pytest.raises(UserError) as caught:
         prepare_fake(tmp_path, monkeypatch, [*good, *odd])
     assert len(caught.value.problems) == 3
-    many = [raw(f"d{i:02d}", "test", make_picture(i, 16, 16), make_picture(i, 16, 8)) for i in range(40)]
+    many = [raw(f"d{i:02d}", "test", make_image(i, 16, 16), make_image(i, 16, 8)) for i in range(40)]
     with pytest.raises(UserError) as caught:
         prepare_fake(tmp_path, monkeypatch, [*good, *many])
     assert len(caught.value.problems) == 11
@@ -155,7 +155,7 @@ def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
     def counted(pair):
         return RawPair(pair.id, pair.split, lambda: decoded.append(pair.id) or pair.load(), pair.name)
 
-    pairs = [raw(f"p{i}", "test" if i == 5 else "train", make_picture(i, 16, 16)) for i in range(6)]
+    pairs = [raw(f"p{i}", "test" if i == 5 else "train", make_image(i, 16, 16)) for i in range(6)]
     whole = prepare_fake(tmp_path / "whole", monkeypatch, pairs).read_text()
     broken = RawPair("p3", "train", lambda: 1 / 0, "p3")
     with pytest.raises(ZeroDivisionError):
@@ -172,7 +172,7 @@ def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
 
 
 def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
-    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     prepare_fake(tmp_path, monkeypatch, pairs)
     (tmp_path / ".journal").write_text("something else\n")
     prepare_fake(tmp_path, monkeypatch, pairs)
@@ -181,7 +181,7 @@ def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
 
 def test_only_a_folder_of_its_own_is_written_to(tmp_path, monkeypatch):
     """Not one with somebody's files, nor one with other settings."""
-    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     (tmp_path / "mine" / "train").mkdir(parents=True)
     (tmp_path / "mine" / "train" / "photo.png").write_bytes(b"x")
     with pytest.raises(UserError, match="is not empty and holds no prepared data set"):
@@ -193,22 +193,22 @@ def test_only_a_folder_of_its_own_is_written_to(tmp_path, monkeypatch):
 
 
 def test_a_preparation_that_fails_leaves_no_manifest_of_before(tmp_path, monkeypatch):
-    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     manifest = prepare_fake(tmp_path, monkeypatch, pairs)
     with pytest.raises(UserError):
-        prepare_fake(tmp_path, monkeypatch, [*pairs, raw("c", "test", make_picture(1, 16, 16), make_picture(1, 8, 8))])
+        prepare_fake(tmp_path, monkeypatch, [*pairs, raw("c", "test", make_image(1, 16, 16), make_image(1, 8, 8))])
     assert not manifest.exists()
 
 
 def test_a_disk_that_is_too_small_is_said_first(tmp_path, monkeypatch):
     monkeypatch.setattr("msgunet.data.prepare.shutil.disk_usage", lambda _: type("", (), {"free": 100})())
-    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+    pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     with pytest.raises(UserError, match=r"2 pairs of 16x16 need about 0\.0 GB"):
         prepare_fake(tmp_path, monkeypatch, pairs)
 
 
-def test_left_over_pictures_are_removed(tmp_path, monkeypatch):
-    pairs = [raw("a", "train", make_picture(0, 16, 16)), raw("b", "test", make_picture(1, 16, 16))]
+def test_left_over_images_are_removed(tmp_path, monkeypatch):
+    pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     prepare_fake(tmp_path, monkeypatch, pairs)
     (tmp_path / "train" / "old.source.png").touch()
     prepare_fake(tmp_path, monkeypatch, pairs)
@@ -216,19 +216,19 @@ def test_left_over_pictures_are_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1"])
-def test_kinds_of_pictures_become_rgb(tmp_path, mode):
-    picture = make_picture(3, 20, 10)
-    expected = np.asarray(picture.convert(mode).convert("RGB"))
-    picture.convert(mode).save(tmp_path / "x.png")
+def test_kinds_of_images_become_rgb(tmp_path, mode):
+    image = make_image(3, 20, 10)
+    expected = np.asarray(image.convert(mode).convert("RGB"))
+    image.convert(mode).save(tmp_path / "x.png")
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), expected)
 
 
-def test_pictures_are_turned_as_exif_says(tmp_path):
-    picture = make_picture(4, 40, 20)
+def test_images_are_turned_as_exif_says(tmp_path):
+    image = make_image(4, 40, 20)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
-    picture.save(tmp_path / "x.png", exif=exif)
-    turned = picture.transpose(Image.Transpose.ROTATE_270)
+    image.save(tmp_path / "x.png", exif=exif)
+    turned = image.transpose(Image.Transpose.ROTATE_270)
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), np.asarray(turned))
 
 
@@ -237,8 +237,8 @@ def test_ids_keep_their_values(tmp_path):
     deep.save(tmp_path / "x.png")
     assert np.asarray(decode_ids(tmp_path / "x.png", "x")).tolist() == [[7, 26001], [33000, 0]]
     assert resize(as_pixels(deep), (4, 4), "labels").max() == 33000
-    make_picture(0, 8, 8).save(tmp_path / "rgb.png")
-    with pytest.raises(UserError, match="a picture of ids has one channel"):
+    make_image(0, 8, 8).save(tmp_path / "rgb.png")
+    with pytest.raises(UserError, match="an image of ids has one channel"):
         decode_ids(tmp_path / "rgb.png", "rgb.png")
 
 
@@ -251,9 +251,9 @@ def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
     packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
     (tmp_path / "colours.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     tifffile.imwrite(tmp_path / "colours.tif", deep)
-    make_picture(0, 8, 8).convert("CMYK").save(tmp_path / "print.jpg")
+    make_image(0, 8, 8).convert("CMYK").save(tmp_path / "print.jpg")
     for name in ("deep.png", "print.jpg", "colours.png", "colours.tif"):
-        with pytest.raises(UserError, match=rf"{name}: a picture of mode .* is not 8-bit RGB"):
+        with pytest.raises(UserError, match=rf"{name}: an image of mode .* is not 8-bit RGB"):
             decode(tmp_path / name, name)
 
 
@@ -273,7 +273,7 @@ def test_halving_photos_takes_the_mean():
 
 
 def test_eight_bits_survive_the_way_to_the_network_and_back():
-    image = make_picture(5, 32, 16)
+    image = make_image(5, 32, 16)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     assert np.array_equal(to_pixels(normalise(tensor)), np.asarray(image))
 

@@ -21,6 +21,7 @@ from msgunet.data.base import Remote
 from msgunet.data.fetch import check_file, fetch
 from msgunet.data.login import LoginSession, credentials
 from msgunet.data.overview import published
+from msgunet.methods.weights import VGG19
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -224,7 +225,8 @@ def test_the_suites_own_addresses_come_first():
     (maps,) = published("maps", settings)
     assert maps.urls[0] == "https://example.org/maps.tar.gz"
     assert len(maps.urls) == 3
-    assert published("vgg19", settings) == published("vgg19-dcbb9e9d.pth", settings)
+    weights = {"vgg19": (VGG19,)}
+    assert published("vgg19", settings, weights) == published("vgg19-dcbb9e9d.pth", settings, weights)
     with pytest.raises(UserError, match="did you mean 'maps'"):
         published("map", settings)
 

@@ -1,4 +1,4 @@
-"""A user's own pictures as a data set."""
+"""A user's own images as a data set."""
 
 import shutil
 import zlib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import dataset_settings, make_picture
+from conftest import dataset_settings, make_image
 from PIL import Image
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ def own(folder: Path, names: list[str], size=(32, 16)) -> Path:
     for i, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_picture(zlib.crc32(f"{folder.name}{i}".encode()), *size).save(path)
+        make_image(zlib.crc32(f"{folder.name}{i}".encode()), *size).save(path)
     return folder
 
 
@@ -63,16 +63,16 @@ def test_side_by_side_and_their_own_split(tmp_path):
     assert np.array_equal(target, whole[:, :32])
 
 
-def test_pictures_beside_the_split_are_an_error(tmp_path):
+def test_images_beside_the_split_are_an_error(tmp_path):
     own(tmp_path / "p", ["train/a.png", "train/b.png", "val/a.png", "preview.png"])
-    with pytest.raises(UserError, match=r"1 pictures are beside the folders train and test \(or val\).*: preview"):
+    with pytest.raises(UserError, match=r"1 images are beside the folders train and test \(or val\).*: preview"):
         prepare_folder(tmp_path, pairs=str(tmp_path / "p"))
 
 
-def test_pictures_without_a_partner_are_named(tmp_path):
+def test_images_without_a_partner_are_named(tmp_path):
     own(tmp_path / "s", [f"{i:02d}.png" for i in range(14)])
     own(tmp_path / "t", ["00.png", "01.png"])
-    with pytest.raises(UserError, match=r"12 pictures have no partner in .*/t: 02, 03, .*, 11$"):
+    with pytest.raises(UserError, match=r"12 images have no partner in .*/t: 02, 03, .*, 11$"):
         prepare_folder(tmp_path, source=str(tmp_path / "s"), target=str(tmp_path / "t"))
 
 

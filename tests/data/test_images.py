@@ -1,4 +1,4 @@
-"""Pictures of other formats than 8-bit RGB: read by rule, trained, measured, shown, and written back as they were."""
+"""Images of other formats than 8-bit RGB: read by rule, trained, measured, shown, and written back as they were."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 import tifffile
 import torch
 import yaml
-from conftest import TRAINABLE, make_picture, make_settings
+from conftest import TRAINABLE, make_image, make_settings
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.images import read, read_raw, resize, save, shown
 from msgunet.data.pairs import normalise, to_pixels, to_tensor
 from msgunet.evaluation.metrics import measure
@@ -24,19 +24,19 @@ from msgunet.suite.plan import load_plan
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
-GREY16 = PictureFormat(channels=1, range=(0, 65535))
+GREY16 = ImageFormat(channels=1, range=(0, 65535))
 
 
 def deep(seed: int, channels: int, width: int = 48, height: int = 32) -> np.ndarray:
-    """A smooth random picture of 16 bits."""
-    planes = [np.asarray(make_picture(seed + i, width, height)).astype(np.uint16) for i in range(channels)]
+    """A smooth random image of 16 bits."""
+    planes = [np.asarray(make_image(seed + i, width, height)).astype(np.uint16) for i in range(channels)]
     return np.stack([257 * plane[..., 0] + plane[..., 1] for plane in planes], -1)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_is_written_is_read_again(tmp_path, channels, bits):
-    given = PictureFormat(channels=channels, range=(0, 2**bits - 1))
+    given = ImageFormat(channels=channels, range=(0, 2**bits - 1))
     pixels = deep(0, channels) if bits == 16 else (deep(0, channels) >> 8).astype(np.uint8)
     path = tmp_path / f"x{given.suffix}"
     save(path, pixels)
@@ -59,34 +59,34 @@ def test_sixteen_bits_are_read_from_all_that_holds_them(tmp_path, how):
         tifffile.imwrite(path, np.moveaxis(pixels, -1, 0))
     else:
         tifffile.imwrite(path, pixels[..., 0], byteorder=">", compression="lzw" if how == "lzw" else None)
-    found = read(path, "x", PictureFormat(channels=pixels.shape[2], range=(0, 65535)))
+    found = read(path, "x", ImageFormat(channels=pixels.shape[2], range=(0, 65535)))
     assert found.dtype == np.uint16
     assert np.array_equal(found, pixels)
 
 
-def test_pictures_of_another_format_are_refused_by_name(tmp_path):
+def test_images_of_another_format_are_refused_by_name(tmp_path):
     Image.fromarray(deep(0, 1)[..., 0]).save(tmp_path / "deep.png")
-    make_picture(0, 48, 32).save(tmp_path / "rgb.png")
+    make_image(0, 48, 32).save(tmp_path / "rgb.png")
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8), np.float32))
     (tmp_path / "cut.png").write_bytes((tmp_path / "deep.png").read_bytes()[:-40])
     (tmp_path / "cut.tif").write_bytes((tmp_path / "float.tif").read_bytes()[:100])
     for name, given, why in (
         ("rgb.png", GREY16, "3 channels of 8 bits, the suite says 1 of 16 bits"),
-        ("deep.png", PictureFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, the suite says 3 of 16"),
-        ("deep.png", PictureFormat(channels=1), "is not 8-bit RGB; save it as that, or say what it is"),
+        ("deep.png", ImageFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, the suite says 3 of 16"),
+        ("deep.png", ImageFormat(channels=1), "is not 8-bit RGB; save it as that, or say what it is"),
         ("float.tif", GREY16, "2 axes of float32"),
-        ("cut.png", GREY16, "not a whole picture"),
-        ("cut.tif", GREY16, "not a whole picture"),
+        ("cut.png", GREY16, "not a whole image"),
+        ("cut.tif", GREY16, "not a whole image"),
     ):
         with pytest.raises(UserError, match=f"{name}: .*{why}"):
             read(tmp_path / name, name, given)
     for wrong in ({"range": (255, 0)}, {"range": (0, 70_000)}, {"channels": 0}):
         with pytest.raises(ValidationError):
-            PictureFormat(**wrong)
+            ImageFormat(**wrong)
 
 
 def test_values_beyond_the_range_are_brought_to_its_ends(tmp_path):
-    given = PictureFormat(channels=1, range=(100, 4095))
+    given = ImageFormat(channels=1, range=(100, 4095))
     tifffile.imwrite(tmp_path / "x.tif", np.array([[0, 100, 4095, 9000]], np.uint16))
     pixels = read(tmp_path / "x.tif", "x", given)
     assert pixels.ravel().tolist() == [100, 100, 4095, 4095]
@@ -96,7 +96,7 @@ def test_values_beyond_the_range_are_brought_to_its_ends(tmp_path):
     assert str(given) == "16-bit grey, 100 to 4095"
 
 
-@pytest.mark.parametrize("given", [GREY16, PictureFormat(channels=5, range=(0, 4095)), RGB], ids=str)
+@pytest.mark.parametrize("given", [GREY16, ImageFormat(channels=5, range=(0, 4095)), RGB], ids=str)
 def test_every_value_survives_the_way_to_the_network_and_back(given):
     low, high = given.range
     values = np.arange(low, high + 1, dtype=given.dtype)
@@ -105,7 +105,7 @@ def test_every_value_survives_the_way_to_the_network_and_back(given):
 
 
 def test_sixteen_bits_are_resized_as_eight_are():
-    colours = np.asarray(make_picture(0, 64, 48))
+    colours = np.asarray(make_image(0, 64, 48))
     fine = resize(colours.astype(np.uint16) * 256, (40, 30), "photo")
     coarse = resize(colours, (40, 30), "photo")
     assert fine.dtype == np.uint16
@@ -116,7 +116,7 @@ def test_sixteen_bits_are_resized_as_eight_are():
 
 
 def test_sixteen_bits_are_measured_by_their_range():
-    given = PictureFormat(channels=1, range=(0, 4095))
+    given = ImageFormat(channels=1, range=(0, 4095))
     target = deep(0, 1, 64, 64) // 16
     output = np.clip(target.astype(int) + np.random.default_rng(0).integers(-300, 300, target.shape), 0, 4095)
     output = output.astype(np.uint16)
@@ -134,7 +134,7 @@ def test_sixteen_bits_are_measured_by_their_range():
 @pytest.mark.parametrize("channels", [(1, 1), (6, 2)], ids=str)
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_every_method_takes_a_step_with_other_channels(name, channels):
-    formats = [PictureFormat(channels=count, range=(0, 4095)) for count in channels]
+    formats = [ImageFormat(channels=count, range=(0, 4095)) for count in channels]
     # SPADE reads classes off colours, where there are any.
     options = {"palette": "none"} if name == "spade" else {}
     settings = make_settings("unused", name, source_format=formats[0], target_format=formats[1], options=options)
@@ -196,15 +196,15 @@ def test_a_set_of_sixteen_bit_grey_pairs_goes_through_and_comes_back(workplace):
             assert (np.asarray(image) % 257).any(), "more values than 8 bits have"
     psnr = {entry: pd.read_csv(folder / "metrics.csv")["psnr"].mean() for entry, folder in folders.items()}
     assert min(psnr["msgunet"], psnr["pix2pix"]) > psnr["mean"] + 8
-    mean = load_file(folders["mean"] / "generator.safetensors")["picture"]
+    mean = load_file(folders["mean"] / "generator.safetensors")["image"]
     wanted = np.mean([65535 - deep(i, 1, 64, 64).astype(float) for i in range(6)], 0) / 32767.5 - 1
     assert mean.permute(1, 2, 0).numpy() == pytest.approx(wanted, abs=1e-5)
     assert main(["report", "grey.yaml"]) == 0
-    pictures = workplace / "results/grey/report/pictures/scans"
-    for path in (pictures / "target" / "test_7.png", pictures / "methods" / "msgunet" / "test_7.png"):
+    images = workplace / "results/grey/report/images/scans"
+    for path in (images / "target" / "test_7.png", images / "methods" / "msgunet" / "test_7.png"):
         with Image.open(path) as image:
             assert image.mode == "RGB"
-    target = np.asarray(Image.open(pictures / "target" / "test_7.png"))
+    target = np.asarray(Image.open(images / "target" / "test_7.png"))
     assert np.array_equal(target, shown(65535 - deep(7, 1, 64, 64), GREY16))
     table = workplace / "results/grey/tables/table1_scans_native.md"
     assert "16-bit grey: 6 training and 2 test pairs" in table.read_text()

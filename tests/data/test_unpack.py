@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import dataset_settings, make_picture
+from conftest import dataset_settings, make_image
 
 from msgunet.core.errors import UserError
 from msgunet.data import unpack
@@ -21,7 +21,7 @@ CITYSCAPES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
 
 def jpeg() -> bytes:
     out = io.BytesIO()
-    make_picture(0, 32, 16).save(out, "JPEG")
+    make_image(0, 32, 16).save(out, "JPEG")
     return out.getvalue()
 
 
@@ -65,7 +65,7 @@ def test_attacks_in_a_tar_are_refused(tmp_path, name):
 
 def test_the_same_archive_without_an_attack_is_taken(tmp_path):
     tar_with(tmp_path / "maps.tar.gz", tar_member("maps", tarfile.DIRTYPE))
-    with pytest.raises(UserError, match="are also training pictures"):
+    with pytest.raises(UserError, match="are also training images"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
 
 
@@ -101,7 +101,7 @@ def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="would unpack to more than"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-    assert len(copied) == 2, "only the two pictures before it"
+    assert len(copied) == 2, "only the two images before it"
     for archive in CITYSCAPES:
         with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("gtFine/zeros", bytes(zeros))

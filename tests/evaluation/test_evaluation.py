@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import NARROW, ROOT, TRAINABLE, make_picture, make_settings, method_class, write_run
+from conftest import NARROW, ROOT, TRAINABLE, make_image, make_settings, method_class, write_run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -33,7 +33,7 @@ def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(48, 48), (256, 256), (640, 320), (1024, 512)])
 def test_psnr_and_ssim_agree_with_scikit_image_at_every_size(size):
-    target = make_picture(1, *size)
+    target = make_image(1, *size)
     output = noisy(target)
     ours = measure(output, target)
     a, b = np.asarray(target), np.asarray(output)
@@ -77,7 +77,7 @@ def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
 
 
 def test_vif_agrees_with_its_definition_and_knows_its_sides():
-    target = make_picture(2, 128, 96)
+    target = make_image(2, 128, 96)
     output = noisy(target)
     ours = measure(output, target)["vif"]
     # piq's luma and its noise variance on [0, 1] images differ from the definition's in the last digits.
@@ -91,7 +91,7 @@ def test_vif_agrees_with_its_definition_and_knows_its_sides():
 )
 def test_measures_are_finite_or_empty_with_a_reason(case, expected):
     size = (8, 30) if case == "small" else (64, 64)
-    target = make_picture(0, *size)
+    target = make_image(0, *size)
     output = target
     if case == "constant":
         target = output = Image.new("RGB", size, (10, 20, 30))
@@ -108,9 +108,9 @@ def test_measures_are_finite_or_empty_with_a_reason(case, expected):
         assert "ssim needs 11 pixels" in row["note"]
 
 
-def test_pictures_of_other_sizes_are_refused():
+def test_images_of_other_sizes_are_refused():
     with pytest.raises(ValueError, match="output is"):
-        measure(make_picture(0, 16, 16), make_picture(0, 16, 32))
+        measure(make_image(0, 16, 16), make_image(0, 16, 32))
 
 
 def read(path):
@@ -146,7 +146,7 @@ def test_evaluating_twice_gives_the_same_although_dropout_stays_on(tmp_path, dat
     found = []
     for name in "ab":
         torch.rand(3)
-        evaluate(run, generator, tmp_path / name, EvaluationSettings(measures=("psnr",)), compute, None)
+        evaluate(run, generator, tmp_path / name, EvaluationSettings(metrics=("psnr",)), compute, None)
         found.append((tmp_path / name / "metrics.csv").read_text())
     assert found[0] == found[1]
 
@@ -157,7 +157,7 @@ def test_ablation_has_every_cell_and_its_first_column_is_the_plain_result(tmp_pa
     rows = read(tmp_path / "ablation.csv")
     cells = {(r["input_width"], r["output_width"]) for r in rows}
     assert cells == {("64", "64"), ("64", "32"), ("32", "64"), ("32", "32")}
-    evaluate(run, generator, tmp_path / "run", EvaluationSettings(measures=("ssim",)), compute, None)
+    evaluate(run, generator, tmp_path / "run", EvaluationSettings(metrics=("ssim",)), compute, None)
     plain = {r["id"]: r["ssim"] for r in read(tmp_path / "run" / "metrics.csv") if r["protocol"] == "native"}
     full = {r["id"]: r["ssim"] for r in rows if (r["input_width"], r["output_width"]) == ("64", "64")}
     assert {k: float(v) for k, v in full.items()} == pytest.approx({k: float(v) for k, v in plain.items()}, abs=1e-6)

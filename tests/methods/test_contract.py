@@ -179,7 +179,7 @@ def test_its_cost_can_be_counted(name):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_the_memorys_layout_changes_no_gradient(name, count):
-    """torch 2.11's own instance norm has wrong ones on the CPU for one picture in channels-last memory."""
+    """torch 2.11's own instance norm has wrong ones on the CPU for one image in channels-last memory."""
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         _, method, state, _ = state_of(name)

@@ -1,4 +1,4 @@
-"""Golden curves: ten CPU steps per method on committed pictures give the committed losses to 1e-4.
+"""Golden curves: ten CPU steps per method on committed images give the committed losses to 1e-4.
 
 In double precision, so that they are the same on every machine. When a method is meant to change, raise its `version`
 and write the curves again: `python -m pytest tests/methods/test_golden.py --write-golden`.
@@ -23,8 +23,8 @@ from msgunet.training.step import step as one_step
 FOLDER = Path(__file__).resolve().parent / "golden"
 
 
-def picture(name: str) -> torch.Tensor:
-    """A committed picture, (1, 3, 64, 64) in [-1, 1], double."""
+def committed(name: str) -> torch.Tensor:
+    """A committed image, (1, 3, 64, 64) in [-1, 1], double."""
     with Image.open(FOLDER / f"{name}.png") as image:
         return to_tensor(np.asarray(image.convert("RGB")))[None].double() / 127.5 - 1
 
@@ -41,8 +41,8 @@ def curve(name: str) -> list[dict[str, float]]:
     rows = []
     for step, phase in enumerate(through_phases(method, state, settings.training, 10)):
         torch.manual_seed(step)
-        pictures = (picture(f"{step % 2}.{role}") for role in ("source", "target"))
-        sources, targets = (method.view(phase, pyramid(image, scales, "photo"), "photo") for image in pictures)
+        images = (committed(f"{step % 2}.{role}") for role in ("source", "target"))
+        sources, targets = (method.view(phase, pyramid(image, scales, "photo"), "photo") for image in images)
         losses = one_step(method, state, sources, targets, perceptual, 2e-4, None)
         state.step += 1
         rows.append({"step": step + 1, **{key: value.item() for key, value in losses.items()}})

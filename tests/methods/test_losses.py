@@ -92,7 +92,7 @@ def test_pans_margin_term_alone_moves_the_discriminator_and_ends_at_the_margin()
     assert beyond.item() == 0
     beyond.backward()
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in discriminator.parameters())
-    # Of two pictures, the one within the margin counts, whatever the other one's distance.
+    # Of two images, the one within the margin counts, whatever the other one's distance.
     margin = (near + far) / 2
     within = margin_loss(margin)
     assert within.item() == pytest.approx((margin - near) / 2, rel=1e-3)

@@ -150,7 +150,7 @@ def test_open_choices_of_initialisation_order_and_statistics():
         if isinstance(layer, torch.nn.BatchNorm2d):
             assert layer.running_mean is None
     assert torch.isfinite(before).all()
-    assert "statistics of one picture" in method.conditions()
+    assert "statistics of one image" in method.conditions()
 
 
 @pytest.mark.parametrize(("name", "std"), [("msgunet", 0.02), ("pix2pix", 0.02), ("pan", 0.02), ("pix2pixhd", 0.02)])

@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import ROOT, make_data, make_settings, train
 from safetensors import safe_open
-from test_suite import changed_files, plan_of, problems_of
+from suites import changed_files, plan_of, problems_of
 
 import msgunet
 from msgunet.cli.main import main
@@ -208,8 +208,8 @@ def test_a_generator_finds_the_file_or_is_given_it(learnt, monkeypatch, capsys):
         said = json.loads(next(iter(file.metadata().values())))
     assert (said["file"], said["code"]) == ("my_method.py", own_methods("my_method.py").code)
     assert EXAMPLE.splitlines()[-1].strip() not in Path(generator).read_bytes().decode(errors="replace")
-    picture = next((learnt / "data" / "test").glob("*source.png"))
-    translate = ["translate", generator, str(picture), "--out", "out", "--device", "cpu"]
+    image = next((learnt / "data" / "test").glob("*source.png"))
+    translate = ["translate", generator, str(image), "--out", "out", "--device", "cpu"]
     assert main(translate) == 0
     (learnt / "elsewhere").mkdir()
     there = (learnt / "my_method.py").rename(learnt / "elsewhere" / "renamed.py")

@@ -135,8 +135,8 @@ def test_two_time_scales_reach_the_optimisers():
         return [state.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
 
     assert rates() == [2e-4, 8e-4]
-    pictures = [[torch.rand(2, 3, 64, 64)] for _ in "st"]
-    step(method, state, *pictures, None, 1e-4, None)
+    images = [[torch.rand(2, 3, 64, 64)] for _ in "st"]
+    step(method, state, *images, None, 1e-4, None)
     assert rates() == [1e-4, 4e-4]
     recipe = TrainingSettings(**method.recipe(method.options, (512, 256)))
     assert (recipe.learning_rate, recipe.beta1, recipe.beta2) == (1e-4, 0.0, 0.9)
@@ -147,16 +147,16 @@ def test_two_time_scales_reach_the_optimisers():
 def test_inference_changes_nothing_and_gives_the_same_twice():
     torch.manual_seed(0)
     generator = spade(width=0.0625).build_generator()
-    pictures = [torch.rand(1, 3, 64, 64) * 2 - 1]
+    images = [torch.rand(1, 3, 64, 64) * 2 - 1]
     before = {key: value.clone() for key, value in generator.state_dict().items()}
-    generator(pictures)
+    generator(images)
     moved = {key for key, value in generator.state_dict().items() if not torch.equal(value, before[key])}
     moved = {key.rsplit(".", 1)[1] for key in moved}
     assert moved == {"_u", "_v", "running_mean", "running_var", "num_batches_tracked"}
     generator.eval()
     before = {key: value.clone() for key, value in generator.state_dict().items()}
     with torch.no_grad():
-        once, twice = generator(pictures)[0], generator(pictures)[0]
+        once, twice = generator(images)[0], generator(images)[0]
     assert torch.equal(once, twice)
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
 
@@ -168,9 +168,9 @@ def test_folded_spectral_norm_leaves_a_training_network_alone():
     fast = copy.deepcopy(generator).eval()
     fold_parametrizations(fast)
     assert not [key for key in fast.state_dict() if "parametrizations" in key]
-    pictures = [torch.rand(1, 3, 64, 64) * 2 - 1]
+    images = [torch.rand(1, 3, 64, 64) * 2 - 1]
     with torch.no_grad():
-        assert torch.allclose(fast(pictures)[0], generator.eval()(pictures)[0], atol=1e-6)
+        assert torch.allclose(fast(images)[0], generator.eval()(images)[0], atol=1e-6)
     assert [key for key in generator.state_dict() if "parametrizations" in key]
     largest = [torch.linalg.matrix_norm(block.convs[0].weight.flatten(1), 2) for block in fast.blocks]
     assert torch.stack(largest) == pytest.approx(1, abs=0.1)

@@ -1,4 +1,4 @@
-"""A user's own pictures: what is found in a folder, the suite written for it, and the page that explains all."""
+"""A user's own images: what is found in a folder, the suite written for it, and the page that explains all."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import yaml
 from checkout import copy_checkout
-from conftest import ROOT, make_picture
+from conftest import ROOT, make_image
 from PIL import Image
 
 from msgunet.cli.main import main
@@ -24,10 +24,10 @@ from msgunet.suite.plan import load_plan
 
 
 def put(folder: Path, *names: str, size=(60, 40), change=lambda image: image) -> Path:
-    """Pictures of these names."""
+    """Images of these names."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        change(make_picture(i, *size)).save(folder / name)
+        change(make_image(i, *size)).save(folder / name)
     return folder
 
 
@@ -49,7 +49,7 @@ def test_two_folders_are_told_apart_by_their_names(tmp_path, names, roles):
     assert (found.size, found.sizes, found.counts) == ((60, 40), 0, (2, 1))
 
 
-def test_pictures_that_hold_a_pair(tmp_path):
+def test_images_that_hold_a_pair(tmp_path):
     put(tmp_path, *(f"{i}.jpg" for i in range(9)), size=(120, 50))
     put(tmp_path, "odd.jpg", size=(80, 50))
     found = discover(tmp_path)
@@ -85,12 +85,12 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
             discover(folder)
 
     refused("there is no folder", tmp_path / "nothing")
-    refused("no pictures", tmp_path)
-    refused("single pictures of 40x60, and no second folder", put(tmp_path / "single", "1.png", size=(40, 60)))
+    refused("no images", tmp_path)
+    refused("single images of 40x60, and no second folder", put(tmp_path / "single", "1.png", size=(40, 60)))
     three = tmp_path / "three"
     for name in "xyz":
         put(three / name, "1.png")
-    refused(r"pictures in 3 folders \(x, y, z\)", three)
+    refused(r"images in 3 folders \(x, y, z\)", three)
     above = tmp_path / "above"
     for name in ("train/a", "train/b", "test/a", "test/b"):
         put(above / name, "1.png", "2.png")
@@ -108,12 +108,12 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
     assert discover(spaces).counts == (1, 1)
     refused("0 pairs for training and 1 for testing", put(put(tmp_path / "one", "a/1.png"), "b/1.png"))
     lonely = put(tmp_path / "lonely", "a/1.png", "a/2.png", "b/1.png")
-    refused("1 pictures have no partner", lonely)
+    refused("1 images have no partner", lonely)
     put(lonely, "b/2.png", size=(30, 30))
     refused(r"1 pairs are of two sizes.*", lonely)
     put(lonely, "b/2.png")
-    (lonely / "a/1.png").write_bytes(b"no picture")
-    refused("1.png: not a whole picture", lonely)
+    (lonely / "a/1.png").write_bytes(b"no image")
+    refused("1.png: not a whole image", lonely)
 
 
 def test_folders_as_people_have_them(tmp_path):
@@ -125,7 +125,7 @@ def test_folders_as_people_have_them(tmp_path):
     assert discover(tmp_path).counts == (5, 1)
     rest = put(tmp_path / "rest", "a/1.png", "a/2.png")
     (rest / "b").mkdir()
-    palette = make_picture(0, 60, 40).quantize(200)
+    palette = make_image(0, 60, 40).quantize(200)
     for i in (1, 2):
         palette.save(rest / "b" / f"{i}.tif")
     assert "target_format" not in discover(rest).options, "colours, looked up"
@@ -137,8 +137,8 @@ def test_folders_as_people_have_them(tmp_path):
     tifffile.imwrite(rest / "pages.tif", pages, photometric="minisblack")
     assert np.array_equal(read(rest / "pages.tif", "x"), np.moveaxis(pages, 0, -1)), "pages are channels"
     for i in (1, 2):
-        make_picture(0, 60, 40).convert("CMYK").save(rest / "b" / f"{i}.tif")
-    with pytest.raises(UserError, match="a picture of mode CMYK"):
+        make_image(0, 60, 40).convert("CMYK").save(rest / "b" / f"{i}.tif")
+    with pytest.raises(UserError, match="an image of mode CMYK"):
         discover(rest)
     for i in (1, 2):
         tifffile.imwrite(rest / "b" / f"{i}.tif", np.zeros((17, 40, 60), np.uint16))
@@ -157,7 +157,7 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
     assert main(given) == 0
     text = Path("mine.yaml").read_text()
     assert "# Sources are in a, targets in b." in text
-    assert "# The pictures are 200x130; all are brought to this size" in text
+    assert "# The images are 200x130; all are brought to this size" in text
     suite = yaml.safe_load(text)
     data = suite["datasets"]["mine"]
     assert data["options"]["source_format"] == {"channels": 1, "range": [0, 255]}
@@ -173,14 +173,14 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
     assert "mine.yaml is there already" in capsys.readouterr().err
     assert main([*given, "--force"]) == 0
     assert main(["new-suite", "My Suite.yaml", "--data", "pics"]) == 2
-    assert "a suite is a file like my_pictures.yaml" in capsys.readouterr().err
+    assert "a suite is a file like my_images.yaml" in capsys.readouterr().err
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
     assert not Path("short.yaml").exists()
     for name in "ab":
         put(workplace / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
     assert main(["new-suite", "small.yaml", "--data", "small", "--device", "cpu"]) == 2
-    assert "pictures of 64x80 are too small: the shorter side needs 92 pixels" in capsys.readouterr().err
+    assert "images of 64x80 are too small: the shorter side needs 92 pixels" in capsys.readouterr().err
 
 
 def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_page_on_own_pictures_from_its_first_to_its_last_command(tmp_path, shared):
+def test_the_page_on_own_images_from_its_first_to_its_last_command(tmp_path, shared):
     """Every command and the Python of docs/own-data.md, in order, as a newcomer would; only the download is there."""
     folder = copy_checkout(tmp_path / "checkout")
     shutil.copy(shared / "mirror" / "maps.tar.gz", folder)
@@ -216,7 +216,7 @@ def test_the_page_on_own_pictures_from_its_first_to_its_last_command(tmp_path, s
     for title in ("Pix2Pix ", "PAN", "Pix2Pix-HD", "MSG U-Net"):
         assert re.search(rf"\| {title} *\| .*\d\d\.\d\d \[", table), table
     assert (folder / "results/my_maps/report/index.html").is_file()
-    sources = sorted(p.name for p in (folder / "results/my_maps/report/pictures/my_maps/source").iterdir())
+    sources = sorted(p.name for p in (folder / "results/my_maps/report/images/my_maps/source").iterdir())
     assert len(sources) == 69
     assert sorted(p.name for p in (folder / "translated").iterdir()) == sources
     with Image.open(folder / "again.png") as image:

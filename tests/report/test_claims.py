@@ -68,17 +68,17 @@ def test_better_takes_the_test_and_close_the_papers_own_distance(differences, be
 
 
 @pytest.mark.parametrize(
-    ("pictures", "methods", "verdict"),
+    ("images", "methods", "verdict"),
     [(5, 2, claims.FEW), (6, 2, claims.HOLDS), (6, 3, claims.FEW), (7, 3, claims.HOLDS)],
 )
-def test_where_no_test_can_be_sure_nothing_is_said(workplace, pictures, methods, verdict):
+def test_where_no_test_can_be_sure_nothing_is_said(workplace, images, methods, verdict):
     """Holm's correction is for all pairs of methods."""
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     entries = {"pix2pix": {"options": narrow}, "msgunet": {"options": narrow | {"scales": 2}}}
     if methods == 3:
         entries["pan"] = {"options": narrow}
     plan = make_plan(workplace, methods=entries)
-    fill(plan, pictures)
+    fill(plan, images)
     other, ours = (run.folder / "metrics.csv" for run in plan.runs[:2])
     frame = pd.read_csv(other, converters={"id": str})
     if methods == 3:
@@ -97,7 +97,7 @@ def test_the_papers_own_distance():
 
 def test_a_suites_claims(workplace):
     plan = make_plan(workplace, gradients={"dataset": "bluemarble", "records": 4})
-    fill(plan, pictures=12, without=("pix2pix",))
+    fill(plan, images=12, without=("pix2pix",))
     runs = {run.settings.entry: run for run in plan.runs}
     cells = pd.read_csv(runs["msgunet"].folder / "ablation.csv", converters={"id": str})
     cells["ssim"] = np.where(cells["input_width"] == 128, 0.7, 0.679)
@@ -107,7 +107,7 @@ def test_a_suites_claims(workplace):
     assert list(frame["verdict"]) == [claims.OPEN, claims.FAILS, claims.OPEN]
     assert frame["on"].iloc[0] == "bluemarble, 128×64 and 64×64 (not in the paper)"
     assert frame["measured"].iloc[1] == "SSIM 0.700 → 0.679"
-    fill(plan, pictures=12)
+    fill(plan, images=12)
     pixels = pd.read_csv(runs["pix2pix"].folder / "metrics.csv", converters={"id": str})
     better = pixels.assign(psnr=pixels["psnr"] + 3, ssim=pixels["ssim"] + 0.1, vif=pixels["vif"] - 0.1)
     better.to_csv(runs["msgunet"].folder / "metrics.csv", index=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made import EVIL, big_pictures, fill, make_plan
+from made import EVIL, big_images, fill, make_plan
 from PIL import Image
 
 from msgunet.report.figures import write_figures
@@ -88,7 +88,7 @@ class Opened:
         self.seconds = time.monotonic() - start
 
     def shown(self):
-        """Wait until every viewer has drawn its pictures."""
+        """Wait until every viewer has drawn its images."""
         self.page.wait_for_function("""browser.panes().length && browser.panes().every(({ viewer: { world } }) => {
             const count = browser.state.side && !browser.state.error ? 1 : 2;
             const items = [...Array(world.getItemCount()).keys()].map((i) => world.getItemAt(i));
@@ -128,10 +128,10 @@ def test_the_slider_moves(opened):
     width = page.evaluate("browser.panes()[0].item.getContentSize().x")
     page.keyboard.press("Home")
     page.wait_for_timeout(200)
-    assert page.evaluate(clip) == 0, "only the right picture"
+    assert page.evaluate(clip) == 0, "only the right image"
     page.keyboard.press("End")
     page.wait_for_timeout(200)
-    assert page.evaluate(clip) == width, "only the left picture"
+    assert page.evaluate(clip) == width, "only the left image"
     assert page.evaluate("browser.panes()[0].item.getOpacity()") == 0
 
 
@@ -162,7 +162,7 @@ def test_zoom_and_place_are_one_for_all(opened):
     assert centers[0] != pytest.approx([0.5, 0.5], abs=0.01)
     for center in centers:
         assert center == pytest.approx(centers[1], abs=0.01)
-    # Another picture keeps the place.
+    # Another image keeps the place.
     page.click("#next")
     opened.shown()
     assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom()") == pytest.approx(zoom, rel=0.02)
@@ -171,7 +171,7 @@ def test_zoom_and_place_are_one_for_all(opened):
     assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)") < zoom
 
 
-def test_the_error_map_of_a_picture_and_itself_is_dark(opened):
+def test_the_error_map_of_a_image_and_itself_is_dark(opened):
     page = opened.page
     page.click("#error")
     opened.shown()
@@ -186,7 +186,7 @@ def test_the_error_map_of_a_picture_and_itself_is_dark(opened):
     assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
 
 
-def test_pictures_sort_by_disagreement_and_keys_go_through_them(opened):
+def test_images_sort_by_disagreement_and_keys_go_through_them(opened):
     page = opened.page
     names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     page.select_option("#order", "disagreement")
@@ -197,21 +197,21 @@ def test_pictures_sort_by_disagreement_and_keys_go_through_them(opened):
     assert sorted(ranked) == sorted(names)
     # The largest of all, computed anew.
     data = page.evaluate("window.suite[0]")
-    protocol, measure = data["protocols"][0], data["measures"][0]
+    protocol, measure = data["protocols"][0], data["metrics"][0]
 
-    def spread(picture):
-        found = [values[protocol][measure] for values in picture["values"].values()]
+    def spread(image):
+        found = [values[protocol][measure] for values in image["values"].values()]
         return max(found) - min(found)
 
-    assert max(data["pictures"], key=spread)["id"] == ranked[0]
+    assert max(data["images"], key=spread)["id"] == ranked[0]
     page.locator("#thumbnails button").first.focus()
     page.keyboard.press("n")
     opened.shown()
-    assert page.locator("#picture-name").text_content().startswith(ranked[1])
+    assert page.locator("#image-name").text_content().startswith(ranked[1])
     page.keyboard.press("p")
     page.keyboard.press("p")
     opened.shown()
-    assert page.locator("#picture-name").text_content().startswith(ranked[-1])
+    assert page.locator("#image-name").text_content().startswith(ranked[-1])
 
 
 def test_tables_sort_and_their_cells_are_the_csvs(opened, report):
@@ -253,7 +253,7 @@ def test_the_demos_page_is_small(demo):
     assert sum(path.stat().st_size for path in demo.rglob("*") if path.is_file()) < 25e6
 
 
-def test_going_through_pictures_quickly_ends_with_the_last(opened):
+def test_going_through_images_quickly_ends_with_the_last(opened):
     page = opened.page
     names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     page.locator(".openseadragon-canvas").first.focus()
@@ -262,7 +262,7 @@ def test_going_through_pictures_quickly_ends_with_the_last(opened):
     opened.shown()
     page.wait_for_timeout(500)
     opened.shown()
-    assert page.locator("#picture-name").text_content().startswith(names[2])
+    assert page.locator("#image-name").text_content().startswith(names[2])
     # The keyboard stays where it was, also where the view is made anew.
     page.keyboard.press("e")
     opened.shown()
@@ -272,16 +272,16 @@ def test_going_through_pictures_quickly_ends_with_the_last(opened):
     assert page.locator("#error").get_attribute("aria-pressed") == "false"
 
 
-def test_five_hundred_large_pictures_open_in_three_seconds(browser, workplace):
+def test_five_hundred_large_images_open_in_three_seconds(browser, workplace):
     plan = make_plan(workplace, size=(2048, 1024), methods={"msgunet": {"options": {"scales": 2}}}, ablation={})
-    big_pictures(plan, 500)
+    big_images(plan, 500)
     settings = plan.results / "settings" / "report.json"
     write_tables(settings, plan.results)
     write_page(settings, plan.results)
     found = Opened(browser, plan.results / "report")
     assert found.seconds < 3 * float(os.environ.get("SLOW_MACHINE", "1"))
     assert found.page.locator("#thumbnails button").count() == 500
-    pictures = [url for url in found.requests if url.endswith(".png")]
-    assert len(pictures) == 2, "only those that are looked at"
+    images = [url for url in found.requests if url.endswith(".png")]
+    assert len(images) == 2, "only those that are looked at"
     assert sum(url.endswith(".jpg") for url in found.requests) < 100
     found.clean()

@@ -160,7 +160,7 @@ def test_a_suite_with_a_failed_method_still_gives_everything(workplace):
     assert frame.loc["msgunet", "native"]["status"] == "done"
     assert page.count("out of memory") > 6
     assert "out of memory: the card is full" in page
-    assert {"distributions_bluemarble", "pictures_bluemarble", "learning_bluemarble"} <= names
+    assert {"distributions_bluemarble", "images_bluemarble", "learning_bluemarble"} <= names
     # Nothing of an earlier state stays.
     assert {path.stem for path in (plan.results / "figures").glob("*.png")} == names
 
@@ -183,12 +183,12 @@ def test_of_several_seeds_and_data_sets_nothing_is_mixed(workplace):
     mean = [pd.read_csv(run.folder / "metrics.csv") for run in plan.runs if run.settings.entry == "pix2pix"]
     mean = [table[table["protocol"] == "full"]["psnr"].mean() for table in mean]
     assert frame.loc[("y", "pix2pix", "full"), "psnr"] == pytest.approx((mean[1] + mean[3]) / 2, rel=1e-6)
-    data = json.loads((page.parent / "assets" / "pictures.js").read_text().removeprefix("window.suite = ")[:-2])
+    data = json.loads((page.parent / "assets" / "images.js").read_text().removeprefix("window.suite = ")[:-2])
     assert [found["name"] for found in data] == ["x", "y"]
     assert [method["title"] for method in data[0]["methods"]] == [f"{EVIL}, seed 0", "MSG U-Net, seed 1"]
-    assert [picture["id"] for picture in data[0]["pictures"]] == [f"{i:04d}" for i in range(4, 12)]
+    assert [image["id"] for image in data[0]["images"]] == [f"{i:04d}" for i in range(4, 12)]
     first = pd.read_csv(plan.runs[0].folder / "metrics.csv").iloc[0]
-    shown = data[0]["pictures"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
+    shown = data[0]["images"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
     assert shown == pytest.approx(first["psnr"], rel=1e-5)
     assert "MSG U-Net, seed 0: failed: no luck" in page.read_text()
 
@@ -203,7 +203,7 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(workplace, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("msgunet.report.page.write_pictures", full)
+    monkeypatch.setattr("msgunet.report.page.write_images", full)
     with pytest.raises(OSError, match="No space"):
         write_page(settings, plan.results)
     assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == before
@@ -235,7 +235,7 @@ def test_a_report_on_a_suite_that_has_changed_is_refused(workplace, capsys):
     assert "the suite has changed since it was run, 3 of its settings files" in capsys.readouterr().err
 
 
-def test_pictures_may_be_deleted_once_all_is_measured(workplace):
+def test_images_may_be_deleted_once_all_is_measured(workplace):
     plan = make_plan(workplace)
     fill(plan)
     shutil.rmtree(plan.data[0].folder)
@@ -243,8 +243,8 @@ def test_pictures_may_be_deleted_once_all_is_measured(workplace):
     write_tables(settings, plan.results)
     names = {figure["name"] for figure in write_figures(settings, plan.results)}
     assert "distributions_bluemarble" in names
-    assert "pictures_bluemarble" not in names
-    assert "No pictures" in write_page(settings, plan.results).read_text()
+    assert "images_bluemarble" not in names
+    assert "No images" in write_page(settings, plan.results).read_text()
 
 
 def test_costs_of_other_networks_are_not_shown(workplace):

@@ -37,15 +37,15 @@ def done(workplace):
 
 
 @pytest.mark.parametrize(("kind", "free"), [("bluemarble", True), ("maps", False)])
-def test_pictures_go_along_where_the_licence_allows_it(done, workplace, kind, free):
+def test_images_go_along_where_the_licence_allows_it(done, workplace, kind, free):
     plan = done(kind)
     assert main(["share", "made.yaml"]) == 0
     out = workplace / "results" / "gpu" / "nvidia-h100-80gb-hbm3" / "made"
-    pictures = sorted(path.name for path in out.rglob("*pictures*"))
-    assert pictures == (["pictures_mine.pdf", "pictures_mine.png"] if free else [])
+    images = sorted(path.name for path in out.rglob("*images*"))
+    assert images == (["images_mine.pdf", "images_mine.png"] if free else [])
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
     about = (out / "README.md").read_text()
-    assert ("- no pictures of mine\n" in about) != free
+    assert ("- no images of mine\n" in about) != free
     assert "- written by `msgunet share made.yaml`" in about
     assert "(tables/claims.md)" in about
     assert "(figures/distributions_mine.png)" in about
@@ -53,9 +53,9 @@ def test_pictures_go_along_where_the_licence_allows_it(done, workplace, kind, fr
     assert len(metrics) == 8 * 2 * 3
     assert metrics["id"].iloc[0] == "0004"
     assert (out / "suite.yaml").read_text() == (workplace / "made.yaml").read_text()
-    assert sorted(p.name for p in (plan.results / "figures").glob("pictures*")) == [
-        "pictures_mine.pdf",
-        "pictures_mine.png",
+    assert sorted(p.name for p in (plan.results / "figures").glob("images*")) == [
+        "images_mine.pdf",
+        "images_mine.png",
     ]
 
 

@@ -196,8 +196,8 @@ def test_measures_of_an_earlier_training_or_of_fewer_measures_are_not_done(tmp_p
     settings = make_settings(data)
     train(tmp_path, settings, compute)
     arguments = (tmp_path / "run.json", tmp_path / "generator.safetensors", tmp_path)
-    evaluation.evaluate(*arguments, EvaluationSettings(measures=["psnr"]), compute, None)
-    assert state_of(tmp_path, settings, EvaluationSettings(measures=["psnr"])).word == "done"
+    evaluation.evaluate(*arguments, EvaluationSettings(metrics=["psnr"]), compute, None)
+    assert state_of(tmp_path, settings, EvaluationSettings(metrics=["psnr"])).word == "done"
     assert state_of(tmp_path, settings, EVALUATION).word == "trained"
     evaluation.evaluate(*arguments, EVALUATION, compute, None)
     assert state_of(tmp_path, settings, EVALUATION).word == "done"

@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT
+from suites import changed_files, plan_of, problems_of
 
 from msgunet.core.errors import UserError
 from msgunet.suite.file import load_suite, only_suite
@@ -18,19 +17,6 @@ GOOD = {
     "datasets": {"bluemarble": {"size": [64, 64]}},
     "methods": {"msgunet": {}, "pix2pix": {"size": [32, 32]}},
 }
-
-
-def plan_of(folder: Path, suite: dict | str, name: str = "mine"):
-    path = folder / f"{name}.yaml"
-    path.write_text(suite if isinstance(suite, str) else yaml.safe_dump(suite))
-    load_plan.cache_clear()
-    return load_plan(str(path))
-
-
-def problems_of(folder: Path, suite: dict | str) -> list[str]:
-    with pytest.raises(UserError) as caught:
-        plan_of(folder, suite)
-    return list(caught.value.problems)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in ROOT.joinpath("config").glob("*.yaml")])
@@ -169,16 +155,11 @@ def test_recipes_are_overridden_key_by_key(tmp_path):
     assert (second.epochs, second.learning_rate) == (7, 2e-4)
 
 
-def changed_files(folder: Path, before: dict, after: dict) -> set[str]:
-    old, new = plan_of(folder, before).files, plan_of(folder, after).files
-    return {str(path) for path in {*old, *new} if old.get(path) != new.get(path)}
-
-
 @pytest.mark.parametrize(
     ("section", "value", "expected"),
     [
         ("report", {"examples": 2}, {"settings/report.json"}),
-        ("evaluation", {"measures": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
+        ("evaluation", {"metrics": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
         ("compute", {"workers": 2}, {"settings/compute.json"}),
         ("cost", {"repeats": 7}, {"settings/cost.json"}),
         ("description", "other words", {"settings/report.json"}),

@@ -48,9 +48,9 @@ def two_steps(method, settings, phase, compute) -> None:
     state = TrainingState(method, settings, torch.device("cpu"), compute)
     state.begin_phase(method, phase, resumed=False)
     network = load_perceptual(settings.perceptual, None).to(memory_format=torch.channels_last)
-    pictures = memory.blank_batch(method, settings, phase, torch.device("cpu"))
+    images = memory.blank_batch(method, settings, phase, torch.device("cpu"))
     for _ in range(2):
-        step(method, state, *pictures, network, 1e-3, None)
+        step(method, state, *images, network, 1e-3, None)
 
 
 @pytest.mark.parametrize(("name", "recompute"), [("msgunet", False), ("pix2pixhd", True)])

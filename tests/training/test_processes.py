@@ -59,9 +59,9 @@ def codes(team: list) -> list[int]:
 
 
 def steps_in_double(name: str, out: Path) -> None:
-    """Three steps on four pictures, in parts, in 64 bits; keeps the weights."""
+    """Three steps on four images, in parts, in 64 bits; keeps the weights."""
     training = TrainingSettings(batch_size=4, accumulate=2)
-    # A margin that some of the pictures are beyond.
+    # A margin that some of the images are beyond.
     settings = make_settings("unused", name, training=training, options={"margin": 6.0} if name == "pan" else {})
     method = build_method(settings)
     perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None

@@ -7,13 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import TRAINABLE, make_data, make_picture, make_settings, train
+from conftest import TRAINABLE, make_data, make_image, make_settings, train
 from PIL import Image
 from torch.nn import functional as F
 
 import msgunet
 from msgunet.cli.main import main
-from msgunet.core.settings import PictureFormat
+from msgunet.core.settings import ImageFormat
 from msgunet.data.pairs import pyramid
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
 from msgunet.methods.generator import load_generator, save_generator
@@ -39,7 +39,7 @@ def test_outputs_are_torchs_at_sizes_and_batches_that_it_was_not_exported_with(l
         assert [f.shape for f in found] == [tuple(w.shape) for w in wanted]
         assert max(np.abs(f - w.numpy()).max() for f, w in zip(found, wanted, strict=True)) < 1e-4
         assert np.abs(found[0]).max() > 0.05, "something is there to compare"
-        # A picture's outputs do not depend on its neighbours in the batch.
+        # An image's outputs do not depend on its neighbours in the batch.
         twice = session.run(None, {"source": np.concatenate([source.numpy(), -source.numpy()])})
         assert np.abs(twice[0][:1] - found[0]).max() < 1e-4
 
@@ -69,7 +69,7 @@ def test_no_other_file_is_written_over(learnt, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey"])
 def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monkeypatch, kind):
-    grey = PictureFormat(channels=1, range=(0, 65535))
+    grey = ImageFormat(channels=1, range=(0, 65535))
     changes = {} if kind == "8-bit RGB" else {"source_format": grey, "target_format": grey}
     monkeypatch.chdir(tmp_path)
     settings = make_settings(tmp_path / "data", **changes)
@@ -78,7 +78,7 @@ def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monke
         make_data(tmp_path / "data")
         train(run, settings, compute)
         evaluate(run / "run.json", run / "generator.safetensors", run, EvaluationSettings(), compute, None)
-        make_picture(0, 96, 64).save("source.png")
+        make_image(0, 96, 64).save("source.png")
     else:
         method = build_method(settings)
         save_generator(run / "generator.safetensors", method.build_generator().state_dict(), settings)

@@ -1,17 +1,17 @@
-"""Pictures of any size through a published generator: files, tiles, memory, and the Python side."""
+"""Images of any size through a published generator: files, tiles, memory, and the Python side."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import METHOD_OF, TRAINABLE, make_picture, make_settings
+from conftest import METHOD_OF, TRAINABLE, make_image, make_settings
 from PIL import Image
 
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import OutOfMemory, UserError
-from msgunet.core.settings import PictureFormat
+from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
 from msgunet.methods.generator import save_generator
@@ -28,22 +28,22 @@ def untrained(folder, name="msgunet", **changes):
     return path
 
 
-def translate(model, *pictures, out, rc=0, more=()):
-    assert main(["translate", str(model), *map(str, pictures), "--out", str(out), "--device", "cpu", *more]) == rc
+def translate(model, *images, out, rc=0, more=()):
+    assert main(["translate", str(model), *map(str, images), "--out", str(out), "--device", "cpu", *more]) == rc
 
 
 @pytest.mark.parametrize("size", [(1237, 811), (1, 1), (5, 300), (64, 64)], ids=str)
-def test_a_picture_of_any_size_comes_back_in_that_size(tmp_path, size):
+def test_a_image_of_any_size_comes_back_in_that_size(tmp_path, size):
     model = untrained(tmp_path)
-    make_picture(0, *size).save(tmp_path / "odd.png")
+    make_image(0, *size).save(tmp_path / "odd.png")
     translate(model, tmp_path / "odd.png", out=tmp_path / "out")
     with Image.open(tmp_path / "out" / "odd.png") as image:
         assert (image.size, image.mode) == (size, "RGB")
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_test_pictures_come_out_as_they_were_measured(learnt, tmp_path, compute, name):
-    """Also with dropout and the statistics of one picture at test time."""
+def test_test_images_come_out_as_they_were_measured(learnt, tmp_path, compute, name):
+    """Also with dropout and the statistics of one image at test time."""
     run = learnt / name
     evaluate(run / "run.json", run / "generator.safetensors", tmp_path, EvaluationSettings(), compute, None)
     model = msgunet.load(run / "generator.safetensors", device="cpu")
@@ -56,23 +56,23 @@ def test_test_pictures_come_out_as_they_were_measured(learnt, tmp_path, compute,
 def test_outputs_at_all_scales(tmp_path, scale):
     model = msgunet.load(untrained(tmp_path), device="cpu")
     assert model.scales == 2
-    assert model.translate(make_picture(0, 75, 43), scale).size == [(75, 43), (38, 22)][scale]
+    assert model.translate(make_image(0, 75, 43), scale).size == [(75, 43), (38, 22)][scale]
     with pytest.raises(UserError, match="scale 2: msgunet has outputs at scales 0 to 1"):
-        model.translate(make_picture(0, 75, 43), 2)
+        model.translate(make_image(0, 75, 43), 2)
 
 
 def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
     model, photos = untrained(tmp_path), tmp_path / "photos"
     for name in ("a.png", "trip/b.jpg", "trip/é ü.webp"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        make_picture(0, 70, 50).save(photos / name)
-    make_picture(0, 30, 40).convert("L").save(photos / "grey.bmp")
-    make_picture(0, 30, 40).convert("RGBA").save(photos / "alpha.png")
+        make_image(0, 70, 50).save(photos / name)
+    make_image(0, 30, 40).convert("L").save(photos / "grey.bmp")
+    make_image(0, 30, 40).convert("RGBA").save(photos / "alpha.png")
     (photos / "cut.jpg").write_bytes((photos / "trip/b.jpg").read_bytes()[:-200])
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(photos / "deep.png")
     translate(model, photos, out=tmp_path / "out", rc=2)
     said = capsys.readouterr().err
-    for text in ("cut.jpg: not a whole picture", "deep.png: a picture of mode I;16", "5 of 7 pictures were translated"):
+    for text in ("cut.jpg: not a whole image", "deep.png: an image of mode I;16", "5 of 7 images were translated"):
         assert text in said
     found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert found == ["a.png", "alpha.png", "grey.png", "trip/b.png", "trip/é ü.png"]
@@ -84,7 +84,7 @@ def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
 
 def test_results_in_the_folder_of_the_sources_are_no_sources(tmp_path):
     model = untrained(tmp_path)
-    make_picture(0, 30, 30).save(tmp_path / "a.png")
+    make_image(0, 30, 30).save(tmp_path / "a.png")
     for _ in range(2):
         translate(model, tmp_path, out=tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
@@ -92,14 +92,14 @@ def test_results_in_the_folder_of_the_sources_are_no_sources(tmp_path):
 
 def test_what_a_format_cannot_hold_is_said_and_the_others_are_written(tmp_path, capsys):
     model = untrained(tmp_path)
-    make_picture(0, 30, 30).save(tmp_path / "a.webp")
-    make_picture(0, 30, 30).save(tmp_path / "b.jpg")
+    make_image(0, 30, 30).save(tmp_path / "a.webp")
+    make_image(0, 30, 30).save(tmp_path / "b.jpg")
     wide = Image.new("RGB", (16_400, 8))
     wide.save(tmp_path / "wide.png")
     (tmp_path / "wide.png").rename(tmp_path / "wide.webp")
     given = [tmp_path / name for name in ("wide.webp", "a.webp", "b.jpg")]
     translate(model, *given, out=tmp_path / "out", rc=2, more=["--keep-format"])
-    assert "2 of 3 pictures were translated" in capsys.readouterr().err
+    assert "2 of 3 images were translated" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.webp", "b.jpg"]
 
 
@@ -108,30 +108,30 @@ def test_thumbnails_are_no_larger_than_a_tile(tmp_path, monkeypatch):
     seen = []
     real = model._sources
     monkeypatch.setattr(model, "_sources", lambda pixels: seen.append(pixels.shape) or real(pixels))
-    model.translate(make_picture(0, 1500, 120), tile=128)
+    model.translate(make_image(0, 1500, 120), tile=128)
     assert max(height * width for height, width, _ in seen) <= 128 * 128
 
 
 def test_what_is_there_stays_with_resume(tmp_path, capsys):
     model = untrained(tmp_path)
     for name in "ab":
-        make_picture(0, 30, 30).save(tmp_path / f"{name}.png")
-    pictures, out = [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out"
-    translate(model, pictures[0], out=out)
+        make_image(0, 30, 30).save(tmp_path / f"{name}.png")
+    images, out = [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out"
+    translate(model, images[0], out=out)
     (out / "a.png").write_bytes(b"mine")
-    translate(model, *pictures, out=out, more=["--resume"])
+    translate(model, *images, out=out, more=["--resume"])
     assert (out / "a.png").read_bytes() == b"mine"
     assert (out / "b.png").is_file()
-    assert "1 pictures in" in capsys.readouterr().out
-    translate(model, *pictures, out=out)
+    assert "1 images in" in capsys.readouterr().out
+    translate(model, *images, out=out)
     assert (out / "a.png").read_bytes() != b"mine"
 
 
-def test_everything_wrong_is_said_before_the_first_picture(tmp_path, capsys):
+def test_everything_wrong_is_said_before_the_first_image(tmp_path, capsys):
     model = untrained(tmp_path)
     for name in ("x/a.png", "y/a.png", "z/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        make_picture(0, 30, 30).save(tmp_path / name)
+        make_image(0, 30, 30).save(tmp_path / name)
     (tmp_path / "empty").mkdir()
     given = [tmp_path / name for name in ("x", "y/a.png", "z", "empty", "nothing.png")]
     translate(model, *given, out=tmp_path / "z", rc=2)
@@ -139,7 +139,7 @@ def test_everything_wrong_is_said_before_the_first_picture(tmp_path, capsys):
     for text in (
         "y/a.png and {0}/x/a.png would both become {0}/z/a.png",
         "z/b.png would be written over a source",
-        "empty: no pictures below this folder",
+        "empty: no images below this folder",
         "nothing.png: there is no such file or folder",
     ):
         assert text.format(tmp_path) in said
@@ -147,11 +147,11 @@ def test_everything_wrong_is_said_before_the_first_picture(tmp_path, capsys):
     translate(tmp_path / "x/a.png", given[0], out=tmp_path / "out", rc=2)
     assert "a.png: not a readable generator" in capsys.readouterr().err
     translate(untrained(tmp_path, "mean"), given[0], out=tmp_path / "out", rc=2)
-    assert "gives the same picture whatever the source is" in capsys.readouterr().err
+    assert "gives the same image whatever the source is" in capsys.readouterr().err
 
 
 def test_sixteen_bit_grey_comes_back_as_that(tmp_path):
-    grey = PictureFormat(channels=1, range=(0, 65535))
+    grey = ImageFormat(channels=1, range=(0, 65535))
     model = untrained(tmp_path, source_format=grey, target_format=grey)
     pixels = np.linspace(0, 65535, 90 * 70).reshape(70, 90).astype(np.uint16)
     for name in ("scan.png", "scan2.tif"):
@@ -162,7 +162,7 @@ def test_sixteen_bit_grey_comes_back_as_that(tmp_path):
         array = msgunet.load(model, device="cpu").translate(pixels)
         assert np.array_equal(np.asarray(found), array[..., 0])
     with pytest.raises(UserError, match=r"trained on 16-bit grey, which is \(height, width, 1\) of uint16"):
-        msgunet.load(model, device="cpu").translate(make_picture(0, 30, 30))
+        msgunet.load(model, device="cpu").translate(make_image(0, 30, 30))
 
 
 @pytest.mark.parametrize(
@@ -180,24 +180,24 @@ def test_tiles_cover_everything_and_overlap(length, tile, stride):
 
 
 def test_blending_changes_nothing_where_tiles_agree():
-    picture = np.random.default_rng(0).random((160, 224, 2)).astype(np.float32)
+    image = np.random.default_rng(0).random((160, 224, 2)).astype(np.float32)
 
     def run(left, top, width, height, number):
-        return picture[top : top + height, left : left + width]
+        return image[top : top + height, left : left + width]
 
-    assert np.concatenate(list(blend((224, 160), 64, 16, 1, 2, run))) == pytest.approx(picture, abs=1e-6)
+    assert np.concatenate(list(blend((224, 160), 64, 16, 1, 2, run))) == pytest.approx(image, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_tiles_have_no_seams(learnt, name):
-    """At tile borders the picture steps no more than elsewhere, and it is nearly what it is in one piece."""
+    """At tile borders the image steps no more than elsewhere, and it is nearly what it is in one piece."""
     model = msgunet.load(learnt / name / "generator.safetensors", device="cpu")
-    source = make_picture(3, 1024, 768)
+    source = make_image(3, 1024, 768)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 256))
     for axis, length in ((1, 1024), (0, 768)):
         begins = starts(length, 256, model._grid)
         borders = sorted({*begins[1:], *(b + 256 for b in begins[:-1])})
-        # The picture itself steps here and there: against the same place in one piece.
+        # The image itself steps here and there: against the same place in one piece.
         steps = [np.abs(np.diff(image, axis=axis)).mean((1 - axis, 2)) for image in (tiled, whole)]
         more = steps[0] - steps[1]
         at = np.zeros(length - 1, bool)
@@ -208,10 +208,10 @@ def test_tiles_have_no_seams(learnt, name):
     assert error < 0.35 * whole.std()
 
 
-def test_a_large_picture_stays_within_the_memory_it_may_take(tmp_path):
+def test_a_large_image_stays_within_the_memory_it_may_take(tmp_path):
     """8192x4096 within 2 GB, all of the process counted."""
     model = untrained(tmp_path, options={"width": 0.03125})
-    make_picture(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
+    make_image(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
     code = (
         "import sys; from msgunet.cli.main import main; from msgunet.device.measuring import memory_mib; "
         "assert main(sys.argv[1:]) == 0; print(memory_mib('VmHWM'))"
@@ -225,11 +225,11 @@ def test_a_large_picture_stays_within_the_memory_it_may_take(tmp_path):
 
 def test_too_little_memory_is_said(tmp_path):
     model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e6)
-    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this picture, and there are 0 MiB"):
-        model.translate(make_picture(0, 300, 300))
+    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this image, and there are 0 MiB"):
+        model.translate(make_image(0, 300, 300))
 
 
 @pytest.mark.parametrize("name", [name for name in METHOD_OF if name != "mean"])
 def test_every_method_translates(tmp_path, name):
     model = msgunet.load(untrained(tmp_path, name), device="cpu")
-    assert model.translate(make_picture(0, 101, 67), tile=64).size == (101, 67)
+    assert model.translate(make_image(0, 101, 67), tile=64).size == (101, 67)

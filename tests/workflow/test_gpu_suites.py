@@ -61,8 +61,8 @@ def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared
     assert (table["status"] == "done").all()
     assert len(metrics) == table["images"].sum()
     free = name == "bluemarble_full"
-    assert bool(list(out.glob("figures/pictures_*"))) == free
-    assert ("- no pictures of" in (out / "README.md").read_text()) != free
+    assert bool(list(out.glob("figures/images_*"))) == free
+    assert ("- no images of" in (out / "README.md").read_text()) != free
     facts = [json.loads(path.read_text()) for path in (folder / "results" / name / "runs").glob("*/*/*/training.json")]
     times = [fact["seconds"] for fact in facts if fact["steps"]]
     assert times
@@ -72,6 +72,6 @@ def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared
     else:
         assert (out / "gradients.csv").is_file()
     claims = pd.read_csv(out / "tables" / "claims.csv")
-    assert set(claims["verdict"]) <= {"holds", "holds in part", "does not hold", "too few pictures"}, claims
-    # Six and two test pictures; maps have seven here, of four methods.
-    assert "too few pictures" in set(claims["verdict"])
+    assert set(claims["verdict"]) <= {"holds", "holds in part", "does not hold", "too few images"}, claims
+    # Six and two test images; maps have seven here, of four methods.
+    assert "too few images" in set(claims["verdict"])

@@ -61,7 +61,7 @@ def test_everything_is_there(finished):
         markdown = (results / "tables" / f"{name}.md").read_text()
         assert "Made by `snakemake --cores all --config suite=tiny" in markdown
         assert r"\toprule" in (results / "tables" / f"{name}.tex").read_text()
-    for name in ("fig2_gradients", "gradient_depth", "pictures_bluemarble"):
+    for name in ("fig2_gradients", "gradient_depth", "images_bluemarble"):
         assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -85,7 +85,7 @@ def test_snakemakes_own_report_has_tables_figures_and_the_page(finished, tmp_pat
     with zipfile.ZipFile(path) as archive:
         html = next(archive.read(name) for name in archive.namelist() if name.endswith("report.html")).decode()
         names = archive.namelist()
-    for name in ("table1_bluemarble_native.html", "pictures_bluemarble.png", "index.html"):
+    for name in ("table1_bluemarble_native.html", "images_bluemarble.png", "index.html"):
         assert any(found.endswith(name) for found in names), name
     assert {"Tables", "Figures", "Page"} <= set(re.findall(r"[A-Z][a-z]+", html))
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from checkout import copy_checkout, jobs, snakemake
-from conftest import made_once, make_picture
+from conftest import made_once, make_image
 from servers import PASSWORD, USER, serving
 
 ZIPS = {
@@ -78,7 +78,7 @@ def run_suite(folder: Path, shared: Path) -> None:
         for role in ("source", "target"):
             path = folder / "own" / role / f"a {{name}} {i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            make_picture(i, 80, 40).save(path)
+            make_image(i, 80, 40).save(path)
     suite = {
         "description": "three data sets, for a test",
         "datasets": {
@@ -88,7 +88,7 @@ def run_suite(folder: Path, shared: Path) -> None:
         },
         "methods": {"pix2pix": {"options": {**NARROW, "downsamplings": 3}}},
         "training": {"epochs": 1, "decay_epochs": 0, "batch_size": 8},
-        "evaluation": {"measures": ["psnr", "ssim"], "protocols": ["native"]},
+        "evaluation": {"metrics": ["psnr", "ssim"], "protocols": ["native"]},
         "cost": {"repeats": 1, "warmup": 0},
         "report": {"examples": 1, "resamples": 100},
         "data": {"mirror": {"maps": str(shared / "mirror")}},
@@ -112,8 +112,8 @@ def test_from_archives_to_the_page(finished):
     assert "274 training and 69 test pairs" in page
     assert "6 training and 2 test pairs" in page
     kept = [line for line in page.splitlines() if "Keep this page to yourself" in line]
-    assert len(kept) == 2, "for maps and Cityscapes, not for one's own pictures"
-    assert any("research only, pictures may not be passed on" in line for line in kept)
+    assert len(kept) == 2, "for maps and Cityscapes, not for one's own images"
+    assert any("research only, images may not be passed on" in line for line in kept)
     assert sorted(p.name for p in (finished / "data" / "archives").glob("[!.]*")) == sorted(ZIPS)
 
 
@@ -149,10 +149,10 @@ def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_pa
     assert not (folder / "data" / "archives").exists()
 
 
-def test_one_more_own_picture_is_another_data_set(copied):
+def test_one_more_own_image_is_another_data_set(copied):
     added = [copied / "own" / role / "new.png" for role in ("source", "target")]
     for path in added:
-        make_picture(99, 80, 40).save(path)
+        make_image(99, 80, 40).save(path)
     assert jobs(snakemake(copied, "-n", *RUN).stdout) == {
         **{"prepare": 1, "train": 1, "evaluate": 1},
         **{"tables": 1, "figures": 1, "page": 1},

@@ -60,7 +60,7 @@ onerror:
 
 
 def manifest_of(wildcards):
-    """The manifest that a run's pictures are found by."""
+    """The manifest that a run's images are found by."""
     return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)
 
 
@@ -106,10 +106,10 @@ def python_of(folder):
 
 def files_of(wildcards):
     """What a preparation reads."""
-    archives, pictures = plan.inputs(wildcards.prepared)
-    # Archives may be deleted, and come back later without anything to do; a user's own pictures may change. Snakemake
+    archives, images = plan.inputs(wildcards.prepared)
+    # Archives may be deleted, and come back later without anything to do; a user's own images may change. Snakemake
     # would take braces in a file's name for wildcards.
-    return [*(ancient(str(path)) for path in archives), *(str(path) for path in pictures if "{" not in str(path))]
+    return [*(ancient(str(path)) for path in archives), *(str(path) for path in images if "{" not in str(path))]
 
 
 def shown(sections, category, folder, suffix):

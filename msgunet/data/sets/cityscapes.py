@@ -32,7 +32,7 @@ class Cityscapes(DataSet):
     """The official training pairs, and the validation pairs for testing (the test split's labels are not published)."""
 
     title = "Cityscapes"
-    licence = "Cityscapes licence: research only, pictures may not be passed on"
+    licence = "Cityscapes licence: research only, images may not be passed on"
     source_url = "https://www.cityscapes-dataset.com, with a free account"
     usual_size = (2048, 1024)
     version = 2
@@ -72,7 +72,7 @@ class Cityscapes(DataSet):
             load = functools.partial(_load, labels, member, photos, photo, names)
             pairs.append(RawPair(match[3], split, load, name=f"{member} and {photo}"))
         if lonely:
-            raise UserError(f"{len(lonely)} pictures are missing in {self.archives}:", *lonely[:10])
+            raise UserError(f"{len(lonely)} images are missing in {self.archives}:", *lonely[:10])
         return pairs
 
 

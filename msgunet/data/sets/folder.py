@@ -1,4 +1,4 @@
-"""A user's own pairs: two folders with the same file names, or one with pictures that hold both, side by side."""
+"""A user's own pairs: two folders with the same file names, or one with images that hold both, side by side."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
 from msgunet.data.images import read
 from msgunet.data.registry import register_dataset
@@ -23,16 +23,16 @@ SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
 
 
 class FolderOptions(DataSetOptions):
-    """Where the pictures are, and how they are split."""
+    """Where the images are, and how they are split."""
 
     source: str | None = Field(None, description="folder of the sources; 'target' has the same names")
     target: str | None = Field(None, description="folder of the targets")
-    pairs: str | None = Field(None, description="instead of both: folder of pictures that hold a pair side by side")
-    source_side: Literal["left", "right"] = Field("left", description="of the source in such a picture")
+    pairs: str | None = Field(None, description="instead of both: folder of images that hold a pair side by side")
+    source_side: Literal["left", "right"] = Field("left", description="of the source in such an image")
     source_kind: Kind = Field("photo", description="labels: resized by nearest neighbour, so that colours never mix")
     target_kind: Kind = Field("photo", description="the same for the target")
-    source_format: PictureFormat = Field(RGB, description="channels and range of the sources' values")
-    target_format: PictureFormat = Field(RGB, description="the same of the targets'")
+    source_format: ImageFormat = Field(RGB, description="channels and range of the sources' values")
+    target_format: ImageFormat = Field(RGB, description="the same of the targets'")
     test_share: float = Field(
         0.2, gt=0, lt=1, description="of the pairs for testing, unless there are folders train and test (or val)"
     )
@@ -43,7 +43,7 @@ class FolderOptions(DataSetOptions):
         if (self.pairs is None) == (self.source is None) or (self.source is None) != (self.target is None):
             raise ValueError("give either 'source' and 'target', or 'pairs'")
         if self.pairs is not None and self.source_format != self.target_format:
-            raise ValueError("in pictures that hold a pair, source_format and target_format are the same")
+            raise ValueError("in images that hold a pair, source_format and target_format are the same")
         return self
 
 
@@ -51,7 +51,7 @@ class FolderOptions(DataSetOptions):
 class Folder(DataSet):
     """Pairs by file name without its ending, below the folder; subfolders train and test (or val) are the split."""
 
-    title = "Own pictures"
+    title = "Own images"
     licence = "one's own"
     source_url = "a folder"
     shareable = True
@@ -62,17 +62,17 @@ class Folder(DataSet):
         return options.source_kind, options.target_kind
 
     @classmethod
-    def formats(cls, options: Any) -> tuple[PictureFormat, PictureFormat]:
+    def formats(cls, options: Any) -> tuple[ImageFormat, ImageFormat]:
         return options.source_format, options.target_format
 
     @classmethod
     def listing(cls, options: Any) -> str:
-        # A picture that is only replaced is noticed by its time.
-        files = [(str(path), path.stat().st_size) for path in _all_pictures(options)]
+        # An image that is only replaced is noticed by its time.
+        files = [(str(path), path.stat().st_size) for path in _all_images(options)]
         return hashlib.sha256(canonical_json(files).encode()).hexdigest()
 
     def inputs(self) -> list[Path]:
-        return _all_pictures(self.options)
+        return _all_images(self.options)
 
     def count(self) -> tuple[int, int]:
         splits = [pair.split for pair in self.pairs(Path())]
@@ -87,7 +87,7 @@ class Folder(DataSet):
         for folder, found in zip(_folders(self.options), folders, strict=True):
             lonely = [name for name in everything if name not in found]
             if lonely:
-                raise UserError(f"{len(lonely)} pictures have no partner in {folder}: {', '.join(lonely[:10])}")
+                raise UserError(f"{len(lonely)} images have no partner in {folder}: {', '.join(lonely[:10])}")
         splits = self._splits(everything)
         pairs = []
         for name in everything:
@@ -108,10 +108,10 @@ class Folder(DataSet):
             return {name: SPLITS[top] for name, top in tops.items()}
         if len(outside) < len(names):
             raise UserError(
-                f"{len(outside)} pictures are beside the folders train and test (or val), which are the split: "
+                f"{len(outside)} images are beside the folders train and test (or val), which are the split: "
                 f"{', '.join(outside[:10])}; move them into one of these or away"
             )
-        # Keyed by the names, so that a picture keeps its split, nearly always, when others come or go.
+        # Keyed by the names, so that an image keeps its split, nearly always, when others come or go.
         seed = self.options.split_seed
         order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
         tests = set(order[: max(1, round(self.options.test_share * len(order)))])
@@ -123,18 +123,18 @@ def _folders(options: Any) -> list[Path]:
     return [Path(folder).expanduser() for folder in given]
 
 
-def _all_pictures(options: Any) -> list[Path]:
-    return [path for folder in _folders(options) if folder.is_dir() for path in pictures(folder)]
+def _all_images(options: Any) -> list[Path]:
+    return [path for folder in _folders(options) if folder.is_dir() for path in images(folder)]
 
 
-def pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, in order; hidden files are passed over."""
+def images(folder: Path) -> list[Path]:
+    """All images below a folder, in order; hidden files are passed over."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by path and name without ending, in Unicode's composed form.
+    """The images of a folder by path and name without ending, in Unicode's composed form.
 
     Raises:
         UserError: two have the same name, also but for case or Unicode form.
@@ -143,7 +143,7 @@ def by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     twice = []
-    for path in pictures(folder):
+    for path in images(folder):
         name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if name.casefold() in seen:
             twice.append(f"{path} and {seen[name.casefold()]}")
@@ -153,5 +153,5 @@ def by_name(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _load(source: Path, target: Path, of_source: PictureFormat, of_target: PictureFormat) -> dict[str, np.ndarray]:
+def _load(source: Path, target: Path, of_source: ImageFormat, of_target: ImageFormat) -> dict[str, np.ndarray]:
     return {"source": read(source, str(source), of_source), "target": read(target, str(target), of_target)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DataSet, RawPair, Remote
 from msgunet.data.images import read
 from msgunet.data.registry import register_dataset
@@ -21,7 +21,7 @@ _OLD_URL = "https://people.eecs.berkeley.edu/~tinghuiz/projects/pix2pix/datasets
 
 @register_dataset("maps")
 class Maps(DataSet):
-    """Each picture holds the photograph on the left and the map on the right."""
+    """Each image holds the photograph on the left and the map on the right."""
 
     title = "Aerial Images to Maps"
     licence = "Google Maps imagery, published by the authors of Pix2Pix for research"
@@ -29,7 +29,7 @@ class Maps(DataSet):
 
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
-        # Nobody publishes a checksum; gzip's own tells a damaged archive, and every picture is decoded.
+        # Nobody publishes a checksum; gzip's own tells a damaged archive, and every image is decoded.
         return (Remote("maps.tar.gz", (_URL, _OLD_URL), f"250 MB, from {_URL}", size=250_242_400),)
 
     def count(self) -> tuple[int, int]:
@@ -45,9 +45,9 @@ class Maps(DataSet):
 
 
 def load_side_by_side(
-    file: Path, name: str, source_left: bool = True, given: PictureFormat = RGB
+    file: Path, name: str, source_left: bool = True, given: ImageFormat = RGB
 ) -> dict[str, np.ndarray]:
-    """Source and target out of one picture that holds both side by side; an odd column in the middle is dropped."""
+    """Source and target out of one image that holds both side by side; an odd column in the middle is dropped."""
     pixels = read(file, name, given)
     half = pixels.shape[1] // 2
     left, right = pixels[:, :half], pixels[:, -half:]

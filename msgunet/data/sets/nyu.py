@@ -70,7 +70,7 @@ class NYU(DataSet):
             raise UserError(f"{self.archives}: one of {files} is damaged ({error}); fetch them again") from error
         beyond = [int(i) + 1 for indices in numbers.values() for i in indices if not 0 <= i < count]
         if beyond:
-            raise UserError(f"{_SPLITS} names {len(beyond)} pictures beyond the {count} of {_PAIRS}: {beyond[:10]}")
+            raise UserError(f"{_SPLITS} names {len(beyond)} images beyond the {count} of {_PAIRS}: {beyond[:10]}")
         colours = palette(_RAW_IDS + 1)[table]
         return [
             RawPair(f"{index + 1:04d}", split, functools.partial(_load, file, index, colours), f"{_PAIRS}, {index + 1}")
@@ -94,7 +94,7 @@ def _load(file: Any, index: int, colours: np.ndarray) -> dict[str, Image.Image]:
     try:
         ids, photo = file["labels"][index].T, file["images"][index].transpose(2, 1, 0)
     except OSError as error:
-        raise UserError(f"{_PAIRS}, picture {index + 1} is damaged ({error}); fetch the file again") from error
+        raise UserError(f"{_PAIRS}, image {index + 1} is damaged ({error}); fetch the file again") from error
     if ids.max() >= len(colours):
-        raise UserError(f"{_PAIRS}, picture {index + 1}: label id {ids.max()}, there are {len(colours) - 1}")
+        raise UserError(f"{_PAIRS}, image {index + 1}: label id {ids.max()}, there are {len(colours) - 1}")
     return {"source": Image.fromarray(colours[ids]), "target": Image.fromarray(np.ascontiguousarray(photo))}

@@ -14,15 +14,14 @@ from matplotlib import pyplot as plt
 
 from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
-from msgunet.report.figures import ablation, cost, gradients, quality, training
-from msgunet.report.figures import images as pictures
+from msgunet.report.figures import ablation, cost, gradients, images, quality, training
 from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import Drawn
 from msgunet.report.tables import Tables, build_tables, remove_others
 
 _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[Drawn]]] = {
     "results": quality.draw,
-    "pictures": pictures.draw,
+    "images": images.draw,
     "ablation": ablation.draw,
     "gradients": gradients.draw,
     "training": training.draw,

@@ -21,7 +21,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
             continue
         runs = collection.runs_of(dataset)[entry]
         caption = (
-            "mean SSIM over test pictures and seeds of every output scale, for a source that is known at the input "
+            "mean SSIM over test images and seeds of every output scale, for a source that is known at the input "
             f"resolution only; each side has its own scale of colours; {collection.data_conditions(dataset)}; "
             f"{collection.run_conditions(runs)}; {collection.environment()}"
         )

@@ -24,7 +24,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
     if cost.empty:
         return
     caption = (
-        "one picture through each generator at every size of the suite that it can be built for, fp32; 1 MAC = 2 FLOP; "
+        "one image through each generator at every size of the suite that it can be built for, fp32; 1 MAC = 2 FLOP; "
         f"{device_of(cost)}, commit {cost['commit'].iloc[0]}"
     )
     yield Drawn("cost_by_size", "Cost by size", caption, _by_size(collection, cost[cost["part"] == "generator"]))

@@ -1,4 +1,4 @@
-"""Test pictures of all methods side by side, with the same crop of each (the paper's Figs. 4 to 6)."""
+"""Test images of all methods side by side, with the same crop of each (the paper's Figs. 4 to 6)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from msgunet.core.settings import PictureFormat
+from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read, resize, shown
 from msgunet.data.manifest import read_manifest
 from msgunet.report.collect import Collection
 from msgunet.report.figures.style import Drawn
 from msgunet.report.tables import Tables
 
-# Width and height of the crop, as a share of the picture's.
+# Width and height of the crop, as a share of the image's.
 _CROP = 0.25
 
 
@@ -39,16 +39,16 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
         columns |= {name: [_open(path, size, target_format) for path in found] for name, found in paths.items()}
         conditions = "; ".join(collection.run_conditions([run]) for run in runs)
         caption = (
-            f"{collection.data_conditions(dataset)}; test pictures at even spacing, not chosen; below each the framed "
+            f"{collection.data_conditions(dataset)}; test images at even spacing, not chosen; below each the framed "
             "crop, where the target has most detail, the same for every method, outputs of another size brought to the "
             f"data set's; {conditions}; {collection.environment()}"
         )
-        title = f"Figs. 4 to 6: test pictures of {dataset}"
-        yield Drawn(f"pictures_{dataset}", title, caption, _grid(columns, size))
+        title = f"Figs. 4 to 6: test images of {dataset}"
+        yield Drawn(f"images_{dataset}", title, caption, _grid(columns, size))
 
 
 def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
-    """All pictures in one pair of axes, in units of a picture's width: many axes are slow."""
+    """All images in one pair of axes, in units of an image's width: many axes are slow."""
     inches, gap = 1.9, 0.03
     ratio = size[1] / size[0]
     rows = 2 * len(columns["target"])
@@ -64,7 +64,7 @@ def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure
             axis.imshow(_fit(pixels, inches), extent=(left, left + 1, top + ratio, top))
             crop = pixels[y : y + h, x : x + w]
             axis.imshow(crop, interpolation="nearest", extent=(left, left + 1, below + ratio, below))
-            # White on black is seen on every picture.
+            # White on black is seen on every image.
             for line, colour in ((2.0, "black"), (0.9, "white")):
                 place = (left + x / size[0], top + y / size[0])
                 frame = {"fill": False, "linewidth": line, "edgecolor": colour}
@@ -75,18 +75,18 @@ def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure
 
 
 def _fit(pixels: np.ndarray, inches: float) -> np.ndarray:
-    """A picture at 300 pixels an inch, once: matplotlib would resample it again and again."""
+    """An image at 300 pixels an inch, once: matplotlib would resample it again and again."""
     width = round(300 * inches)
     shape = (width, max(1, round(width * pixels.shape[0] / pixels.shape[1])))
     return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
 
 
-def _open(path: Path, size: tuple[int, int], given: PictureFormat) -> np.ndarray:
+def _open(path: Path, size: tuple[int, int], given: ImageFormat) -> np.ndarray:
     return shown(resize(read(path, str(path), given), size, "photo"), given)
 
 
 def most_detail(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the crop of a picture (H, W, 3) in which neighbouring pixels differ most."""
+    """Left, top, width and height of the crop of an image (H, W, 3) in which neighbouring pixels differ most."""
     grey = pixels.astype(float).mean(2)
     rough = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
     sums = np.pad(rough, ((2, 0), (2, 0))).cumsum(0).cumsum(1)

@@ -1,4 +1,4 @@
-"""Quality of the methods: per picture, and against what it costs."""
+"""Quality of the methods: per image, and against what it costs."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from msgunet.report.tables import HEADINGS, Tables, per_image, status_of
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
-    """For each data set how its test pictures spread, and the means against time and memory."""
+    """For each data set how its test images spread, and the means against time and memory."""
     for dataset in collection.datasets:
         rows = {name: runs for name, runs in collection.runs_of(dataset).items() if status_of(runs) == "done"}
         if not rows:
@@ -24,9 +24,9 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
         protocol = collection.settings["protocol"]
         yield Drawn(
             f"distributions_{dataset}",
-            f"Measures of every test picture, {dataset}",
-            "one dot per test picture (seeds averaged), boxes from the first to the third quartile with the median, "
-            f"whiskers to the last picture within 1.5 times the box; {protocol} protocol; {conditions}",
+            f"Measures of every test image, {dataset}",
+            "one dot per test image (seeds averaged), boxes from the first to the third quartile with the median, "
+            f"whiskers to the last image within 1.5 times the box; {protocol} protocol; {conditions}",
             _distributions(collection, rows, protocol),
         )
         protocol = "full" if "full" in collection.settings["protocols"] else protocol
@@ -40,7 +40,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
             yield Drawn(
                 f"quality_cost_{dataset}",
                 f"Quality against time and memory, {dataset}",
-                "one picture through the generator at its own size, fp32; bubbles: peak memory; bars: 95 % intervals; "
+                "one image through the generator at its own size, fp32; bubbles: peak memory; bars: 95 % intervals; "
                 "dashed: methods than which none is both faster and better; "
                 f"{protocol} protocol; timed on {device_of(cost)}; {conditions}",
                 _quality_cost(collection, merged),
@@ -48,15 +48,15 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
 
 
 def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol: str) -> Figure:
-    measures = collection.settings["measures"]
-    shape = (3.1 * len(measures), 1.2 + 0.34 * len(rows))
-    figure, axes = plt.subplots(1, len(measures), figsize=shape, squeeze=False, sharey=True, layout="constrained")
+    metrics = collection.settings["metrics"]
+    shape = (3.1 * len(metrics), 1.2 + 0.34 * len(rows))
+    figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, sharey=True, layout="constrained")
     styles = looks(collection)
     draw_random = np.random.default_rng(0)
-    for axis, measure in zip(axes[0], measures, strict=True):
+    for axis, metric in zip(axes[0], metrics, strict=True):
         for place, (entry, runs) in enumerate(rows.items()):
             style = styles.get(entry, {"color": "0.45", "marker": "x"})
-            values = per_image(runs, protocol, measure).mean(axis=1).dropna().to_numpy()
+            values = per_image(runs, protocol, metric).mean(axis=1).dropna().to_numpy()
             if not len(values):
                 continue
             axis.boxplot(
@@ -70,36 +70,36 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
             jitter = place + draw_random.uniform(-0.2, 0.2, len(values))
             size = 9 if len(values) < 200 else 3
             axis.scatter(values, jitter, size, color=style["color"], marker=style["marker"], alpha=0.6, linewidths=0.5)
-        axis.set_xlabel(HEADINGS[measure])
+        axis.set_xlabel(HEADINGS[metric])
         axis.set_yticks(range(len(rows)), [runs[0].title for runs in rows.values()])
     axes[0][0].invert_yaxis()
     return figure
 
 
 def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
-    measures = collection.settings["measures"]
-    shape = (3.3 * len(measures), 3.3)
-    figure, axes = plt.subplots(1, len(measures), figsize=shape, squeeze=False, layout="constrained")
+    metrics = collection.settings["metrics"]
+    shape = (3.3 * len(metrics), 3.3)
+    figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, layout="constrained")
     largest = merged["peak_memory_mib"].max()
-    for axis, measure in zip(axes[0], measures, strict=True):
-        there = merged[merged[measure].notna()].sort_values("latency_ms")
-        _pareto(axis, there, measure)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        there = merged[merged[metric].notna()].sort_values("latency_ms")
+        _pareto(axis, there, metric)
         for row in there.to_dict("records"):
             style = looks(collection)[row["entry"]]
-            ends = [[row[measure] - row[f"{measure}_low"]], [row[f"{measure}_high"] - row[measure]]]
-            axis.errorbar(row["latency_ms"], row[measure], ends, color=style["color"], linewidth=1, capsize=2)
+            ends = [[row[metric] - row[f"{metric}_low"]], [row[f"{metric}_high"] - row[metric]]]
+            axis.errorbar(row["latency_ms"], row[metric], ends, color=style["color"], linewidth=1, capsize=2)
             bubble = 25 + 500 * row["peak_memory_mib"] / largest
-            axis.scatter(row["latency_ms"], row[measure], bubble, color=style["color"], alpha=0.35, linewidths=0)
-            axis.scatter(row["latency_ms"], row[measure], 14, color=style["color"], marker=style["marker"], zorder=3)
+            axis.scatter(row["latency_ms"], row[metric], bubble, color=style["color"], alpha=0.35, linewidths=0)
+            axis.scatter(row["latency_ms"], row[metric], 14, color=style["color"], marker=style["marker"], zorder=3)
             text = f"{row['title']}\n{row['peak_memory_mib']:,.0f} MiB"
             place = {"xytext": (7, 7), "textcoords": "offset points"}
-            axis.annotate(text, (row["latency_ms"], row[measure]), fontsize=6.5, **place)
-        axis.set(xscale="log", xlabel="time per picture (ms)", ylabel=HEADINGS[measure])
+            axis.annotate(text, (row["latency_ms"], row[metric]), fontsize=6.5, **place)
+        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=HEADINGS[metric])
         axis.margins(0.45, 0.2)
         plain_ticks(axis.xaxis)
     return figure
 
 
-def _pareto(axis: Axes, there: pd.DataFrame, measure: str) -> None:
-    best = there[there[measure] > there[measure].cummax().shift(fill_value=-np.inf)]
-    axis.plot(best["latency_ms"], best[measure], color="0.4", linewidth=1, linestyle="--", zorder=0)
+def _pareto(axis: Axes, there: pd.DataFrame, metric: str) -> None:
+    best = there[there[metric] > there[metric].cummax().shift(fill_value=-np.inf)]
+    axis.plot(best["latency_ms"], best[metric], color="0.4", linewidth=1, linestyle="--", zorder=0)

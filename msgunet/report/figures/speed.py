@@ -13,7 +13,7 @@ from msgunet.report.figures.style import Drawn, plain_ticks
 
 _PRECISIONS = {"fp32": "#0072B2", "tf32": "#E69F00", "bf16": "#009E73"}
 _WAYS = {"plain": "o", "engine": "s", "compiled": "^"}
-_PARTS = {"inference": "inference, one picture", "training": "training step"}
+_PARTS = {"inference": "inference, one image", "training": "training step"}
 
 
 def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> Drawn:

@@ -1,4 +1,4 @@
-"""The page: a folder with all tables, figures and test pictures of a suite, which a browser opens from disk."""
+"""The page: a folder with all tables, figures and test images of a suite, which a browser opens from disk."""
 
 import datetime
 import json
@@ -15,7 +15,7 @@ from msgunet.core.table import Table
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection
-from msgunet.report.page.images import write_pictures
+from msgunet.report.page.images import write_images
 from msgunet.report.published import published
 from msgunet.report.tables import build_tables
 
@@ -47,9 +47,9 @@ def _write(collection: Collection, folder: Path) -> None:
         copy(_HERE / name, folder / "assets" / name)
     figures = _figures(collection.results, folder)
     tables.write(folder / "tables")
-    pictures = write_pictures(collection, folder / "pictures")
+    images = write_images(collection, folder / "images")
     # A script, since a page from disk may not read other files.
-    write_text(folder / "assets" / "pictures.js", f"window.suite = {json.dumps(pictures)};\n")
+    write_text(folder / "assets" / "images.js", f"window.suite = {json.dumps(images)};\n")
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,7 +61,7 @@ def _write(collection: Collection, folder: Path) -> None:
         environment=collection.environment(),
         tables=tables.sections,
         figures=figures,
-        pictures=bool(pictures),
+        images=bool(images),
         unfinished=[note for dataset in collection.datasets for note in collection.unfinished(dataset)],
         paper=_paper_tables(),
         data=list({e["kind"]: datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
@@ -75,7 +75,7 @@ def _write(collection: Collection, folder: Path) -> None:
 
 
 def _figures(results: Path, folder: Path) -> list[dict]:
-    """What `figures.json` says, with the pictures' sizes; their files go into the folder."""
+    """What `figures.json` says, with the images' sizes; their files go into the folder."""
     listing = results / "figures" / "figures.json"
     if not listing.is_file():
         return []

@@ -1,4 +1,4 @@
-"""The pictures of the page: files to look at, and what is known about each."""
+"""The images of the page: files to look at, and what is known about each."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from msgunet.core.files import atomic
-from msgunet.core.settings import RGB, PictureFormat
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.images import read, resample, save, shown
 from msgunet.data.manifest import Pair, read_manifest
 from msgunet.report.collect import Collection, Run
@@ -19,10 +19,10 @@ from msgunet.report.collect import Collection, Run
 _THUMBNAIL = (160, 160)
 
 
-def write_pictures(collection: Collection, folder: Path) -> list[dict[str, Any]]:
-    """Put all test pictures below `folder`, and say for each data set what is there, with the measures.
+def write_images(collection: Collection, folder: Path) -> list[dict[str, Any]]:
+    """Put all test images below `folder`, and say for each data set what is there, with the metrics.
 
-    Pictures of the data set's size are links to the files of the results, and copies where the file system has none;
+    Images of the data set's size are links to the files of the results, and copies where the file system has none;
     others are brought to its size as the full protocol does it, so that what is looked at lies pixel on pixel. All are
     shown as 8-bit RGB.
     """
@@ -32,7 +32,7 @@ def write_pictures(collection: Collection, folder: Path) -> list[dict[str, Any]]
 def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, Any] | None:
     runs = collection.shown(dataset)
     manifest = collection.prepared(dataset) / "manifest.csv"
-    # Prepared pictures may be deleted once all is measured.
+    # Prepared images may be deleted once all is measured.
     if not runs or not manifest.is_file():
         return None
     pairs = read_manifest(manifest, "test")
@@ -40,17 +40,17 @@ def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, An
     place = folder / dataset
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda pair: _write(pair, runs, manifest.parent, place, size), pairs))
-    values = {run.settings.entry: _by_picture(run) for run in runs}
+    values = {run.settings.entry: _by_image(run) for run in runs}
     return {
         "name": dataset,
-        "measures": collection.settings["measures"],
+        "metrics": collection.settings["metrics"],
         "protocols": collection.settings["protocols"],
         "methods": [
             {"entry": run.settings.entry, "role": _role(run), "title": collection.label(run), "size": run.size}
             for run in runs
         ],
         "folder": quote(f"{folder.name}/{dataset}"),
-        "pictures": [
+        "images": [
             {"id": pair.id, "file": quote(pair.id), "values": {entry: of[pair.id] for entry, of in values.items()}}
             for pair in pairs
             if all(pair.id in of for of in values.values())
@@ -59,16 +59,16 @@ def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, An
 
 
 def _role(run: Run) -> str:
-    """A method's folder, which no other picture's can be."""
+    """A method's folder, which no other image's can be."""
     return f"methods/{run.settings.entry}"
 
 
-def _by_picture(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Picture, protocol and measure to value; None where it is not defined."""
+def _by_image(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Image, protocol and metric to value; None where it is not defined."""
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in run.measured().to_dict("records"):
-        measures = {m: None if pd.isna(row[m]) else float(f"{row[m]:.6g}") for m in run.evaluation.measures}
-        found.setdefault(row["id"], {})[row["protocol"]] = measures
+        metrics = {m: None if pd.isna(row[m]) else float(f"{row[m]:.6g}") for m in run.evaluation.metrics}
+        found.setdefault(row["id"], {})[row["protocol"]] = metrics
     return found
 
 
@@ -91,7 +91,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def _at_size(source: Path, path: Path, size: tuple[int, int], given: PictureFormat, kind: str) -> None:
+def _at_size(source: Path, path: Path, size: tuple[int, int], given: ImageFormat, kind: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if given == RGB and _size(source) == size:
         try:

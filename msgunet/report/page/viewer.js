@@ -1,14 +1,14 @@
-// The picture browser: two pictures with a divider, or all side by side, with one zoom and one place for all of them.
-// OpenSeadragon shows the pictures; window.suite says which there are.
+// The image browser: two images with a divider, or all side by side, with one zoom and one place for all of them.
+// OpenSeadragon shows the images; window.suite says which there are.
 "use strict";
 
 (() => {
   const byId = (id) => document.getElementById(id);
-  const pick = { dataset: byId("dataset"), left: byId("left"), right: byId("right"), order: byId("order"), measure: byId("measure"), protocol: byId("protocol") };
+  const pick = { dataset: byId("dataset"), left: byId("left"), right: byId("right"), order: byId("order"), metric: byId("metric"), protocol: byId("protocol") };
   const headings = { psnr: "PSNR (dB)", ssim: "SSIM", vif: "VIF" };
   const digits = { psnr: 2, ssim: 3, vif: 3 };
-  const state = { data: null, pictures: [], at: 0, side: false, error: false, turn: 0 };
-  let panes = []; // {viewer, box, roles, item: the upper picture, cut: where it begins, edge}
+  const state = { data: null, images: [], at: 0, side: false, error: false, turn: 0 };
+  let panes = []; // {viewer, box, roles, item: the upper image, cut: where it begins, edge}
   let busy = false; // while one viewer moves the others
 
   const make = (tag, properties = {}, ...children) => {
@@ -21,14 +21,14 @@
     const method = state.data.methods.find((m) => m.role === role);
     return method ? `${method.title} (${method.size})` : role;
   };
-  const urlOf = (role, picture) => `${state.data.folder}/${role}/${picture.file}.png`;
+  const urlOf = (role, image) => `${state.data.folder}/${role}/${image.file}.png`;
   const rolesOf = (data) => ["source", "target", ...data.methods.map((m) => m.role)];
-  const picture = () => state.pictures[state.at];
+  const current = () => state.images[state.at];
 
   function viewerIn(box) {
     const viewer = OpenSeadragon({
       element: box,
-      drawer: "canvas", // from disk, WebGL may not read pictures
+      drawer: "canvas", // from disk, WebGL may not read images
       showNavigationControl: false,
       preserveViewport: true,
       maxZoomPixelRatio: 16,
@@ -56,7 +56,7 @@
     for (const { viewer } of panes) viewer.drawer.setImageSmoothingEnabled(item.viewportToImageZoom(leader.viewport.getZoom()) < 2);
   }
 
-  // The upper picture is cut off left of the divider.
+  // The upper image is cut off left of the divider.
   function divide() {
     const pane = panes[0];
     if (state.side || !pane) return;
@@ -68,7 +68,7 @@
     const cut = Math.min(Math.max(x, 0), size.x);
     if (cut === pane.cut) return;
     pane.cut = cut;
-    // A width of nothing would mean no clip; and the whole picture is drawn best without one.
+    // A width of nothing would mean no clip; and the whole image is drawn best without one.
     pane.item.setOpacity(cut < size.x ? 1 : 0);
     pane.item.setClip(cut > 0 ? new OpenSeadragon.Rect(cut, 0, Math.max(size.x - cut, 1), size.y) : null);
   }
@@ -90,7 +90,7 @@
   // New panes for other roles or another view; the place stays.
   function build() {
     const old = panes[0];
-    let place = null; // unless the whole picture was in view
+    let place = null; // unless the whole image was in view
     if (old && old.viewer.world.getItemCount()) {
       const { viewport } = old.viewer;
       const zoom = viewport.getZoom();
@@ -108,7 +108,7 @@
     load(place);
   }
 
-  // The current picture into all panes.
+  // The current image into all panes.
   function load(place = null) {
     state.turn += 1;
     const turn = state.turn;
@@ -119,13 +119,13 @@
       pane.item = pane.cut = null;
       roles.forEach((role, i) => {
         pane.viewer.addTiledImage({
-          tileSource: { type: "image", url: urlOf(role, picture()) },
+          tileSource: { type: "image", url: urlOf(role, current()) },
           x: 0,
           y: 0,
           width: 1,
           compositeOperation: state.error && i ? "difference" : undefined,
           success: ({ item }) => {
-            // Another picture has been asked for since.
+            // Another image has been asked for since.
             if (turn !== state.turn) return pane.viewer.world.removeItem(item);
             if (i) pane.item = item;
             if (i + 1 < roles.length) return;
@@ -147,27 +147,27 @@
   }
 
   function showValues() {
-    byId("picture-name").textContent = `${picture().id} (${state.at + 1} of ${state.pictures.length})`;
-    const { methods, measures, protocols } = state.data;
+    byId("image-name").textContent = `${current().id} (${state.at + 1} of ${state.images.length})`;
+    const { methods, metrics, protocols } = state.data;
     const tables = protocols.map((protocol) => {
       const head = make("tr", {}, make("th", { textContent: protocols.length > 1 ? protocol : "Method", scope: "col" }));
-      for (const measure of measures) head.append(make("th", { textContent: headings[measure], className: "number", scope: "col" }));
-      const best = Object.fromEntries(measures.map((m) => [m, Math.max(...methods.map(({ entry }) => picture().values[entry][protocol][m] ?? -Infinity))]));
+      for (const metric of metrics) head.append(make("th", { textContent: headings[metric], className: "number", scope: "col" }));
+      const best = Object.fromEntries(metrics.map((m) => [m, Math.max(...methods.map(({ entry }) => current().values[entry][protocol][m] ?? -Infinity))]));
       const rows = methods.map(({ entry, title }) => {
         const row = make("tr", {}, make("th", { textContent: title, scope: "row" }));
-        for (const measure of measures) {
-          const value = picture().values[entry][protocol][measure];
-          const text = value === null ? "undefined" : value.toFixed(digits[measure]).replace("-", "−");
-          const cell = make("td", { className: "number" }, value === best[measure] ? make("strong", { textContent: text }) : text);
+        for (const metric of metrics) {
+          const value = current().values[entry][protocol][metric];
+          const text = value === null ? "undefined" : value.toFixed(digits[metric]).replace("-", "−");
+          const cell = make("td", { className: "number" }, value === best[metric] ? make("strong", { textContent: text }) : text);
           row.append(cell);
         }
         return row;
       });
       return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
     });
-    byId("measures").replaceChildren(...tables);
+    byId("metrics").replaceChildren(...tables);
     for (const button of byId("thumbnails").querySelectorAll("button")) {
-      const here = button.dataset.id === picture().id;
+      const here = button.dataset.id === current().id;
       button.setAttribute("aria-current", String(here));
       if (here) {
         const list = byId("thumbnails");
@@ -179,8 +179,8 @@
 
   // What the thumbnails are sorted by: the larger the earlier.
   function rank(one) {
-    const measure = pick.measure.value;
-    const value = (entry) => one.values[entry]?.[pick.protocol.value][measure] ?? null;
+    const metric = pick.metric.value;
+    const value = (entry) => one.values[entry]?.[pick.protocol.value][metric] ?? null;
     const all = state.data.methods.map(({ entry }) => value(entry)).filter((v) => v !== null);
     const right = value(state.data.methods.find(({ role }) => role === pick.right.value)?.entry);
     if (pick.order.value === "disagreement") return all.length ? Math.max(...all) - Math.min(...all) : null;
@@ -189,24 +189,24 @@
   }
 
   function sort(select = null) {
-    const ranked = state.data.pictures.map((one) => [rank(one), one]);
+    const ranked = state.data.images.map((one) => [rank(one), one]);
     if (pick.order.value !== "name") ranked.sort((a, b) => (b[0] ?? -Infinity) - (a[0] ?? -Infinity));
-    state.pictures = ranked.map(([, one]) => one);
-    state.at = Math.max(0, state.pictures.indexOf(select));
+    state.images = ranked.map(([, one]) => one);
+    state.at = Math.max(0, state.images.indexOf(select));
     byId("thumbnails").replaceChildren(
       ...ranked.map(([value, one]) => {
         const image = make("img", { loading: "lazy", alt: "", src: `${state.data.folder}/thumbnails/${one.file}.jpg` });
-        const text = value === null || pick.order.value === "name" ? "" : Math.abs(value).toFixed(digits[pick.measure.value]);
+        const text = value === null || pick.order.value === "name" ? "" : Math.abs(value).toFixed(digits[pick.metric.value]);
         const button = make("button", { type: "button", title: one.id }, image, make("span", { textContent: one.id }), make("span", { textContent: text }));
         button.dataset.id = one.id;
-        button.addEventListener("click", () => go(state.pictures.indexOf(one)));
+        button.addEventListener("click", () => go(state.images.indexOf(one)));
         return make("li", {}, button);
       }),
     );
   }
 
   function go(at) {
-    state.at = (at + state.pictures.length) % state.pictures.length;
+    state.at = (at + state.images.length) % state.images.length;
     load();
   }
 
@@ -217,7 +217,7 @@
     options(pick.right, roles);
     pick.left.value = "target";
     pick.right.value = state.data.methods.at(-1).role;
-    options(pick.measure, state.data.measures.map((m) => [m, headings[m]]));
+    options(pick.metric, state.data.metrics.map((m) => [m, headings[m]]));
     options(pick.protocol, state.data.protocols.map((p) => [p, p]));
     byId("protocol-label").hidden = state.data.protocols.length < 2;
     for (const pane of panes) pane.viewer.world.removeAll();
@@ -269,10 +269,10 @@
   pick.dataset.addEventListener("change", () => choose(pick.dataset.value));
   pick.left.addEventListener("change", build);
   pick.right.addEventListener("change", () => {
-    if (["worst", "best"].includes(pick.order.value)) sort(picture());
+    if (["worst", "best"].includes(pick.order.value)) sort(current());
     build();
   });
-  for (const select of [pick.order, pick.measure, pick.protocol]) {
+  for (const select of [pick.order, pick.metric, pick.protocol]) {
     select.addEventListener("change", () => {
       sort();
       load();

@@ -1,0 +1,55 @@
+"""What commit 25f1304 wrote is still read: a generator, a checkpoint in the middle of a training, and a suite."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, make_data
+from PIL import Image
+from safetensors.torch import load_file
+from suites import problems_of
+
+import msgunet
+from msgunet.core.settings import RunSettings
+from msgunet.suite.plan import load_plan
+from msgunet.training import loop
+
+EARLIER = ROOT / "tests" / "fixtures" / "25f1304"
+
+
+def test_a_checkpoint_is_resumed_to_the_same_generator(workplace, compute, capsys):
+    make_data(Path("data"))
+    out = Path("run")
+    shutil.copytree(EARLIER, out, ignore=shutil.ignore_patterns("generator.safetensors", "training.json"))
+    loop.train(out / "run.json", out, compute, Path("unused"))
+    assert "step 3" in capsys.readouterr().err, "it must not begin anew"
+    found, wanted = (load_file(folder / "generator.safetensors") for folder in (out, EARLIER))
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        # On another CPU the last bits are others.
+        assert found[name].numpy() == pytest.approx(tensor.numpy(), rel=1e-3, abs=1e-5), name
+
+
+def test_a_generator_translates():
+    model = msgunet.load(EARLIER / "generator.safetensors", device="cpu")
+    assert model.settings == RunSettings.model_validate_json((EARLIER / "run.json").read_text())
+    assert model.translate(Image.new("RGB", (70, 50), "teal")).size == (70, 50)
+
+
+def test_a_suite_has_the_same_runs(workplace):
+    """The same identities: what was trained then is not trained again."""
+    shutil.copy(EARLIER / "early.yaml", workplace)
+    plan = load_plan("early.yaml")
+    found = {str(run.folder): run.settings.identity for run in (*plan.runs, *plan.gradients)}
+    assert found == json.loads((EARLIER / "runs.json").read_text())
+
+
+def test_a_renamed_key_says_its_new_name(tmp_path):
+    suite = {
+        "datasets": {"bluemarble": {"size": [64, 64]}},
+        "methods": {"mean": {}},
+        "evaluation": {"measures": ["psnr"]},
+    }
+    (problem,) = problems_of(tmp_path, suite)
+    assert "evaluation.measures: this key is called 'evaluation.metrics' now" in problem
