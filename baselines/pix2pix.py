@@ -92,4 +92,4 @@ class Pix2Pix(UNetMethod):
         }
 
     def prepare_inference(self, generator):
-        msgunet.keep_batch_statistics(generator)
+        msgunet.use_batch_statistics(generator)

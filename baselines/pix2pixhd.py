@@ -176,7 +176,7 @@ class Pix2PixHD(Method):
                 pairs = zip(_VGG_WEIGHTS, found, wanted, strict=True)
                 return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in pairs)
 
-            terms["perceptual"] = self.options.perceptual * msgunet.gradient_at_once(distance, outputs[0])
+            terms["perceptual"] = self.options.perceptual * msgunet.eager_gradient(distance, outputs[0])
         return terms
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):

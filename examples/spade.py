@@ -131,7 +131,7 @@ class SpadeMethod(Method):
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
         matching = sum(msgunet.l1_sum(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)) / len(fake)
         terms = {
-            "gan": sum(-msgunet.wide(scale[-1]).mean() for scale in fake) / len(fake),
+            "gan": sum(-msgunet.upcast(scale[-1]).mean() for scale in fake) / len(fake),
             "features": self.options.features * matching,
         }
         if perceptual is not None:
@@ -141,7 +141,7 @@ class SpadeMethod(Method):
                 found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
                 return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in zip(_VGG_WEIGHTS, found, wanted, strict=True))
 
-            terms["perceptual"] = self.options.perceptual * msgunet.gradient_at_once(distance, outputs[0])
+            terms["perceptual"] = self.options.perceptual * msgunet.eager_gradient(distance, outputs[0])
         return terms
 
     def discriminator_losses(self, discriminator, sources, targets, outputs):
@@ -155,5 +155,5 @@ class SpadeMethod(Method):
 
 def hinge(scores: Any, real: bool) -> Any:
     """Mean of max(0, 1 - score) for real images, of max(0, 1 + score) for others (Lim and Ye 2017)."""
-    scores = msgunet.wide(scores)
+    scores = msgunet.upcast(scores)
     return (1 - scores if real else 1 + scores).clamp_min(0).mean()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from msgunet import PatchGAN, PooledDiscriminators, recomputed, wide
+from msgunet import PatchGAN, PooledDiscriminators, recomputed, upcast
 
 # Channels of the blocks in units of the filters, from the smallest resolution up.
 _BLOCKS = ((16, 16), (16, 16), (16, 16), (16, 8), (8, 4), (4, 2), (2, 1))
@@ -35,7 +35,7 @@ class OneHot(nn.Module):
         """`source`: (N, 3, H, W) in [-1, 1]; returns (N, colours, H, W) of zeros and ones, of the same type."""
         if self.palette is None:
             return source
-        values = wide(source) * 127.5 + 127.5
+        values = upcast(source) * 127.5 + 127.5
         colours = self.palette.to(values.dtype)[:, :, None, None]
         # One colour at a time: all distances at once are as many numbers as the network's widest layer has.
         distances = torch.cat([(values - colour).square().sum(1, keepdim=True) for colour in colours], 1)

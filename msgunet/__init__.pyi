@@ -6,11 +6,11 @@ from .core.version import __version__
 from .data.base import DataSet, DataSetOptions, RawPair, Remote
 from .data.images import read, save
 from .data.registry import register_dataset
-from .device.precision import wide
-from .methods.losses import cross_entropy, gradient_at_once, l1_per_image, l1_sum, least_squares
+from .device.precision import upcast
+from .methods.losses import cross_entropy, eager_gradient, l1_per_image, l1_sum, least_squares
 from .methods.method import Method, MethodOptions, Phase
 from .methods.networks import MSGUNet, PatchGAN, PooledDiscriminators, ScaleDiscriminators, init_normal, scaled
-from .methods.norms import InstanceNorm, keep_batch_statistics
+from .methods.norms import InstanceNorm, use_batch_statistics
 from .methods.recompute import Stages, recomputed
 from .methods.registry import register_method
 from .translation.translate import Model, load
@@ -35,9 +35,8 @@ __all__ = [
     "UserError",
     "__version__",
     "cross_entropy",
-    "gradient_at_once",
+    "eager_gradient",
     "init_normal",
-    "keep_batch_statistics",
     "l1_per_image",
     "l1_sum",
     "lazy_import",
@@ -49,5 +48,6 @@ __all__ = [
     "register_method",
     "save",
     "scaled",
-    "wide",
+    "upcast",
+    "use_batch_statistics",
 ]

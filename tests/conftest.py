@@ -18,7 +18,7 @@ from msgunet.core.files import sha256_file
 from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.methods.method import Method, Phase
-from msgunet.methods.registry import build_method, get_method, methods, own_methods
+from msgunet.methods.registry import build_method, custom_methods, get_method, methods
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.suite.file import load_suite
 from msgunet.training import loop, memory
@@ -163,7 +163,7 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
         "method": METHOD_OF[method],
         "version": cls.version,
         "file": file,
-        "code": file and own_methods(file).code,
+        "code": file and custom_methods(file).code,
         "size": size,
         "seed": 0,
         "options": options.model_dump(mode="json"),

@@ -21,7 +21,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.count import noise_pyramid
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device.facts import flat_facts
-from msgunet.device.measuring import fresh_process, peak_memory, timed, warm_up_libraries, warmed_up
+from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import autocast, dtype_of, has_bf16, set_precision
 from msgunet.methods.generator import prepare
@@ -82,8 +82,8 @@ def bench(
             print(what, file=sys.stderr, flush=True)
             precisions_there = {precision for _, precision in wanted}
             if not precisions_there <= limits.keys():
-                limits = fresh_process("the device's limits", device_limits, compute, precisions_there)
-            rows = fresh_process(what, time_part, settings, part, variants, compute, repeats)
+                limits = in_new_process("the device's limits", device_limits, compute, precisions_there)
+            rows = in_new_process(what, time_part, settings, part, variants, compute, repeats)
             named = [dict(zip(_KEY, key, strict=True)) | row | limits_of(row, limits) for row in rows]
             new = pd.DataFrame(named).assign(**environment)
             frame = pd.concat([frame[~there], new], ignore_index=True) if len(frame) else new
@@ -138,7 +138,7 @@ def time_part(
             for _ in range(2):
                 timed(calls[-1], device)
             if device.type == "cuda":
-                warmed_up(device)
+                reset_peak_memory(device)
                 timed(calls[-1], device)
         memory.append(peak[0])
         needs.append(_needs(settings, part, variant.precision))

@@ -20,7 +20,7 @@ from msgunet.core.files import atomic
 from msgunet.core.settings import ComputeSettings, CostSettings, Network, NetworkList
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device.facts import flat_facts
-from msgunet.device.measuring import fresh_process, peak_memory, timed, warm_up_libraries, warmed_up
+from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
 from msgunet.methods.folding import fold_parametrizations
@@ -42,7 +42,9 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
         row |= {"width": network.size[0], "height": network.size[1], "used": network.used, **counts(network)}
         row["settings"] = network.identity
         if network.part == "generator" and not counts_only:
-            row |= fresh_process("{} at {}x{}".format(network.entry, *network.size), timing, network, networks, compute)
+            row |= in_new_process(
+                "{} at {}x{}".format(network.entry, *network.size), timing, network, networks, compute
+            )
         rows.append(row)
         size = f"{row['width']}x{row['height']}"
         print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
@@ -136,7 +138,7 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
         ]
         for i in range(settings.warmup + settings.repeats):
             if i == settings.warmup:
-                warmed_up(device)
+                reset_peak_memory(device)
             seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:
                 times.append(1000 * seconds)

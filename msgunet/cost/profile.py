@@ -26,7 +26,7 @@ from msgunet.core.files import atomic
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.bench import Inference, Variant, device_limits, limits_of, precisions_for, training_step
 from msgunet.device.facts import flat_facts
-from msgunet.device.measuring import fresh_process, timed, wait_for, warm_up_libraries
+from msgunet.device.measuring import in_new_process, timed, wait_for, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
 from msgunet.training.memory import Meter, tensors_in
@@ -70,7 +70,7 @@ def profile(
     said |= {"way": variant.way, "precision": variant.precision}
     limits = None
     if part == "inference":
-        limits = fresh_process("the device's limits", device_limits, compute, [variant.precision])
+        limits = in_new_process("the device's limits", device_limits, compute, [variant.precision])
     set_precision(variant.precision)
     warm_up_libraries(device)
     call = (Inference if part == "inference" else training_step)(settings, variant, device)

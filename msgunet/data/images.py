@@ -144,7 +144,7 @@ def save(path: Path, pixels: np.ndarray, level: int = 4, tiff: bool = False) -> 
         Image.fromarray(np.ascontiguousarray(flat)).save(path, "PNG", compress_level=level)
 
 
-def shown(pixels: np.ndarray, given: ImageFormat) -> np.ndarray:
+def to_display(pixels: np.ndarray, given: ImageFormat) -> np.ndarray:
     """An image for people: 8-bit RGB, the range from black to white, of other channels those of `given.rgb`."""
     if given == RGB:
         return pixels

@@ -20,7 +20,7 @@ from torch import nn
 from msgunet.core.errors import UserError
 
 
-def fresh_process(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def in_new_process(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """`function(*arguments)` in a new process, so that what ran before costs it neither memory nor time.
 
     Raises:
@@ -58,7 +58,7 @@ def warm_up_libraries(device: torch.device) -> None:
     layers(torch.zeros(1, 3, 32, 32, device=device)).sum().backward()
 
 
-def warmed_up(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Start the peak of a GPU's memory again, after passes that cuDNN chooses its algorithms by.
 
     It tries all algorithms that fit into what memory is free; what that takes is not what the network needs.
@@ -92,8 +92,8 @@ def peak_memory(device: torch.device) -> Iterator[list[float]]:
     found.append(memory_mib("VmHWM") - before)
 
 
-def memory_peak(device: torch.device) -> float:
-    """The most that this process has taken so far, in MiB: of the GPU since `warmed_up`, on a CPU of the machine."""
+def process_peak_memory(device: torch.device) -> float:
+    """The peak of this process so far, in MiB: on a GPU since `reset_peak_memory`, on a CPU since its start."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory_mib("VmHWM")
 
 

@@ -44,6 +44,6 @@ def has_bf16(device: torch.device) -> bool:
     return not flags.is_file() or "bf16" in flags.read_text(encoding="utf-8")
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """In 32 bits at least, for what half precision is not enough for."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

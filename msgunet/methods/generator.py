@@ -18,8 +18,8 @@ from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.folding import fold_batch_norm, fold_parametrizations
 from msgunet.methods.method import Method
-from msgunet.methods.norms import statistics_of
-from msgunet.methods.registry import build_method, own_methods
+from msgunet.methods.norms import fixed_statistics
+from msgunet.methods.registry import build_method, custom_methods
 
 _METADATA = "msgunet-generator-1"
 
@@ -71,7 +71,7 @@ class LoadedGenerator:
         """Within it, images are parts of this one, whose statistics norms use that would take their own."""
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            with statistics_of(self.network, self._given(sources)):
+            with fixed_statistics(self.network, self._given(sources)):
                 yield
 
     def _given(self, sources: Sequence[Tensor]) -> list[Tensor]:
@@ -121,7 +121,7 @@ def _with_code(path: Path, settings: RunSettings, given: Path | None) -> RunSett
         return settings
     file = settings.file if given is None else str(given)
     try:
-        if own_methods(file, again=True).code != settings.code:
+        if custom_methods(file, again=True).code != settings.code:
             raise UserError(f"{file} has changed since {path} was trained")
     except UserError as error:
         advice = "give the file as it was then: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"

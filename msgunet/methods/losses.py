@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msgunet.device.precision import wide
+from msgunet.device.precision import upcast
 
 
 def least_squares(scores: Tensor, real: bool) -> Tensor:
     """Mean squared distance of patch scores to 1 (real) or 0 (fake): the loss of LSGAN and Pix2Pix-HD."""
-    return (wide(scores) - float(real)).square().mean()
+    return (upcast(scores) - float(real)).square().mean()
 
 
 def cross_entropy(scores: Tensor, real: bool) -> Tensor:
     """Binary cross-entropy of patch scores (logits) against real or fake: the loss of Pix2Pix."""
-    scores = wide(scores)
+    scores = upcast(scores)
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
@@ -35,33 +35,33 @@ class _MeanDistance(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, y: Tensor) -> Tensor:
         context.save_for_backward(x, y)
-        return (wide(x) - wide(y)).abs_().mean()
+        return (upcast(x) - upcast(y)).abs_().mean()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = context.saved_tensors
-        difference = wide(x) - wide(y)
+        difference = upcast(x) - upcast(y)
         of_x = difference.sign_().mul_(gradient / x.numel()).to(x.dtype)
         return of_x, -of_x if context.needs_input_grad[1] else None
 
 
 def l1_per_image(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of each image in a batch, (N, C, H, W) to (N,)."""
-    return (wide(a) - wide(b)).abs().mean((1, 2, 3))
+    return (upcast(a) - upcast(b)).abs().mean((1, 2, 3))
 
 
-def gradient_at_once(loss: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+def eager_gradient(loss: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """`loss(image)`, whose gradient is computed in the forward pass already.
 
     The loss's graph is gone when this returns: of VGG-19's features at 2048x1024 only the gradient, as large as the
     image, waits for the backward pass, and nothing is computed twice.
     """
     if torch.is_grad_enabled() and image.requires_grad:
-        return _GradientAtOnce.apply(image, loss)
+        return _EagerGradient.apply(image, loss)
     return loss(image)
 
 
-class _GradientAtOnce(torch.autograd.Function):
+class _EagerGradient(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, image: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.enable_grad():

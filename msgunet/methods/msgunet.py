@@ -115,7 +115,7 @@ class MSGUNetMethod(Method):
     def prepare_inference(self, generator):
         super().prepare_inference(generator)
         if self.options.test_statistics == "batch":
-            norms.keep_batch_statistics(generator)
+            norms.use_batch_statistics(generator)
 
     def build_discriminator(self):
         count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
@@ -149,7 +149,7 @@ class MSGUNetMethod(Method):
         """One scale of the perceptual term."""
         layers = self.options.vgg_layers
         wanted = network(target, layers)
-        return losses.gradient_at_once(lambda image: self._over_layers(network(image, layers), wanted), output)
+        return losses.eager_gradient(lambda image: self._over_layers(network(image, layers), wanted), output)
 
     def _over_layers(self, found, wanted):
         return losses.l1_sum(found, wanted) / (len(found) if self.options.sums == "mean" else 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msgunet.device.precision import wide
+from msgunet.device.precision import upcast
 
 
 class InstanceNorm(nn.Module):
@@ -17,7 +17,7 @@ class InstanceNorm(nn.Module):
     CPU (torch 2.11) its gradient for one image is wrong where the next layer works in channels-last memory.
 
     Attributes:
-        running_mean, running_var: used instead of the image's own where they are set (see `statistics_of`).
+        running_mean, running_var: used instead of the image's own where they are set (see `fixed_statistics`).
 
     """
 
@@ -32,7 +32,7 @@ class InstanceNorm(nn.Module):
         return images[0] if len(images) == 1 else torch.cat(images)
 
 
-def keep_batch_statistics(network: nn.Module) -> None:
+def use_batch_statistics(network: nn.Module) -> None:
     """Evaluation mode in which dropout stays on and batch norm takes the statistics of the batch, keeping none."""
     network.eval()
     for layer in network.modules():
@@ -42,24 +42,24 @@ def keep_batch_statistics(network: nn.Module) -> None:
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
-def image_norms(network: nn.Module) -> list[nn.Module]:
+def per_image_norms(network: nn.Module) -> list[nn.Module]:
     """The norms that take their statistics from the image that they see, and not from the training."""
     norms = (layer for layer in network.modules() if isinstance(layer, InstanceNorm | nn.BatchNorm2d))
     return [norm for norm in norms if norm.running_mean is None]
 
 
 @contextmanager
-def statistics_of(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[None]:
+def fixed_statistics(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[None]:
     """Within it, a network in evaluation mode normalises every image by the statistics of this one.
 
     For parts of an image, by a thumbnail of the whole (Chen et al., Towards Ultra-Resolution Neural Style Transfer via
     Thumbnail Instance Normalization, AAAI 2022): by their own, a part with nothing in it would become noise.
     """
-    norms = image_norms(network)
+    norms = per_image_norms(network)
     found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def record(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        variance, mean = torch.var_mean(wide(inputs[0]), (0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(upcast(inputs[0]), (0, 2, 3), correction=0)
         found[norm] = mean.to(inputs[0].dtype), variance.to(inputs[0].dtype)
 
     hooks = [norm.register_forward_pre_hook(record) for norm in norms]

@@ -33,7 +33,7 @@ def register_method(name: str) -> Callable[[type], type]:
     return add
 
 
-def own_methods(file: str, code: str | None = None, again: bool = False) -> MethodFile:
+def custom_methods(file: str, code: str | None = None, again: bool = False) -> MethodFile:
     """What a user's own file registers (see `load_method_file`).
 
     Raises:
@@ -56,7 +56,7 @@ def get_method(name: str, file: str | None = None, code: str | None = None) -> t
     """
     if file is None:
         return _REGISTRY.get(name)
-    known = own_methods(file, code).methods
+    known = custom_methods(file, code).methods
     if name not in known:
         raise UserError(f"unknown method '{name}' in {file}: {nearest(name, known)}")
     return known[name]

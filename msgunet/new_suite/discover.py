@@ -33,7 +33,7 @@ with subfolders train and test (or val) in these where the split is given; or sa
 
 
 @dataclass(frozen=True)
-class Found:
+class Discovery:
     """What there is.
 
     options: of the data set `folder`. size: width and height that most sources have. sizes: how many others there are.
@@ -47,7 +47,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def discover(folder: Path | None, source: Path | None = None, target: Path | None = None) -> Found:
+def discover(folder: Path | None, source: Path | None = None, target: Path | None = None) -> Discovery:
     """Look at a folder with pairs, or at one of sources and one of targets.
 
     Raises:
@@ -86,7 +86,7 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
             options[f"{role}_kind"] = kind
             notes.append(f"The {role}s have few colours each and are taken for labels, whose colours never mix.")
     size = (common[0] // 2, common[1]) if beside else common
-    return Found(options, size, len(sizes["source"]) - times, counts, tuple(notes))
+    return Discovery(options, size, len(sizes["source"]) - times, counts, tuple(notes))
 
 
 def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:

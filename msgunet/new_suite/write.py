@@ -22,7 +22,7 @@ from msgunet.cost.bench import Variant, training_step
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method, get_method
 from msgunet.methods.weights import VGG19
-from msgunet.new_suite.discover import Found
+from msgunet.new_suite.discover import Discovery
 from msgunet.suite.file import SuiteLoader
 from msgunet.suite.plan import load_plan, merged_training
 from msgunet.training.memory import free_memory, step_needs
@@ -71,7 +71,7 @@ class _Choice:
 
 
 def new_suite(
-    path: Path, found: Found, hours: float | None = None, device: str | None = None, force: bool = False
+    path: Path, found: Discovery, hours: float | None = None, device: str | None = None, force: bool = False
 ) -> str:
     """Write a suite that trains four methods on the images within about `hours`; what was chosen, in words.
 
@@ -99,7 +99,7 @@ def new_suite(
     return _summary(path, found, choice)
 
 
-def _choose(found: Found, hours: float, device: torch.device) -> _Choice:
+def _choose(found: Discovery, hours: float, device: torch.device) -> _Choice:
     """The largest size at which all methods can be trained for long enough."""
     sizes = _sizes(found.size, device)
     if not sizes:
@@ -176,7 +176,7 @@ def _batch(name: str, device: torch.device) -> int:
     return _entry(name, device).get("training", {}).get("batch_size", 1)
 
 
-def _times(found: Found, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
+def _times(found: Discovery, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
     """Seconds of one training step of each method; None where one does not fit into memory or takes for ever."""
     torch.set_num_threads(1)
     there = free_memory(device)
@@ -208,7 +208,7 @@ def _times(found: Found, size: tuple[int, int], device: torch.device, hours: flo
     return seconds
 
 
-def _settings(name: str, found: Found, size: tuple[int, int], device: torch.device) -> RunSettings:
+def _settings(name: str, found: Discovery, size: tuple[int, int], device: torch.device) -> RunSettings:
     cls, options, entry = get_method(name), _options(name, device), _entry(name, device)
     formats = [ImageFormat.model_validate(found.options.get(f"{role}_format", {})) for role in ("source", "target")]
     perceptual = _perceptual(device) if cls.uses_perceptual(options) else None
@@ -253,7 +253,7 @@ def _flow(value: Any) -> str:
     )
 
 
-def _text(path: Path, found: Found, choice: _Choice, hours: float, device: torch.device) -> str:
+def _text(path: Path, found: Discovery, choice: _Choice, hours: float, device: torch.device) -> str:
     """The suite, by the template beside this file."""
     loader = jinja2.PackageLoader("msgunet.new_suite", ".")
     environment = jinja2.Environment(  # noqa: S701 (YAML, no HTML)
@@ -283,7 +283,7 @@ def _text(path: Path, found: Found, choice: _Choice, hours: float, device: torch
     )
 
 
-def _summary(path: Path, found: Found, choice: _Choice) -> str:
+def _summary(path: Path, found: Discovery, choice: _Choice) -> str:
     steps = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in choice.seconds.items())
     lines = [
         f"{path}: {found.counts[0]} training and {found.counts[1]} test pairs at {choice.size[0]}x{choice.size[1]}, "

@@ -9,7 +9,7 @@ import pandas as pd
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
-from msgunet.report.costs import the_three
+from msgunet.report.costs import paper_networks
 from msgunet.report.published import published
 from msgunet.report.statistics import LEVEL
 
@@ -114,13 +114,13 @@ def _ratios(
 ) -> dict[str, tuple[float, float]]:
     """By precision: the global generator and the one with the enhancer, as multiples of MSG U-Net."""
     found = {}
-    three = None if cost is None or of_cost not in cost else the_three(cost[cost["part"] == "generator"])
+    three = None if cost is None or of_cost not in cost else paper_networks(cost[cost["part"] == "generator"])
     if three is not None:
         found["fp32" if of_speed else ""] = _over_first([row[of_cost] for row in three])
     if speed is not None and of_speed is not None:
         engine = speed[(speed["part"] == "inference") & (speed["way"] == "engine")]
         for precision, rows in engine.groupby("precision", sort=False):
-            three = the_three(rows)
+            three = paper_networks(rows)
             if three is not None:
                 found[str(precision)] = _over_first([row[of_speed] for row in three])
     return found

@@ -114,7 +114,7 @@ class Collection:
         """Whether a row stands for several trainings."""
         return len({run.settings.seed for run in self.runs}) > 1
 
-    def shown(self, dataset: str) -> list[Run]:
+    def example_runs(self, dataset: str) -> list[Run]:
         """One run of each trained row, for what is shown of one training: the first seed that has been measured."""
         rows = self.runs_of(dataset).values()
         return [found[0] for runs in rows if (found := [r for r in runs if r.trainable and r.evaluation_facts()])]

@@ -45,7 +45,7 @@ def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: s
             quartiles = f"{row['latency_q25_ms']:.1f}–{row['latency_q75_ms']:.1f}"
             cells += [number(row["latency_ms"], ".1f"), quartiles, number(row["peak_memory_mib"], ".0f")]
         rows.append(cells + ["–"] * (len(columns) - len(cells)))
-    notes = on_the_papers_figures(frame)
+    notes = complexity_notes(frame)
     notes += [
         "every generator at every size of the suite that it can be built for; in brackets: not used by the suite",
         "one image; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
@@ -58,9 +58,9 @@ def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: s
     return Table("cost", _TITLE, columns, rows, notes, command)
 
 
-def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
+def complexity_notes(frame: pd.DataFrame) -> list[str]:
     """In words what the table says about the paper's 1.28 and 3.32 TFLOP, where it has the networks behind them."""
-    three = the_three(frame[frame["part"] == "generator"])
+    three = paper_networks(frame[frame["part"] == "generator"])
     if three is None:
         return []
     ours, part, whole = (row["tflop"] for row in three)
@@ -75,7 +75,7 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     if "latency_ms" not in frame:
         measured = pd.read_csv(shipped(_ON_A_CPU))
         where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_ON_A_CPU})"
-    three = the_three(measured[measured["part"] == "generator"])
+    three = paper_networks(measured[measured["part"] == "generator"])
     if three is not None:
         (time, part_time, whole_time), (memory, part_memory, whole_memory) = (
             [row[column] for row in three] for column in ("latency_ms", "peak_memory_mib")
@@ -89,7 +89,7 @@ def on_the_papers_figures(frame: pd.DataFrame) -> list[str]:
     return words
 
 
-def the_three(frame: pd.DataFrame) -> list[pd.Series] | None:
+def paper_networks(frame: pd.DataFrame) -> list[pd.Series] | None:
     """Of rows of generators: MSG U-Net, the global one that the paper counted and the one with the enhancer.
 
     All at 2048x1024, known by their parameters.

@@ -12,7 +12,7 @@ from msgunet.core.checkout import ROOT, shipped
 from msgunet.core.errors import UserError
 from msgunet.core.registry import nearest
 from msgunet.data.registry import datasets, remote_files
-from msgunet.methods.registry import methods, own_methods
+from msgunet.methods.registry import custom_methods, methods
 from msgunet.suite.models import Suite
 
 # Keys that had another name in an earlier version.
@@ -129,7 +129,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
             known, file = registered, entry.get("file") if key == "methods" else None
             if file and isinstance(file, str):
                 try:
-                    known = own_methods(file, again=True).methods
+                    known = custom_methods(file, again=True).methods
                 except UserError as error:
                     problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
                     continue
@@ -161,7 +161,7 @@ def _unknown(wanted: Iterable[str], known: dict[str, Any], place: str, what: str
     ]
 
 
-def only_suite(config: dict[str, Any]) -> str:
+def suite_from_config(config: dict[str, Any]) -> str:
     """The suite that Snakemake's `--config` names; any other key is an error, not a silent run of the paper."""
     unknown = sorted(set(config) - {"suite"})
     if unknown:

@@ -21,7 +21,7 @@ from msgunet.core.settings import (
 )
 from msgunet.data.base import DataSet
 from msgunet.data.registry import build_dataset, datasets
-from msgunet.methods.registry import build_method, get_method, method_of, own_methods
+from msgunet.methods.registry import build_method, custom_methods, get_method, method_of
 from msgunet.suite.file import load_suite, suite_path
 from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
 from msgunet.suite.networks import networks_of
@@ -188,7 +188,7 @@ def _run_settings(
         method=entry.method or name,
         version=method.version,
         file=entry.file,
-        code=entry.file and own_methods(entry.file).code,
+        code=entry.file and custom_methods(entry.file).code,
         size=size,
         seed=seed,
         options=options.model_dump(mode="json"),

@@ -20,7 +20,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings, batch_problem
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.data.pairs import PairDataset, keyed_seed, training_order
 from msgunet.device.facts import device_name, facts
-from msgunet.device.measuring import warmed_up
+from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import has_bf16, set_precision
 from msgunet.methods.generator import save_generator
@@ -58,7 +58,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(compute)
     set_precision(settings.training.precision)
-    with processes() as team, _only_trainer(out, team, wait), attempt(out, "train", settings):
+    with processes() as team, _run_lock(out, team, wait), attempt(out, "train", settings):
         method = build_method(settings)
         pairs = PairDataset(
             data or Path(settings.data),
@@ -71,7 +71,7 @@ def train(
         )
         if method.trainable:
             require_gpu(compute, device)
-            with _told_in_words(settings, compute):
+            with _explain_memory_errors(settings, compute):
                 _train(method, settings, pairs, out, compute, vgg19, device, team)
         elif team.first:
             start = time.monotonic()
@@ -86,7 +86,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _only_trainer(out: Path, team: Processes, wait: bool) -> Iterator[None]:
+def _run_lock(out: Path, team: Processes, wait: bool) -> Iterator[None]:
     """Hold the lock of a run's folder; the first process holds it for all."""
     lock = KernelLock(out / LOCK)
     # `msgunet status` holds it for a moment, to see whether there is a trainer.
@@ -177,13 +177,13 @@ def _train(
             losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
             if state.step == begun + _WARM_UP:
-                warmed_up(device)
+                reset_peak_memory(device)
             state.update_average(training.ema)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
             if training.minutes is not None:
                 # All take the same rate, and end after the same step.
-                state.seconds = team.told(state.seconds)
+                state.seconds = team.broadcast(state.seconds)
             done = schedule.done(state.step, state.seconds)
             # All stop after the same step, whoever of them was told first.
             arrived = team.any(signals.arrived is not None)
@@ -233,7 +233,7 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _told_in_words(settings: RunSettings, compute: ComputeSettings) -> Iterator[None]:
+def _explain_memory_errors(settings: RunSettings, compute: ComputeSettings) -> Iterator[None]:
     """Too little memory as a user's error; nothing is made smaller behind anybody's back."""
     try:
         yield

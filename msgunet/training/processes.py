@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msgunet.core.errors import InterruptedTraining, UserError
-from msgunet.device.precision import wide
+from msgunet.device.precision import upcast
 
 
 class Processes:
@@ -53,7 +53,7 @@ class Processes:
         dist.all_reduce(flag)
         return bool(flag)
 
-    def told(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """What `value` is in the first process."""
         if self.size == 1:
             return value
@@ -116,10 +116,10 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean and variance of each channel over all processes (the same number of images in each), and of how many."""
-    mean = wide(x.detach()).mean((0, 2, 3))
+    mean = upcast(x.detach()).mean((0, 2, 3))
     dist.all_reduce(mean)
     mean /= dist.get_world_size()
-    variance = (wide(x.detach()) - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
+    variance = (upcast(x.detach()) - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
     dist.all_reduce(variance)
     variance /= dist.get_world_size()
     return mean, variance, x.numel() / x.shape[1] * dist.get_world_size()
@@ -138,8 +138,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, scale, weight = context.saved_tensors
-        gradient = wide(gradient)
-        normalised = (wide(x) - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+        gradient = upcast(gradient)
+        normalised = (upcast(x) - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
         of_bias, of_weight = gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))
         means = torch.cat((of_bias, of_weight))
         dist.all_reduce(means)

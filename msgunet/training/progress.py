@@ -18,7 +18,7 @@ from msgunet.core.attempts import duration
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, write_csv
 from msgunet.core.settings import ImageFormat
-from msgunet.data.images import shown
+from msgunet.data.images import to_display
 from msgunet.data.pairs import to_pixels
 
 _LINE_SECONDS = 15.0
@@ -126,7 +126,8 @@ def save_grid(path: Path, columns: Sequence[tuple[Tensor, ImageFormat]], rows: i
     """A grid with one row per pair: each of `columns` is a batch (N, C, H, W) in [-1, 1], and its format."""
     count = min(rows, *(len(images) for images, _ in columns))
     strips = [
-        np.concatenate([shown(to_pixels(image, given), given) for image in images[:count]]) for images, given in columns
+        np.concatenate([to_display(to_pixels(image, given), given) for image in images[:count]])
+        for images, given in columns
     ]
     grid = Image.fromarray(np.concatenate(strips, 1))
     with atomic(path) as temporary:

@@ -14,7 +14,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
-from msgunet.device.measuring import memory_peak
+from msgunet.device.measuring import process_peak_memory
 from msgunet.device.precision import autocast, training_layout
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.recompute import recompute_activations
@@ -126,7 +126,7 @@ class TrainingState:
 
     def note_peak(self) -> None:
         """Keep in mind how much memory has been taken so far."""
-        self.peak_mib = max(self.peak_mib, memory_peak(self._device))
+        self.peak_mib = max(self.peak_mib, process_peak_memory(self._device))
 
     def save(self, folder: Path, settings: RunSettings, keep: int = KEEP) -> None:
         """Write a checkpoint."""

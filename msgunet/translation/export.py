@@ -17,7 +17,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json
 from msgunet.data.pairs import pyramid
 from msgunet.methods.generator import LoadedGenerator
-from msgunet.methods.norms import image_norms
+from msgunet.methods.norms import per_image_norms
 
 # The largest difference to torch's outputs, in [-1, 1], that a file may have.
 TOLERANCE = 1e-4
@@ -73,7 +73,7 @@ def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
     original, notes = _without_dropout(generator.network)
     scales = method.scales(method.options, settings.size)
     wanted, given = (
-        _OneInput(network, scales, settings.source_kind) for network in (original, _in_words_of_onnx(original))
+        _OneInput(network, scales, settings.source_kind) for network in (original, _with_onnx_norms(original))
     )
     width, height = settings.size
     sizes = [(width, height), (width + stride, height), (width + 2 * stride, height + stride)]
@@ -96,10 +96,10 @@ def _without_dropout(network: nn.Module) -> tuple[nn.Module, list[str]]:
     return network, ["dropout, which the method has at test time too, is off in this file"] if active else []
 
 
-def _in_words_of_onnx(network: nn.Module) -> nn.Module:
+def _with_onnx_norms(network: nn.Module) -> nn.Module:
     """The network with norms by the statistics of an image as ONNX has them: batch norm's are those of a batch."""
     network = copy.deepcopy(network)
-    norms = {id(norm) for norm in image_norms(network)}
+    norms = {id(norm) for norm in per_image_norms(network)}
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if id(child) in norms:

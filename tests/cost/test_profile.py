@@ -23,7 +23,7 @@ LIMITS = {"fp32": 0.1, "bf16": 0.1, "bandwidth": 10.0}
 @pytest.fixture
 def known_limits(monkeypatch):
     """Measuring them takes seconds."""
-    monkeypatch.setattr(profile, "fresh_process", lambda *_: LIMITS)
+    monkeypatch.setattr(profile, "in_new_process", lambda *_: LIMITS)
 
 
 def leaves_called(inference):

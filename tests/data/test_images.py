@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.images import read, read_raw, resize, save, shown
+from msgunet.data.images import read, read_raw, resize, save, to_display
 from msgunet.data.pairs import normalise, to_pixels, to_tensor
 from msgunet.evaluation.metrics import measure
 from msgunet.methods.registry import build_method
@@ -205,6 +205,6 @@ def test_a_set_of_sixteen_bit_grey_pairs_goes_through_and_comes_back(workplace):
         with Image.open(path) as image:
             assert image.mode == "RGB"
     target = np.asarray(Image.open(images / "target" / "test_7.png"))
-    assert np.array_equal(target, shown(65535 - deep(7, 1, 64, 64), GREY16))
+    assert np.array_equal(target, to_display(65535 - deep(7, 1, 64, 64), GREY16))
     table = workplace / "results/grey/tables/table1_scans_native.md"
     assert "16-bit grey: 6 training and 2 test pairs" in table.read_text()

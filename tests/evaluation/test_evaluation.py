@@ -20,7 +20,7 @@ from msgunet.data.manifest import read_manifest
 from msgunet.evaluation.ablation import ablate, reduced_pyramid
 from msgunet.evaluation.evaluate import evaluate
 from msgunet.evaluation.metrics import measure
-from msgunet.report.costs import on_the_papers_figures
+from msgunet.report.costs import complexity_notes
 from msgunet.suite.plan import load_plan
 from msgunet.training.loop import train
 
@@ -263,7 +263,7 @@ def test_other_networks_do_not_get_the_papers_figures(tmp_path, compute, monkeyp
     cost(NetworkList(networks=networks), tmp_path / "cost.csv", compute, counts_only=True)
     frame = pd.read_csv(tmp_path / "cost.csv")
     assert frame["paper_tflop"].isna().all()
-    assert on_the_papers_figures(frame) == []
+    assert complexity_notes(frame) == []
 
 
 def test_cost_times_and_weighs(tmp_path, compute):

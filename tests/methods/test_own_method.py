@@ -21,7 +21,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.settings import RunSettings, TrainingSettings
 from msgunet.methods import method_file
 from msgunet.methods.generator import load_generator
-from msgunet.methods.registry import own_methods
+from msgunet.methods.registry import custom_methods
 from msgunet.suite.plan import load_plan
 from msgunet.suite.preflight import rehearse
 
@@ -104,15 +104,15 @@ def test_options_and_recipes_of_a_file_are_checked(folder):
     ],
 )
 def test_code_is_what_python_reads(folder, change, same):
-    before = own_methods("my_method.py").code
+    before = custom_methods("my_method.py").code
     (folder / "my_method.py").write_text(change(SMALL))
-    assert own_methods("my_method.py").code == before, "loaded once"
-    assert (own_methods("my_method.py", again=True).code == before) == same
+    assert custom_methods("my_method.py").code == before, "loaded once"
+    assert (custom_methods("my_method.py", again=True).code == before) == same
 
 
 def test_the_hash_is_that_of_other_versions_of_python(folder):
     """As 3.11 wrote it; others know more fields of a syntax tree."""
-    assert own_methods("my_method.py").code == "54b114f9"
+    assert custom_methods("my_method.py").code == "54b114f9"
 
 
 def test_changed_code_changes_that_methods_runs_alone(folder):
@@ -142,10 +142,10 @@ def test_modules_beside_a_file_are_part_of_its_code(folder):
     (folder / "my_sizes.py").write_text("WIDTH = 3\n")
     lazy = 'from msgunet import lazy_import\nnetworks = lazy_import("my_networks")\n'
     (folder / "my_method.py").write_text(lazy + SMALL + "    width = property(lambda self: networks.WIDTH)\n")
-    first = own_methods("my_method.py")
+    first = custom_methods("my_method.py")
     assert first.methods["mine"].width.fget(None) == 3
     (folder / "my_sizes.py").write_text("WIDTH = 1234\n")
-    second = own_methods("my_method.py", again=True)
+    second = custom_methods("my_method.py", again=True)
     assert second.code != first.code
     assert second.methods["mine"].width.fget(None) == 1234
 
@@ -155,9 +155,9 @@ def test_two_modules_of_one_name_beside_two_files_are_not_mixed_up(folder):
         (folder / name).mkdir()
         (folder / name / "my_parts.py").write_text("")
         (folder / name / "my_method.py").write_text("import my_parts\n" + SMALL)
-    assert own_methods("one/my_method.py").methods
+    assert custom_methods("one/my_method.py").methods
     with pytest.raises(UserError, match=r"two/.* imports 'my_parts', a name that is taken.*rename my_parts.py"):
-        own_methods("two/my_method.py")
+        custom_methods("two/my_method.py")
 
 
 def test_planning_with_spade_imports_no_torch():
@@ -182,7 +182,7 @@ def test_check_takes_a_step_on_shapes(folder):
 def learnt(folder, compute):
     """A run of the example that is trained."""
     (folder / "my_method.py").write_text(EXAMPLE)
-    own = own_methods("my_method.py")
+    own = custom_methods("my_method.py")
     changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": own.code}
     changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
     settings = make_settings(make_data(folder / "data"), "mean").model_dump() | changes
@@ -206,7 +206,7 @@ def test_a_generator_finds_the_file_or_is_given_it(learnt, monkeypatch, capsys):
     generator = "run/generator.safetensors"
     with safe_open(generator, "pt") as file:
         said = json.loads(next(iter(file.metadata().values())))
-    assert (said["file"], said["code"]) == ("my_method.py", own_methods("my_method.py").code)
+    assert (said["file"], said["code"]) == ("my_method.py", custom_methods("my_method.py").code)
     assert EXAMPLE.splitlines()[-1].strip() not in Path(generator).read_bytes().decode(errors="replace")
     image = next((learnt / "data" / "test").glob("*source.png"))
     translate = ["translate", generator, str(image), "--out", "out", "--device", "cpu"]

@@ -84,10 +84,10 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         start = time.monotonic()
         self.page.goto((folder / "index.html").resolve().as_uri())
-        self.shown()
+        self.wait_until_drawn()
         self.seconds = time.monotonic() - start
 
-    def shown(self):
+    def wait_until_drawn(self):
         """Wait until every viewer has drawn its images."""
         self.page.wait_for_function("""browser.panes().length && browser.panes().every(({ viewer: { world } }) => {
             const count = browser.state.side && !browser.state.error ? 1 : 2;
@@ -146,7 +146,7 @@ def test_zoom_and_place_are_one_for_all(opened):
     zoom = page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)")
     assert zoom > 1.2 * home
     page.click("#side-view")
-    opened.shown()
+    opened.wait_until_drawn()
     count = page.locator(".viewer").count()
     assert count >= 4
     zooms = page.evaluate("browser.panes().map(p => p.viewer.viewport.getZoom())")
@@ -164,7 +164,7 @@ def test_zoom_and_place_are_one_for_all(opened):
         assert center == pytest.approx(centers[1], abs=0.01)
     # Another image keeps the place.
     page.click("#next")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom()") == pytest.approx(zoom, rel=0.02)
     page.click("#fit")
     page.wait_for_timeout(800)
@@ -174,15 +174,15 @@ def test_zoom_and_place_are_one_for_all(opened):
 def test_the_error_map_of_a_image_and_itself_is_dark(opened):
     page = opened.page
     page.click("#error")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.locator("#legend").is_visible()
     width = opened.pixels().shape[1]
     assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
     page.select_option("#right", "target")
-    opened.shown()
+    opened.wait_until_drawn()
     assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() < 6
     page.click("#error")
-    opened.shown()
+    opened.wait_until_drawn()
     assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
 
 
@@ -190,7 +190,7 @@ def test_images_sort_by_disagreement_and_keys_go_through_them(opened):
     page = opened.page
     names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     page.select_option("#order", "disagreement")
-    opened.shown()
+    opened.wait_until_drawn()
     values = page.locator("#thumbnails button span:last-child").all_text_contents()
     assert [float(v) for v in values] == sorted(map(float, values), reverse=True)
     ranked = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
@@ -206,11 +206,11 @@ def test_images_sort_by_disagreement_and_keys_go_through_them(opened):
     assert max(data["images"], key=spread)["id"] == ranked[0]
     page.locator("#thumbnails button").first.focus()
     page.keyboard.press("n")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.locator("#image-name").text_content().startswith(ranked[1])
     page.keyboard.press("p")
     page.keyboard.press("p")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.locator("#image-name").text_content().startswith(ranked[-1])
 
 
@@ -259,16 +259,16 @@ def test_going_through_images_quickly_ends_with_the_last(opened):
     page.locator(".openseadragon-canvas").first.focus()
     for key in "npnpnn":
         page.keyboard.press(key)
-    opened.shown()
+    opened.wait_until_drawn()
     page.wait_for_timeout(500)
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.locator("#image-name").text_content().startswith(names[2])
     # The keyboard stays where it was, also where the view is made anew.
     page.keyboard.press("e")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.evaluate("document.activeElement.className").startswith("openseadragon-canvas")
     page.keyboard.press("e")
-    opened.shown()
+    opened.wait_until_drawn()
     assert page.locator("#error").get_attribute("aria-pressed") == "false"
 
 

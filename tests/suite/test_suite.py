@@ -9,7 +9,7 @@ from conftest import ROOT
 from suites import changed_files, plan_of, problems_of
 
 from msgunet.core.errors import UserError
-from msgunet.suite.file import load_suite, only_suite
+from msgunet.suite.file import load_suite, suite_from_config
 from msgunet.suite.models import Suite
 from msgunet.suite.plan import load_plan
 
@@ -135,9 +135,9 @@ def test_missing_suite_names_the_nearest():
 
 
 def test_unknown_config_key_is_no_silent_paper_run():
-    assert only_suite({}) == "paper"
+    assert suite_from_config({}) == "paper"
     with pytest.raises(UserError, match="siute: unknown key"):
-        only_suite({"siute": "demo"})
+        suite_from_config({"siute": "demo"})
 
 
 def test_names_in_data_are_checked(tmp_path):

@@ -10,7 +10,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings, TrainingSettings
 from msgunet.device import pick as device
 from msgunet.device.measuring import peak_memory, warm_up_libraries
-from msgunet.methods.losses import gradient_at_once, l1_sum
+from msgunet.methods.losses import eager_gradient, l1_sum
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import VGG19Features, load_perceptual
 from msgunet.training import memory
@@ -143,12 +143,12 @@ def test_a_gradient_taken_at_once_is_the_gradient():
     image = torch.rand(1, 3, 32, 32).double().requires_grad_()
     loss = lambda x: l1_sum(network(x), target)  # noqa: E731
     (usual,) = torch.autograd.grad(3 * loss(image), image)
-    at_once = gradient_at_once(loss, image)
+    at_once = eager_gradient(loss, image)
     assert at_once.item() == loss(image).item()
     (gradient,) = torch.autograd.grad(3 * at_once, image)
     torch.testing.assert_close(gradient, usual)
     with torch.no_grad():
-        assert gradient_at_once(loss, image).item() == at_once.item()
+        assert eager_gradient(loss, image).item() == at_once.item()
 
 
 def test_the_mean_distance_is_torchs():

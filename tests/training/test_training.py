@@ -90,7 +90,7 @@ def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, 
     rates = [[1, 1, 1, 3 / 4, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4], [1, 1], [1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]]
     assert steps == pytest.approx([2e-4 * rate for phase in rates for rate in phase])
     # What it took in memory is known also to one that only publishes.
-    monkeypatch.setattr(state, "memory_peak", lambda _: 1.0)
+    monkeypatch.setattr(state, "process_peak_memory", lambda _: 1.0)
     train(tmp_path / "run", settings, compute)
     assert len(steps) == 17, "there is nothing left to do"
     assert (

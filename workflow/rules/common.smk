@@ -5,13 +5,13 @@ from msgunet.core.files import KernelLock
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
-from msgunet.suite.file import only_suite
+from msgunet.suite.file import suite_from_config
 
 # By another name, since Snakemake takes a line that begins with `report` for a statement of its own.
 from snakemake.io import report as in_report
 
 try:
-    suite = only_suite(config)
+    suite = suite_from_config(config)
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(str(error))
@@ -75,7 +75,7 @@ def vgg19_of(folder):
     return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
 
 
-def asks(job, folder, what):
+def request(job, folder, what):
     """What a run's `training` or `evaluation` asks for: `runtime` in minutes, `mem_mb` or `gpu`."""
     return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), what)
 
@@ -112,7 +112,7 @@ def files_of(wildcards):
     return [*(ancient(str(path)) for path in archives), *(str(path) for path in images if "{" not in str(path))]
 
 
-def shown(sections, category, folder, suffix):
+def reported(sections, category, folder, suffix):
     """Declare files of a report by section, so that `snakemake --report` shows them."""
     return [
         in_report(

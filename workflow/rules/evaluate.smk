@@ -15,9 +15,9 @@ rule evaluate:
         "../../environment.yml"
     threads: threads_per_run
     resources:
-        runtime=asks(jobs.evaluation, run_folder, "runtime"),
-        mem_mb=asks(jobs.evaluation, run_folder, "mem_mb"),
-        gpu=asks(jobs.evaluation, run_folder, "gpu"),
+        runtime=request(jobs.evaluation, run_folder, "runtime"),
+        mem_mb=request(jobs.evaluation, run_folder, "mem_mb"),
+        gpu=request(jobs.evaluation, run_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,
@@ -43,9 +43,9 @@ rule ablate:
         "../../environment.yml"
     threads: threads_per_run
     resources:
-        runtime=asks(jobs.evaluation, run_folder, "runtime"),
-        mem_mb=asks(jobs.evaluation, run_folder, "mem_mb"),
-        gpu=asks(jobs.evaluation, run_folder, "gpu"),
+        runtime=request(jobs.evaluation, run_folder, "runtime"),
+        mem_mb=request(jobs.evaluation, run_folder, "mem_mb"),
+        gpu=request(jobs.evaluation, run_folder, "gpu"),
     params:
         compute=compute,
     shell:

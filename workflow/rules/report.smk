@@ -33,7 +33,7 @@ rule tables:
             f"{results}/tables/{{name}}.csv",
             name=["table1", "comparisons", "claims", "reproduction", "ablation", "cost"],
         ),
-        html=shown(tables_of_suite, "Tables", "tables", "html"),
+        html=reported(tables_of_suite, "Tables", "tables", "html"),
         copies=[
             f"{results}/tables/{name}.{suffix}"
             for names in tables_of_suite.values()
@@ -58,7 +58,7 @@ rule figures:
         cost=f"{results}/cost.csv",
     output:
         captions=f"{results}/figures/figures.json",
-        images=shown(figures_of_suite, "Figures", "figures", "png"),
+        images=reported(figures_of_suite, "Figures", "figures", "png"),
         vectors=[f"{results}/figures/{name}.pdf" for names in figures_of_suite.values() for name in names],
     log:
         f"{results}/logs/figures.log",

@@ -22,9 +22,9 @@ rule train:
         "../../environment.yml"
     threads: lambda w: threads_per_run * processes_of(run_folder.format(**w))
     resources:
-        runtime=asks(jobs.training, run_folder, "runtime"),
-        mem_mb=asks(jobs.training, run_folder, "mem_mb"),
-        gpu=asks(jobs.training, run_folder, "gpu"),
+        runtime=request(jobs.training, run_folder, "runtime"),
+        mem_mb=request(jobs.training, run_folder, "mem_mb"),
+        gpu=request(jobs.training, run_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,
@@ -51,9 +51,9 @@ rule gradients:
         "../../environment.yml"
     threads: lambda w: threads_per_run * processes_of(gradient_folder.format(**w))
     resources:
-        runtime=asks(jobs.training, gradient_folder, "runtime"),
-        mem_mb=asks(jobs.training, gradient_folder, "mem_mb"),
-        gpu=asks(jobs.training, gradient_folder, "gpu"),
+        runtime=request(jobs.training, gradient_folder, "runtime"),
+        mem_mb=request(jobs.training, gradient_folder, "mem_mb"),
+        gpu=request(jobs.training, gradient_folder, "gpu"),
     params:
         compute=compute,
         out=folder_of,

@@ -16,10 +16,10 @@ from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
 from msgunet.report.figures import ablation, cost, gradients, images, quality, training
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import Drawn
+from msgunet.report.figures.style import NamedFigure
 from msgunet.report.tables import Tables, build_tables, remove_others
 
-_DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[Drawn]]] = {
+_DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
     "results": quality.draw,
     "images": images.draw,
     "ablation": ablation.draw,
@@ -58,7 +58,7 @@ def _set_look() -> None:
     mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
 
 
-def _save(drawn: Drawn, folder: Path) -> None:
+def _save(drawn: NamedFigure, folder: Path) -> None:
     figure = drawn.figure
     lines = textwrap.wrap(drawn.caption, int(21 * figure.get_figwidth()))
     figure.text(0.01, -0.01, "\n".join(lines), va="top", fontsize=6, color="0.3")

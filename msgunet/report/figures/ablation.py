@@ -8,11 +8,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection
-from msgunet.report.figures.style import HEAT, Drawn
+from msgunet.report.figures.style import HEAT, NamedFigure
 from msgunet.report.tables import Tables
 
 
-def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
     """One figure for each grid that is there."""
     frame = tables.frames["ablation"]
     for dataset, entry in collection.ablated():
@@ -26,7 +26,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
             f"{collection.run_conditions(runs)}; {collection.environment()}"
         )
         title = f"Input against output resolution, {runs[0].title} on {dataset}"
-        yield Drawn(f"ablation_{dataset}_{entry}", title, caption, _heat(cells))
+        yield NamedFigure(f"ablation_{dataset}_{entry}", title, caption, _heat(cells))
 
 
 def _heat(cells: pd.DataFrame) -> Figure:

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import Drawn, looks, plain_ticks
+from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
 from msgunet.report.tables import Tables
 
 _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memory_mib": "peak memory (MiB)"}
 
 
-def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
     """Operations, time and memory by the number of pixels; and the times of `msgunet bench` where there are some."""
     speed = collection.speed()
     if speed is not None:
@@ -27,7 +27,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
         "one image through each generator at every size of the suite that it can be built for, fp32; 1 MAC = 2 FLOP; "
         f"{device_of(cost)}, commit {cost['commit'].iloc[0]}"
     )
-    yield Drawn("cost_by_size", "Cost by size", caption, _by_size(collection, cost[cost["part"] == "generator"]))
+    yield NamedFigure("cost_by_size", "Cost by size", caption, _by_size(collection, cost[cost["part"] == "generator"]))
 
 
 def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
@@ -37,7 +37,7 @@ def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
     sizes = sizes.assign(pixels=sizes["width"] * sizes["height"]).sort_values("pixels")
     labels = [f"{w}×{h}" for w, h in zip(sizes["width"], sizes["height"], strict=True)]
     for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
-        for entry, style in looks(collection).items():
+        for entry, style in styles(collection).items():
             here = cost[cost["entry"] == entry].copy()
             here["pixels"] = here["width"] * here["height"]
             here = here.sort_values("pixels")

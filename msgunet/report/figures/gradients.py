@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection
-from msgunet.report.figures.style import Drawn
+from msgunet.report.figures.style import NamedFigure
 from msgunet.report.tables import Tables
 
 _VARIANTS = {"without": "without intermediate outputs", "with": "with intermediate outputs"}
@@ -19,7 +19,7 @@ _STYLES = {
 }
 
 
-def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
     """Both figures, once both variants are trained."""
     frames = {run.folder.name: run.table("gradients.csv") for run in collection.gradients}
     if not frames or any(frame is None for frame in frames.values()):
@@ -33,9 +33,9 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
     )
     where = collection.environment()
     last = f"{caption}, the histograms over the last quarter of them; {where}"
-    yield Drawn("fig2_gradients", "Fig. 2: gradient distribution", last, _histogram(frames))
+    yield NamedFigure("fig2_gradients", "Fig. 2: gradient distribution", last, _histogram(frames))
     by_layer = f"{caption}; root mean square of a layer's gradients, layers from input to output; {where}"
-    yield Drawn("gradient_depth", "Gradients by depth over the training", by_layer, _depth(frames))
+    yield NamedFigure("gradient_depth", "Gradients by depth over the training", by_layer, _depth(frames))
 
 
 def _histogram(frames: dict[str, pd.DataFrame]) -> Figure:

@@ -10,20 +10,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from msgunet.core.settings import ImageFormat
-from msgunet.data.images import read, resize, shown
+from msgunet.data.images import read, resize, to_display
 from msgunet.data.manifest import read_manifest
 from msgunet.report.collect import Collection
-from msgunet.report.figures.style import Drawn
+from msgunet.report.figures.style import NamedFigure
 from msgunet.report.tables import Tables
 
 # Width and height of the crop, as a share of the image's.
 _CROP = 0.25
 
 
-def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
     """One figure for each data set with predictions."""
     for dataset, entry in collection.datasets.items():
-        runs = collection.shown(dataset)
+        runs = collection.example_runs(dataset)
         data = collection.prepared(dataset)
         if not runs or not (data / "manifest.csv").is_file():
             continue
@@ -44,7 +44,7 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
             f"data set's; {conditions}; {collection.environment()}"
         )
         title = f"Figs. 4 to 6: test images of {dataset}"
-        yield Drawn(f"images_{dataset}", title, caption, _grid(columns, size))
+        yield NamedFigure(f"images_{dataset}", title, caption, _grid(columns, size))
 
 
 def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
@@ -82,7 +82,7 @@ def _fit(pixels: np.ndarray, inches: float) -> np.ndarray:
 
 
 def _open(path: Path, size: tuple[int, int], given: ImageFormat) -> np.ndarray:
-    return shown(resize(read(path, str(path), given), size, "photo"), given)
+    return to_display(resize(read(path, str(path), given), size, "photo"), given)
 
 
 def most_detail(pixels: np.ndarray) -> tuple[int, int, int, int]:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import Drawn, looks, plain_ticks
+from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
 from msgunet.report.tables import HEADINGS, Tables, per_image, status_of
 
 
-def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
     """For each data set how its test images spread, and the means against time and memory."""
     for dataset in collection.datasets:
         rows = {name: runs for name, runs in collection.runs_of(dataset).items() if status_of(runs) == "done"}
@@ -22,7 +22,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
             continue
         conditions = f"{collection.data_conditions(dataset)}; {collection.environment()}"
         protocol = collection.settings["protocol"]
-        yield Drawn(
+        yield NamedFigure(
             f"distributions_{dataset}",
             f"Measures of every test image, {dataset}",
             "one dot per test image (seeds averaged), boxes from the first to the third quartile with the median, "
@@ -37,7 +37,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[Drawn]:
         if "latency_ms" in cost and len(here):
             generators = cost[cost["part"] == "generator"]
             merged = here.merge(generators.drop(columns=["suite", "device", "commit"]), on=["entry", "width", "height"])
-            yield Drawn(
+            yield NamedFigure(
                 f"quality_cost_{dataset}",
                 f"Quality against time and memory, {dataset}",
                 "one image through the generator at its own size, fp32; bubbles: peak memory; bars: 95 % intervals; "
@@ -51,11 +51,11 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
     metrics = collection.settings["metrics"]
     shape = (3.1 * len(metrics), 1.2 + 0.34 * len(rows))
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, sharey=True, layout="constrained")
-    styles = looks(collection)
+    style_of = styles(collection)
     draw_random = np.random.default_rng(0)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for place, (entry, runs) in enumerate(rows.items()):
-            style = styles.get(entry, {"color": "0.45", "marker": "x"})
+            style = style_of.get(entry, {"color": "0.45", "marker": "x"})
             values = per_image(runs, protocol, metric).mean(axis=1).dropna().to_numpy()
             if not len(values):
                 continue
@@ -85,7 +85,7 @@ def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
         there = merged[merged[metric].notna()].sort_values("latency_ms")
         _pareto(axis, there, metric)
         for row in there.to_dict("records"):
-            style = looks(collection)[row["entry"]]
+            style = styles(collection)[row["entry"]]
             ends = [[row[metric] - row[f"{metric}_low"]], [row[f"{metric}_high"] - row[metric]]]
             axis.errorbar(row["latency_ms"], row[metric], ends, color=style["color"], linewidth=1, capsize=2)
             bubble = 25 + 500 * row["peak_memory_mib"] / largest

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from msgunet.core.provenance import device_of
-from msgunet.report.figures.style import Drawn, plain_ticks
+from msgunet.report.figures.style import NamedFigure, plain_ticks
 
 _PRECISIONS = {"fp32": "#0072B2", "tf32": "#E69F00", "bf16": "#009E73"}
 _WAYS = {"plain": "o", "engine": "s", "compiled": "^"}
 _PARTS = {"inference": "inference, one image", "training": "training step"}
 
 
-def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> Drawn:
+def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
     """Time of every network and size in every way and precision, with the least that the device allows."""
     parts = [part for part in _PARTS if (frame["part"] == part).any()]
     names = frame["entry"].map(lambda entry: titles.get(entry, entry))
@@ -36,7 +36,7 @@ def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> Drawn:
         "measured rate of matrix products and the bandwidth of copying allow in that precision; plain: what one writes "
         f"first, engine: this project; {device_of(frame)}, commit {frame['commit'].iloc[0]}"
     )
-    return Drawn("speed", "Speed of training steps and inference", caption, figure)
+    return NamedFigure("speed", "Speed of training steps and inference", caption, figure)
 
 
 def _times(axis: Axes, frame: pd.DataFrame, rows: list[str]) -> None:

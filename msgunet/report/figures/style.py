@@ -20,7 +20,7 @@ HEAT = "Blues"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class NamedFigure:
     """A figure with what is said about it."""
 
     name: str
@@ -29,7 +29,7 @@ class Drawn:
     figure: Figure
 
 
-def looks(collection: Collection) -> dict[str, dict[str, Any]]:
+def styles(collection: Collection) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of every trained entry, for `plot`; they follow the suite's order."""
     trained = dict.fromkeys(run.settings.entry for run in collection.runs if run.trainable)
     return {

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import Drawn, looks
+from msgunet.report.figures.style import NamedFigure, styles
 from msgunet.report.tables import Tables
 
 _FIXED = {"step", "epoch", "learning_rate", "seconds"}
@@ -22,7 +22,7 @@ _TITLES = {
 }
 
 
-def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
+def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
     """For each data set every term of the losses over the training."""
     for dataset in collection.datasets:
         runs = [run for runs in collection.runs_of(dataset).values() for run in runs if run.trainable and run.facts()]
@@ -33,7 +33,7 @@ def draw(collection: Collection, _: Tables) -> Iterator[Drawn]:
             f"methods are not comparable where their weights differ; {collection.data_conditions(dataset)}; "
             f"{'; '.join(collection.run_conditions([run]) for run in runs)}; {collection.environment()}"
         )
-        yield Drawn(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
+        yield NamedFigure(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
 
 
 def _curves(collection: Collection, runs: list[Run]) -> Figure:
@@ -44,11 +44,11 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
     rows = math.ceil(len(terms) / columns)
     shape = (2.5 * columns, 1.9 * rows + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False, layout="constrained", sharex=True)
-    styles = looks(collection)
+    style_of = styles(collection)
     for axis, term in zip(axes.flat, terms, strict=False):
         for run, table in tables:
             if term in table:
-                style = {**styles[run.settings.entry], "markersize": 3, "linewidth": 1}
+                style = {**style_of[run.settings.entry], "markersize": 3, "linewidth": 1}
                 first = run.settings.seed == runs[0].settings.seed
                 done = 100 * table["step"] / table["step"].max()
                 axis.plot(

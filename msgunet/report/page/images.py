@@ -12,7 +12,7 @@ from PIL import Image
 
 from msgunet.core.files import atomic
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.images import read, resample, save, shown
+from msgunet.data.images import read, resample, save, to_display
 from msgunet.data.manifest import Pair, read_manifest
 from msgunet.report.collect import Collection, Run
 
@@ -30,7 +30,7 @@ def write_images(collection: Collection, folder: Path) -> list[dict[str, Any]]:
 
 
 def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, Any] | None:
-    runs = collection.shown(dataset)
+    runs = collection.example_runs(dataset)
     manifest = collection.prepared(dataset) / "manifest.csv"
     # Prepared images may be deleted once all is measured.
     if not runs or not manifest.is_file():
@@ -102,4 +102,4 @@ def _at_size(source: Path, path: Path, size: tuple[int, int], given: ImageFormat
     how = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
     pixels = resample(read(source, str(source), given), size, how)
     with atomic(path) as temporary:
-        save(temporary, shown(pixels, given))
+        save(temporary, to_display(pixels, given))
