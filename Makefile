@@ -1,7 +1,7 @@
-# The environment is made once, from requirements.txt, and again when that file changes.
+# The environment is installed from requirements.txt, and again when that file changes.
 #   make demo   the whole benchmark on a small suite      make test   the tests
 #   make paper  the paper's suite                         make lint   formatting and static checks
-#   make docs   these pages as a site, in build/docs
+#   make docs   the documentation as a site, in build/docs
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
@@ -11,7 +11,7 @@ environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found (on Debian: apt install python3-venv)"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; say: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-build-isolation --no-deps --no-index -e .
@@ -39,8 +39,8 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "$(CURDIR)/build/docs/index.html"
 
-# Needs uv. Writes what pyproject.toml asks for to requirements.txt, and the same versions to environment.yml. Versions
-# stay where they still fit; UPGRADE=--upgrade takes the newest, UPGRADE='--upgrade-package NAME' those of one package.
+# Needs uv. Locks the dependencies of pyproject.toml in requirements.txt, with the same versions in environment.yml.
+# Versions that still fit are kept; UPGRADE=--upgrade upgrades all, UPGRADE='--upgrade-package NAME' one package.
 lock:
 	cp requirements.txt .requirements.new
 	uv pip compile pyproject.toml --all-extras --constraints constraints.txt --output-file .requirements.new $(UPGRADE) --quiet \

@@ -1,4 +1,4 @@
-"""The benchmark: picks the suite, includes the rules. See `workflow/rules` and docs/design.md."""
+"""The workflow of the benchmark: select the suite and include the rules. See `workflow/rules` and docs/design.md."""
 
 import os
 import shlex
@@ -8,8 +8,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake, unless Snakemake has put a job
-# into a conda environment of its own (--sdm conda).
+# Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake, except in a conda environment
+# made by Snakemake (--sdm conda).
 sys.path.insert(0, workflow.basedir)
 shell.prefix(
     "set -euo pipefail; case ${{CONDA_PREFIX:-}} in */.snakemake/conda/*) ;; "
@@ -33,7 +33,7 @@ localrules:
     all,
 
 
-# Everything measured is asked for by itself: a file that is deleted is made again, and what is made from it too.
+# Lists every measured file explicitly, so that a deleted one is made again, together with everything made from it.
 rule all:
     default_target: True
     input:

@@ -1,1 +1,1 @@
-"""The methods that MSG U-Net is compared with: one file each, found by the registry."""
+"""The methods that MSG U-Net is compared with; the registry imports each file in this package."""

@@ -15,13 +15,13 @@ from msgunet.methods.recompute import Stages
 
 
 class UNet(nn.Module):
-    """The U-Net of Pix2Pix (Isola et al. 2017): skip connections by concatenation, batch norm, dropout inside.
+    """The U-Net of Pix2Pix (Isola et al. 2017), with skip connections by concatenation, batch norm and dropout.
 
     Args:
         downs: number of stride-2 convolutions (8 at 256x256).
         width: factor on the 64 filters of the first layer.
-        channels: of the source and of the target.
-        dropout: rate in the innermost-but-one up blocks (three of them at 8 downsamplings); 0 for none.
+        channels: numbers of channels of the source and of the target.
+        dropout: rate in the full-width up blocks above the innermost (three of them at 8 downsamplings); 0 for none.
 
     """
 
@@ -32,25 +32,25 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         for i, outputs in enumerate(widths):
-            first, last = i == 0, i == downs - 1
-            inputs = source if first else widths[i - 1]
-            # The innermost and outermost convolutions have no batch norm after them; none going down has a bias.
-            down: list[nn.Module] = [] if first else [nn.LeakyReLU(0.2)]
+            outermost, innermost = i == 0, i == downs - 1
+            inputs = source if outermost else widths[i - 1]
+            # No batch norm follows the innermost and outermost down convolutions; no down convolution has a bias.
+            down: list[nn.Module] = [] if outermost else [nn.LeakyReLU(0.2)]
             down.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
-            if not (first or last):
+            if not (outermost or innermost):
                 down.append(nn.BatchNorm2d(outputs))
             self.down.append(Stages(*down))
-            fed = outputs if last else 2 * outputs
-            if first:
-                up = [nn.ReLU(), nn.ConvTranspose2d(fed, target, 4, 2, 1), nn.Tanh()]
+            up_inputs = outputs if innermost else 2 * outputs
+            if outermost:
+                up = [nn.ReLU(), nn.ConvTranspose2d(up_inputs, target, 4, 2, 1), nn.Tanh()]
             else:
-                up = [nn.ReLU(), nn.ConvTranspose2d(fed, inputs, 4, 2, 1, bias=False), nn.BatchNorm2d(inputs)]
+                up = [nn.ReLU(), nn.ConvTranspose2d(up_inputs, inputs, 4, 2, 1, bias=False), nn.BatchNorm2d(inputs)]
                 if 4 <= i < downs - 1 and dropout:
                     up.append(nn.Dropout(dropout))
             self.up.append(Stages(*up))
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^downs; returns one output."""
+        """Map one source (N, C, H, W) in [-1, 1], sides divisible by 2^downs, to one output."""
         features = [sources[0]]
         for down in self.down:
             features.append(down(features[-1]))
@@ -69,9 +69,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        conv = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        again = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        self.body = Stages(*conv, *_norm_relu(), *again, InstanceNorm())
+        first = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
+        second = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
+        self.body = Stages(*first, *_norm_relu(), *second, InstanceNorm())
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -81,10 +81,10 @@ class GlobalGenerator(nn.Module):
     """The global generator of Pix2Pix-HD (Wang et al. 2018, section 3.1).
 
     Args:
-        filters: of the first layer (64).
-        downsamplings: 4 in the published code's default; 3 gives the paper's 3.32 TFLOP at 2048x1024.
-        blocks: residual blocks (9).
-        channels: of the source and of the target.
+        filters: number of filters of the first layer (64).
+        downsamplings: 4 is the published code's default; 3 gives the paper's 3.32 TFLOP at 2048x1024.
+        blocks: number of residual blocks (9).
+        channels: numbers of channels of the source and of the target.
 
     """
 
@@ -102,20 +102,20 @@ class GlobalGenerator(nn.Module):
         self.head = Stages(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^downsamplings; returns one output."""
+        """Map one source (N, C, H, W) in [-1, 1], sides divisible by 2^downsamplings, to one output."""
         return [self.head(self.body(sources[0]))]
 
 
 class LocalEnhancer(nn.Module):
-    """Pix2Pix-HD at its full size: a global generator at half resolution under one local enhancer.
+    """Pix2Pix-HD at its full size: a global generator at half resolution and one local enhancer.
 
     Args:
-        filters: of the enhancer (32); the global generator has twice as many.
-        downsamplings, blocks: of the global generator.
-        enhancer_blocks: residual blocks of the enhancer (3).
-        channels: of the source and of the target.
-        head: keep the global generator's own head, to train it alone first. While `coarse_only` is set, the network is
-            the global generator alone, and takes and gives images of half the size.
+        filters: number of filters of the enhancer (32); the global generator has twice as many.
+        downsamplings, blocks: as in the global generator.
+        enhancer_blocks: number of residual blocks of the enhancer (3).
+        channels: numbers of channels of the source and of the target.
+        head: keep the global generator's head, so that it can be trained alone first. While `coarse_only` is set, the
+            network is the global generator alone; sources and outputs have half the size.
 
     """
 
@@ -132,10 +132,10 @@ class LocalEnhancer(nn.Module):
     ) -> None:
         super().__init__()
         source, target = channels
-        # The enhancer adds the features under the global generator's head.
-        whole = GlobalGenerator(2 * filters, downsamplings, blocks, channels)
-        self.coarse = whole.body
-        self.coarse_head = whole.head if head else None
+        # The enhancer adds the features that the global generator's head would receive.
+        global_generator = GlobalGenerator(2 * filters, downsamplings, blocks, channels)
+        self.coarse = global_generator.body
+        self.coarse_head = global_generator.head if head else None
         self.entry = Stages(
             nn.ReflectionPad2d(3),
             nn.Conv2d(source, filters, 7),
@@ -153,7 +153,7 @@ class LocalEnhancer(nn.Module):
         )
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^(downsamplings + 1)."""
+        """Map one source (N, C, H, W) in [-1, 1], sides divisible by 2^(downsamplings + 1), to one output."""
         x = sources[0]
         if self.coarse_only:
             return [self.coarse_head(self.coarse(x))]
@@ -161,9 +161,9 @@ class LocalEnhancer(nn.Module):
 
 
 class PANDiscriminator(nn.Module):
-    """The discriminator of PAN: eight convolutions in pairs, of which layers 1, 4, 6 and 8 measure the distance.
+    """The discriminator of PAN: eight convolutions, of which layers 1, 4, 6 and 8 define the distance.
 
-    Layers 1, 2 and 4 halve the resolution; a last convolution scores patches.
+    Layers 1, 2 and 4 halve the resolution; a final convolution scores patches.
     """
 
     def __init__(self, inputs: int, filters: int) -> None:
@@ -182,32 +182,32 @@ class PANDiscriminator(nn.Module):
         self.score = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[list[Tensor]]:
-        """One scale: the outputs of layers 1, 4, 6 and 8, then the patch scores."""
+        """Return one scale: the outputs of layers 1, 4, 6 and 8, then the patch scores."""
         x = torch.cat((sources[0], images[0]), 1)
-        found = []
+        outputs = []
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x)
             if number in (1, 4, 6, 8):
-                found.append(x)
-        return [[*found, self.score(x)]]
+                outputs.append(x)
+        return [[*outputs, self.score(x)]]
 
 
 class Identity(nn.Module):
-    """The source as the output; where the numbers of channels differ, the mean of the source's in each."""
+    """A generator that returns the source; if the channel counts differ, each output channel is the source's mean."""
 
     def __init__(self, source: int, target: int) -> None:
         super().__init__()
         self.channels = None if source == target else target
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: one tensor (N, C, H, W)."""
+        """Map one source (N, C, H, W) to one output."""
         if self.channels is None:
             return [sources[0]]
         return [sources[0].mean(1, keepdim=True).expand(-1, self.channels, -1, -1)]
 
 
 class Constant(nn.Module):
-    """One image for every source."""
+    """A generator that returns the same image for every source."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """PAN: perceptual adversarial networks (Wang et al. 2018), a reconstruction.
 
-The discriminator's own hidden layers measure the distance between output and target. The generator makes that
-distance small, the discriminator keeps it above a margin.
+The discriminator's hidden layers define a distance between output and target. The generator minimises this distance;
+the discriminator keeps it above a margin.
 """
 
 from pydantic import Field
@@ -14,18 +14,18 @@ networks = lazy_import("baselines.networks")
 
 
 class PANOptions(UNetOptions):
-    """Settings of PAN."""
+    """Options of PAN."""
 
     weights: tuple[float, float, float, float] = Field(
-        (5.0, 1.5, 1.5, 5.0), description="of the distances at discriminator layers 1, 4, 6 and 8"
+        (5.0, 1.5, 1.5, 5.0), description="weights of the distances at discriminator layers 1, 4, 6 and 8"
     )
-    perceptual: float = Field(1.0, ge=0, description="weight of the whole distance against the adversarial term")
-    margin: float = Field(1.0, gt=0, description="above it the discriminator leaves the distance alone")
+    perceptual: float = Field(1.0, ge=0, description="weight of the total distance relative to the adversarial term")
+    margin: float = Field(1.0, gt=0, description="distance above which the discriminator's distance term is zero")
 
 
 @register_method("pan")
 class PAN(UNetMethod):
-    """PAN; gradients of the distance flow to the generator and, below the margin, to the discriminator."""
+    """PAN: the distance trains the generator and, below the margin, also the discriminator."""
 
     title = "PAN"
     version = 2
@@ -33,7 +33,7 @@ class PAN(UNetMethod):
     Options = PANOptions
 
     def conditions(self) -> str:
-        return "a reconstruction from the publication; batch norm's running statistics at test time"
+        return "reconstructed from the publication; batch norm uses running statistics at test time"
 
     def build_generator(self):
         return self.build_unet(0.0)
@@ -45,7 +45,7 @@ class PAN(UNetMethod):
         return discriminator
 
     def distance(self, fake, real):
-        """Weighted L1 between the hidden layers' outputs for output and target, for each image."""
+        """Return, for each image, the weighted L1 distance between hidden features of output and target."""
         pairs = zip(self.options.weights, fake[:-1], real[:-1], strict=True)
         return sum(weight * msgunet.l1_per_image(f, r) for weight, f, r in pairs)
 
@@ -63,6 +63,6 @@ class PAN(UNetMethod):
         return {
             "d_fake": 0.5 * msgunet.cross_entropy(fake[-1], False),
             "d_real": 0.5 * msgunet.cross_entropy(real[-1], True),
-            # For each image, so that the loss of a batch is the mean of its images' losses.
+            # Per image, so that the loss of a batch is the mean of its images' losses.
             "d_margin": (self.options.margin - self.distance(fake, real)).clamp(min=0).mean(),
         }

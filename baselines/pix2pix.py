@@ -12,31 +12,35 @@ networks = lazy_import("baselines.networks")
 
 
 class UNetOptions(MethodOptions):
-    """Settings of methods on the U-Net of Pix2Pix."""
+    """Options of methods that use the U-Net of Pix2Pix."""
 
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminator's channels")
-    downsamplings: int | None = Field(None, ge=2, description="by default down to 1 pixel, but not more than 8")
+    downsamplings: int | None = Field(
+        None, ge=2, description="number of downsamplings; by default down to 1 pixel, at most 8"
+    )
 
 
 class Pix2PixOptions(UNetOptions):
-    """Settings of Pix2Pix."""
+    """Options of Pix2Pix."""
 
     l1: float = Field(100.0, ge=0, description="weight of the L1 term")
-    dropout: float = Field(0.5, ge=0, lt=1, description="rate in the decoder, also at test time as published")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="dropout rate in the decoder; also active at test time, as published"
+    )
 
 
 class UNetMethod(Method):
-    """What methods on the U-Net of Pix2Pix share."""
+    """Base class of methods that use the U-Net of Pix2Pix."""
 
     @classmethod
     def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
-        # Published: enlarged from 256 to 286 pixels, cropped, mirrored.
+        # Published: enlarge from 256 to 286 pixels, crop, flip.
         return {"decay_from": "first", "flip": True, "jitter": round(min(size) * 30 / 256)}
 
     @classmethod
     def downsamplings(cls, options: Any, size: tuple[int, int]) -> int:
-        """8 at 256x256."""
+        """Return the number of downsamplings: 8 at 256x256."""
         return options.downsamplings or min(8, max(2, round(log2(min(size)))))
 
     @classmethod
@@ -46,11 +50,11 @@ class UNetMethod(Method):
     @classmethod
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
         if min(size) < 24:
-            return f"size {size[0]}x{size[1]}: the discriminator needs 24 pixels on the shorter side"
+            return f"size {size[0]}x{size[1]}: the discriminator needs at least 24 pixels on the shorter side"
         return super().problem(options, size)
 
     def build_unet(self, dropout: float):
-        """The generator, initialised as published."""
+        """Return the generator, initialised as published."""
         downs = self.downsamplings(self.options, self.size)
         generator = networks.UNet(downs, self.options.width, self.channels, dropout)
         msgunet.init_normal(generator)
@@ -59,14 +63,14 @@ class UNetMethod(Method):
 
 @register_method("pix2pix")
 class Pix2Pix(UNetMethod):
-    """Pix2Pix, with dropout and batch statistics also at test time, as published."""
+    """Pix2Pix; as published, it also uses dropout and batch statistics at test time."""
 
     title = "Pix2Pix"
     reference = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
     Options = Pix2PixOptions
 
     def conditions(self) -> str:
-        # The U-Net has dropout in the blocks above the innermost that have its full width.
+        # The U-Net has dropout in the full-width blocks above the innermost.
         dropout = "dropout and " if self.options.dropout and self.downsamplings(self.options, self.size) > 5 else ""
         return f"{dropout}batch statistics (of one image) at test time, as published"
 

@@ -1,4 +1,4 @@
-"""Pix2Pix-HD: global generator, optionally under a local enhancer (Wang et al. 2018)."""
+"""Pix2Pix-HD: a global generator, optionally with a local enhancer (Wang et al. 2018)."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,34 +17,38 @@ _VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
 
 class Pix2PixHDOptions(MethodOptions):
-    """Settings of Pix2Pix-HD."""
+    """Options of Pix2Pix-HD."""
 
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
     generator: Literal["auto", "global", "local"] = Field(
-        "auto", description="local: under one local enhancer; auto: local from 2048 pixels width on, as published"
+        "auto", description="local: with one local enhancer; auto: local if 2048 or more pixels wide, as published"
     )
-    downsamplings: int = Field(4, ge=1, description="of the global generator; 3 gives the paper's 3.32 TFLOP")
+    downsamplings: int = Field(
+        4, ge=1, description="downsamplings of the global generator; 3 gives the paper's 3.32 TFLOP"
+    )
     blocks: int = Field(9, ge=0, description="residual blocks of the global generator")
-    discriminators: int | None = Field(None, ge=1, description="by default 2, and 3 from 2048 pixels width on")
+    discriminators: int | None = Field(
+        None, ge=1, description="number of discriminators; by default 2, or 3 if 2048 or more pixels wide"
+    )
     coarse_epochs: int | None = Field(
         None,
         ge=0,
-        description="of the global generator alone, at half the size (local only); by default twice 'epochs'",
+        description="epochs of the global generator alone, at half the size (local only); by default twice 'epochs'",
     )
     coarse_decay_epochs: int | None = Field(
         None,
         ge=0,
-        description="by default twice 'decay_epochs'; no coarse phase where both are 0",
+        description="decay epochs of the coarse phase; by default twice 'decay_epochs'; no coarse phase if both are 0",
     )
     freeze_epochs: int | None = Field(
         None,
         ge=0,
-        description="the first of 'epochs', global part frozen; by default a tenth of the phase",
+        description="number of first 'epochs' with the global part frozen; by default a tenth of the phase",
     )
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
-    normalise_vgg: bool = Field(False, description="give VGG-19 images as it was trained on; published: no")
+    normalise_vgg: bool = Field(False, description="normalise images for VGG-19 as in its training; published: false")
 
 
 @register_method("pix2pixhd")
@@ -61,12 +65,12 @@ class Pix2PixHD(Method):
 
     @classmethod
     def discriminators(cls, options: Any, size: tuple[int, int]) -> int:
-        """How many scales are judged."""
+        """Return the number of discriminators, one per scale."""
         return options.discriminators or (3 if size[0] >= 2048 else 2)
 
     @classmethod
     def local(cls, options: Any, size: tuple[int, int]) -> bool:
-        """Whether there is a local enhancer."""
+        """Return whether the generator has a local enhancer."""
         return options.generator == "local" or (options.generator == "auto" and size[0] >= 2048)
 
     @classmethod
@@ -83,12 +87,12 @@ class Pix2PixHD(Method):
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
         local, count = cls.local(options, size), cls.discriminators(options, size)
         if local and count < 2:
-            return "with the local enhancer there must be 2 discriminators: the coarse phase uses all but the first"
+            return "the local enhancer needs at least 2 discriminators, since the coarse phase uses all but the first"
         if min(size) < 2 * cls.stride(options, size):
-            return f"{options.downsamplings} downsamplings leave less than 2 pixels of {min(size)}: fewer of them"
+            return f"{options.downsamplings} downsamplings reduce {min(size)} pixels to less than 2; use fewer"
         smallest = min(size) >> (count - 1)
         if smallest < 16:
-            return f"the coarsest discriminator would see {smallest} pixels, it needs 16: fewer discriminators"
+            return f"the coarsest discriminator sees {smallest} pixels but needs 16; use fewer discriminators"
         return super().problem(options, size)
 
     @classmethod
@@ -103,9 +107,9 @@ class Pix2PixHD(Method):
         options = self.options
         if not self.local(options, self.size):
             return super().phases(training)
-        given = (options.coarse_epochs, options.coarse_decay_epochs)
-        usual = (2 * training.epochs, 2 * training.decay_epochs)
-        coarse = Phase(_COARSE, *(b if a is None else a for a, b in zip(given, usual, strict=True)))
+        configured = (options.coarse_epochs, options.coarse_decay_epochs)
+        default = (2 * training.epochs, 2 * training.decay_epochs)
+        coarse = Phase(_COARSE, *(b if a is None else a for a, b in zip(configured, default, strict=True)))
         frozen = options.freeze_epochs
         if frozen is None:
             frozen = round((training.epochs + training.decay_epochs) / 10)
@@ -113,7 +117,7 @@ class Pix2PixHD(Method):
         fine = Phase("fine", training.epochs - frozen, training.decay_epochs)
         if not frozen:
             return [coarse, fine]
-        # As published, only the generator's optimiser starts afresh when the global part is trained again.
+        # As published, only the generator's optimiser is reset when the global part is unfrozen.
         return [coarse, Phase(_FROZEN, frozen, 0), replace(fine, fresh=("generator",))]
 
     def begin_phase(self, phase, generator, discriminator):
@@ -124,7 +128,7 @@ class Pix2PixHD(Method):
         generator.coarse.requires_grad_(phase.name != _FROZEN)
 
     def view(self, phase, images, kind):
-        # As if the images had been loaded at that size.
+        # The result equals images loaded at half the size.
         return [data.halve(images[0], kind)] if phase.name == _COARSE else list(images)
 
     def published_state(self, state):
@@ -161,7 +165,7 @@ class Pix2PixHD(Method):
     def generator_losses(self, discriminator, sources, targets, outputs, perceptual):
         fake = discriminator(sources, outputs)
         real = [[layer.detach() for layer in scale] for scale in discriminator(sources, targets)]
-        # The published weights: 4 over the number of compared layers, and the mean over scales.
+        # The published weights: 4 divided by the number of compared layers, and the mean over scales.
         compared = [(f[:-1], r[:-1]) for f, r in zip(fake, real, strict=True)]
         matching = sum(4 / len(f) * msgunet.l1_sum(f, r) for f, r in compared) / len(compared)
         terms = {
@@ -169,12 +173,12 @@ class Pix2PixHD(Method):
             "features": self.options.features * matching,
         }
         if perceptual is not None:
-            wanted = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
+            target_features = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
 
             def distance(image):
-                found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
-                pairs = zip(_VGG_WEIGHTS, found, wanted, strict=True)
-                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in pairs)
+                features = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
+                layers = zip(_VGG_WEIGHTS, features, target_features, strict=True)
+                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in layers)
 
             terms["perceptual"] = self.options.perceptual * msgunet.eager_gradient(distance, outputs[0])
         return terms

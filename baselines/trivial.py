@@ -1,4 +1,4 @@
-"""Rows that show what a number is worth: the source as it is, and the mean of the training targets."""
+"""Trivial methods for reference: the unchanged source, and the mean of the training targets."""
 
 from msgunet import Method, lazy_import, register_method
 
@@ -8,7 +8,7 @@ data = lazy_import("msgunet.data.pairs")
 
 @register_method("copy")
 class Copy(Method):
-    """The source, unchanged; where the target has other channels, their mean in each of them."""
+    """The source unchanged; if the target has a different number of channels, each is the mean of the source's."""
 
     title = "copy (source)"
     trainable = False
@@ -19,7 +19,7 @@ class Copy(Method):
 
 @register_method("mean")
 class Mean(Method):
-    """The same image for every source: the mean of all training targets, pixel by pixel."""
+    """The same image for every source: the pixel-wise mean of all training targets."""
 
     title = "mean (training target)"
     trainable = False

@@ -1,21 +1,26 @@
-"""SPADE, semantic image synthesis with spatially-adaptive normalization (Park et al. 2019): a method in its own file.
+"""SPADE, semantic image synthesis with spatially-adaptive normalization (Park et al. 2019), as a custom method.
 
-As published (sections 3 and 4, appendix A; where it is silent or differs, its code): see `spade_networks.py` for the
-networks; hinge loss, averaged over two scales; 10 x feature matching; 10 x VGG-19 at five layers with weights 1/32 … 1,
-which gets images in [-1, 1] as they are; Adam with betas 0 and 0.9 (the text says 0.999, the code 0.9); 1e-4 for the
-generator and 4e-4 for the discriminators; 100 + 100 epochs; images mirrored. Spectral norm is on the blocks'
-convolutions and on the discriminators' inner ones, as in the code (the text says on all layers).
+The following is as published in sections 3 and 4 and appendix A. If the text is silent or differs from its code, this
+file follows the code.
 
-Chosen here:
+- Networks: see `spade_networks.py`.
+- Losses: hinge loss, averaged over two scales; 10 x feature matching; 10 x VGG-19 at five layers with weights
+  1/32 … 1, on images in [-1, 1] without normalisation.
+- Training: Adam with betas 0 and 0.9 (0.999 in the text, 0.9 in the code); learning rates 1e-4 for the generator and
+  4e-4 for the discriminators; 100 + 100 epochs; images are flipped.
+- Spectral norm: on the blocks' convolutions and the discriminators' inner convolutions, as in the code (on all layers
+  in the text).
 
-- Classes are read off the colours of the source: the nearest of `palette`. Published are label ids and, on Cityscapes,
-  the edges of instances as one more channel, which the colours do not hold.
-- The discriminators learn from the outputs that the generator has just learnt from. In the published code it makes new
-  ones for them after its own update.
-- Real and made images go through the discriminators one after the other, so that their spectral norm takes two steps
-  of the power iteration in each step of the training and not one for each network's update.
-- The number of upsamplings at sizes other than the published; no encoder, and so one output for a source.
-- Batch 1, unless the suite says more: the published batches need eight GPUs.
+The following differs:
+
+- Each pixel gets the class whose colour in `palette` is nearest to the source. The published input is label ids and, on
+  Cityscapes, one more channel with the edges of instances, which the colours do not contain.
+- The discriminators train on the same outputs as the generator. The published code generates new outputs for them after
+  the generator's update.
+- Real images and outputs pass through the discriminators one after the other. Spectral norm therefore does two power
+  iteration steps in each training step, instead of one for each network's update.
+- The number of upsamplings at other sizes is chosen here. There is no encoder, so each source has one output.
+- The batch size is 1 unless the suite sets it: the published batches need eight GPUs.
 """
 
 from typing import Annotated, Any, Literal
@@ -29,10 +34,10 @@ networks = lazy_import("spade_networks")
 
 _VGG_LAYERS = (0, 2, 4, 8, 12)  # convolutions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
 _VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-_BOTTOM = 16  # pixels of the longer side at the smallest resolution: 16x8 under 512x256
+_BOTTOM = 16  # pixels of the longer side at the lowest resolution: 16x8 for 512x256
 
-# The colours of Cityscapes' own `_gtFine_color.png`. Five of its classes are black, pole groups are
-# like poles and licence plates like cars.
+# The colours of Cityscapes' `_gtFine_color.png` files. Five classes are black. Pole groups have the colour of poles,
+# and licence plates the colour of cars.
 _CITYSCAPES = (
     *((0, 0, 0), (111, 74, 0), (81, 0, 81), (128, 64, 128), (244, 35, 232), (250, 170, 160), (230, 150, 140)),
     *((70, 70, 70), (102, 102, 156), (190, 153, 153), (180, 165, 180), (150, 100, 100), (150, 120, 90)),
@@ -46,36 +51,37 @@ Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Field(min_length=2, max
 
 
 class SpadeOptions(MethodOptions):
-    """Settings of SPADE."""
+    """Options of SPADE."""
 
     palette: Literal["cityscapes", "none"] | Palette = Field(
-        "cityscapes", description="colours of the classes; none: the source as it is, for photographs"
+        "cityscapes", description="colours of the classes; none: use the source unchanged, for photographs"
     )
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
     upsamplings: Literal[5, 6, 7] | None = Field(
-        None, description="published: 5, 6 (more), 7 (most); by default so many that 16 pixels are left, or 5"
+        None,
+        description="published: 5, 6 (more) or 7 (most); by default, enough to leave 16 pixels (at least 5)",
     )
-    discriminators: int = Field(2, ge=1, description="scales that are judged")
+    discriminators: int = Field(2, ge=1, description="number of discriminators, one per scale")
     features: float = Field(10.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(10.0, ge=0, description="weight of the VGG-19 term")
-    normalise_vgg: bool = Field(False, description="give VGG-19 images as it was trained on; published: no")
+    normalise_vgg: bool = Field(False, description="normalise images for VGG-19 as in its training; published: false")
 
 
 @register_method("spade")
 class SpadeMethod(Method):
-    """SPADE without encoder."""
+    """SPADE without an encoder."""
 
     title = "SPADE"
     reference = "Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, CVPR 2019"
     Options = SpadeOptions
     generator_first = True
-    # Two time scales (Heusel et al. 2017).
+    # The two time-scale update rule (Heusel et al. 2017).
     rates = {"generator": 1.0, "discriminator": 4.0}
 
     @classmethod
     def upsamplings(cls, options: Any, size: tuple[int, int]) -> int:
-        """5 up to 512 pixels on the longer side, 6 up to 1024, 7 beyond."""
+        """Return the number of upsamplings: 5 up to 512 pixels on the longer side, 6 up to 1024, 7 beyond."""
         return options.upsamplings or next((n for n in (5, 6) if max(size) >> n <= _BOTTOM), 7)
 
     @classmethod
@@ -86,7 +92,7 @@ class SpadeMethod(Method):
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
         smallest = min(size) >> (options.discriminators - 1)
         if smallest < 16:
-            return f"the coarsest discriminator would see {smallest} pixels, it needs 16: fewer discriminators"
+            return f"the coarsest discriminator sees {smallest} pixels but needs 16; use fewer discriminators"
         return super().problem(options, size)
 
     @classmethod
@@ -98,21 +104,23 @@ class SpadeMethod(Method):
         return options.perceptual > 0
 
     def conditions(self) -> str:
-        named = self.options.palette
-        classes = f"{len(self.palette)} classes by the nearest colour" if self.palette else "the source as it is"
+        palette = self.options.palette
+        classes = f"{len(self.palette)} classes by nearest colour" if self.palette else "the unchanged source"
         return (
-            f"discriminators at four times the learning rate; {classes}{' (Cityscapes)' * (named == 'cityscapes')}, "
-            "without instance edges; batch norm's running statistics at test time"
+            f"discriminators at four times the learning rate; {classes}{' (Cityscapes)' * (palette == 'cityscapes')}, "
+            "without instance edges; batch norm uses running statistics at test time"
         )
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """Colours of the classes; empty where the source is taken as it is."""
+        """The colours of the classes; empty if the source is used unchanged."""
         return {"cityscapes": _CITYSCAPES, "none": ()}.get(self.options.palette, self.options.palette)
 
     def _checked_palette(self) -> tuple[tuple[int, int, int], ...]:
         if self.palette and self.channels[0] != 3:
-            raise UserError(f"palette: sources have {self.channels[0]} channels and no colours; set it to none")
+            raise UserError(
+                f"palette: sources have {self.channels[0]} channels instead of colours; set palette to none"
+            )
         return self.palette
 
     def build_generator(self):
@@ -135,11 +143,12 @@ class SpadeMethod(Method):
             "features": self.options.features * matching,
         }
         if perceptual is not None:
-            wanted = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
+            target_features = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
 
             def distance(image):
-                found = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
-                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in zip(_VGG_WEIGHTS, found, wanted, strict=True))
+                features = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
+                layers = zip(_VGG_WEIGHTS, features, target_features, strict=True)
+                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in layers)
 
             terms["perceptual"] = self.options.perceptual * msgunet.eager_gradient(distance, outputs[0])
         return terms
@@ -154,6 +163,6 @@ class SpadeMethod(Method):
 
 
 def hinge(scores: Any, real: bool) -> Any:
-    """Mean of max(0, 1 - score) for real images, of max(0, 1 + score) for others (Lim and Ye 2017)."""
+    """Return the mean of max(0, 1 - score) for real images or max(0, 1 + score) for outputs (Lim and Ye 2017)."""
     scores = msgunet.upcast(scores)
     return (1 - scores if real else 1 + scores).clamp_min(0).mean()

@@ -1,7 +1,7 @@
-"""Networks of SPADE (Park et al. 2019, section 3 and appendix A), loaded by `spade.py` when one is built.
+"""Networks of SPADE (Park et al. 2019, section 3 and appendix A); `spade.py` imports this file to build one.
 
-The conventions are those of `msgunet.MSGUNet`: lists over scales in and out, values in [-1, 1]. `classes` stands for
-one-hot maps (N, K, H, W), or the source itself where there is no palette.
+The conventions are those of `msgunet.MSGUNet`: lists over scales in and out, values in [-1, 1]. `classes` is a one-hot
+map (N, K, H, W), or the source itself if the palette is empty.
 """
 
 from collections.abc import Sequence
@@ -13,39 +13,39 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from msgunet import PatchGAN, PooledDiscriminators, recomputed, upcast
 
-# Channels of the blocks in units of the filters, from the smallest resolution up.
+# Input and output channels of the blocks, as multiples of `filters`, from the lowest resolution up.
 _BLOCKS = ((16, 16), (16, 16), (16, 16), (16, 8), (8, 4), (4, 2), (2, 1))
 _LAST = (1, 0.5)
 
 
 class OneHot(nn.Module):
-    """Colours to one-hot maps of the nearest colour of a palette.
+    """Convert colours to one-hot maps of the nearest colour in a palette.
 
     Args:
-        palette: colours of the classes, with values of 0 to 255; empty: sources stay as they are.
+        palette: colours of the classes, with values from 0 to 255; if empty, sources stay unchanged.
 
     """
 
     def __init__(self, palette: Sequence[Sequence[int]]) -> None:
         super().__init__()
-        # Bytes, which no precision rounds.
+        # uint8, so that casting the network to another precision does not round the colours.
         self.register_buffer("palette", torch.tensor(palette, dtype=torch.uint8) if palette else None)
 
     def forward(self, source: Tensor) -> Tensor:
-        """`source`: (N, 3, H, W) in [-1, 1]; returns (N, colours, H, W) of zeros and ones, of the same type."""
+        """Map a source (N, 3, H, W) in [-1, 1] to zeros and ones (N, colours, H, W) of the same dtype."""
         if self.palette is None:
             return source
         values = upcast(source) * 127.5 + 127.5
         colours = self.palette.to(values.dtype)[:, :, None, None]
-        # One colour at a time: all distances at once are as many numbers as the network's widest layer has.
+        # One colour at a time: the differences to all colours at once would be as large as the network's widest layer.
         distances = torch.cat([(values - colour).square().sum(1, keepdim=True) for colour in colours], 1)
         nearest = distances.argmin(1, keepdim=True)
-        numbers = torch.arange(len(colours), device=source.device)[:, None, None]
-        return (nearest == numbers).to(source.dtype)
+        indices = torch.arange(len(colours), device=source.device)[:, None, None]
+        return (nearest == indices).to(source.dtype)
 
 
 class Spade(nn.Module):
-    """Batch norm whose scale and shift are computed from the classes, pixel by pixel (section 3, equation 1)."""
+    """Batch norm with a scale and shift computed from the classes at each pixel (section 3, equation 1)."""
 
     def __init__(self, channels: int, classes: int, hidden: int) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class Spade(nn.Module):
         self.shift = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
-        """`x`: (N, C, h, w), `classes`: (N, K, H, W), brought to the size of `x`."""
+        """Normalise `x` (N, C, h, w); `classes` (N, K, H, W) are resized to its size."""
         hidden = self.shared(F.interpolate(classes, size=x.shape[2:]))
         return self.norm(x) * (1 + self.scale(hidden)) + self.shift(hidden)
 
 
 class SpadeBlock(nn.Module):
-    """Residual block: twice SPADE, leaky ReLU, 3x3 convolution; where channels change, the shortcut is learnt too."""
+    """Residual block: twice SPADE, leaky ReLU, 3x3 convolution; if channels change, the shortcut is learned too."""
 
     def __init__(self, inputs: int, outputs: int, classes: int, hidden: int) -> None:
         super().__init__()
@@ -73,26 +73,26 @@ class SpadeBlock(nn.Module):
         self.short = nn.Conv2d(inputs, outputs, 1, bias=False) if changes else None
 
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
-        """`x`: (N, C, h, w), `classes`: (N, K, H, W)."""
-        kept = x if self.short is None else self.short(self.short_norm(x, classes))
+        """Apply the block to `x` (N, C, h, w) with `classes` (N, K, H, W)."""
+        shortcut = x if self.short is None else self.short(self.short_norm(x, classes))
         for norm, conv in zip(self.norms, self.convs, strict=True):
             x = conv(F.leaky_relu(norm(x, classes), 0.2))
-        return kept + x
+        return shortcut + x
 
 
 class SpadeGenerator(nn.Module):
-    """The generator without an encoder: what it starts from is the class map itself, made small.
+    """The generator without an encoder; its input is the downsampled class map.
 
     Args:
-        palette: of the classes (see `OneHot`).
-        filters: of the last block (64).
-        hidden: channels in which SPADE works on the classes (128).
+        palette: colours of the classes (see `OneHot`).
+        filters: number of filters of the last block (64).
+        hidden: number of hidden channels in SPADE (128).
         upsamplings: 5 (the published `normal`), 6 (`more`) or 7 (`most`, with one more block at the end).
-        channels: of the source and of the target.
+        channels: numbers of channels of the source and of the target.
 
     """
 
-    # Set: blocks keep what enters them, and the backward pass computes the rest again (see `recompute_activations`).
+    # True: keep only the inputs of blocks and recompute the rest in the backward pass (see `recompute_activations`).
     recompute = False
 
     def __init__(
@@ -118,21 +118,21 @@ class SpadeGenerator(nn.Module):
                 spectral_norm(conv)
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: one tensor (N, C, H, W) in [-1, 1], sides divisible by 2^upsamplings; returns one output."""
+        """Map one source (N, C, H, W) in [-1, 1], sides divisible by 2^upsamplings, to one output."""
         classes = self.classes(sources[0])
         height, width = (side >> self.upsamplings for side in classes.shape[2:])
         x = self.entry(F.interpolate(classes, size=(height, width)))
-        again = self.recompute and torch.is_grad_enabled()
+        recompute = self.recompute and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks):
-            # Twice as large before every block but the first, and before the third from 6 upsamplings on only.
+            # Upsample before every block except the first, and before the third only with 6 or more upsamplings.
             if number and (number != 2 or self.upsamplings > 5):
                 x = F.interpolate(x, scale_factor=2)
-            x = recomputed(block, x, classes) if again else block(x, classes)
+            x = recomputed(block, x, classes) if recompute else block(x, classes)
         return [torch.tanh(self.head(F.leaky_relu(x, 0.2)))]
 
 
 class SpadeDiscriminators(PooledDiscriminators):
-    """Pix2Pix-HD's discriminators on the classes and the image, with spectral norm where they have instance norm."""
+    """Pix2Pix-HD's discriminators on classes and image, with spectral norm in the layers that have instance norm."""
 
     def __init__(self, palette: Sequence[Sequence[int]], filters: int, count: int, channels: tuple[int, int]) -> None:
         inputs = (len(palette) or channels[0]) + channels[1]
@@ -141,7 +141,7 @@ class SpadeDiscriminators(PooledDiscriminators):
         _init(self)
         for scale in self.scales:
             for stage in scale.stages[1:-1]:
-                # The norm after it takes a bias away.
+                # The following norm would cancel a bias.
                 stage[0].bias = None
                 spectral_norm(stage[0])
 
@@ -150,7 +150,7 @@ class SpadeDiscriminators(PooledDiscriminators):
 
 
 def _init(network: nn.Module) -> None:
-    """Xavier's normal distribution with gain 0.02, biases zero, as the published code; before spectral norm."""
+    """Initialise with Xavier normal (gain 0.02) and zero biases, as in the published code; before spectral norm."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_normal_(layer.weight, 0.02)

@@ -1,7 +1,7 @@
-"""MSG U-Net and the benchmark for high-resolution paired image-to-image translation around it.
+"""MSG U-Net, and the benchmark for high-resolution paired image-to-image translation built around it.
 
-What `__init__.pyi` lists is for users and for authors of methods and data sets; each name is imported when it is first
-used, so that `import msgunet` loads no torch. Everything else may move between versions.
+The names listed in `__init__.pyi` are the public API, for users and for authors of methods and data sets. Each is
+imported on first use, so `import msgunet` does not load torch. Everything else can change between versions.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Running the workflow for real, in a copy of the checkout."""
+"""Helpers to run the real workflow in a copy of the checkout."""
 
 import re
 import shutil
@@ -13,13 +13,13 @@ from msgunet.training.checkpoint import checkpoints
 
 
 def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run Snakemake in a folder and give back its output."""
+    """Run Snakemake in a folder and return the finished process, with its output."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **options)
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The files that make the workflow, without data, results and environment."""
+    """Copy the files of the workflow, without data, results and environment; return `folder`."""
     folder.mkdir(parents=True)
     for name in ("msgunet", "baselines", "config", "workflow", "profiles", "examples", "Snakefile", "environment.yml"):
         source = ROOT / name
@@ -32,7 +32,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def jobs(output: str) -> dict[str, int]:
-    """The table of jobs that a dry run prints, without `all`."""
+    """Return the number of jobs by rule, from the table that a dry run prints; without `all`."""
     table = re.search(r"Job stats:\n.*?\n-+.*?\n(.*?)\n\n", output, re.S)
     if table is None:
         assert "Nothing to be done" in output, output
@@ -49,6 +49,6 @@ def edit_suite(folder: Path, change, name: str = "tiny") -> None:
 
 
 def newest(run_folder: Path) -> int:
-    """The step of a run's newest checkpoint; 0 where there is none."""
+    """Return the step of a run's newest checkpoint; 0 if there is none."""
     steps = [step for folder in run_folder.glob("checkpoints/*") for _, step in checkpoints(folder)]
     return max(steps, default=0)

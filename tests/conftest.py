@@ -1,4 +1,4 @@
-"""Small data and settings that many tests share."""
+"""Small data sets, settings and fixtures that many tests share."""
 
 import hashlib
 import json
@@ -35,14 +35,14 @@ def _one_thread():
 
 @pytest.fixture(autouse=True, scope="session")
 def _counted_once():
-    """What a step needs is counted once for the same settings, not at the start of each training."""
-    real, known = memory.step_needs, {}
+    """Count the memory and compute of a step only once per settings, not at the start of each training."""
+    real, cache = memory.step_needs, {}
 
     def step_needs(method, settings, phase, compute):
         key = settings.model_dump_json(exclude={"data", "seed"}), phase, compute.model_dump_json()
-        if key not in known:
-            known[key] = real(method, settings, phase, compute)
-        return known[key]
+        if key not in cache:
+            cache[key] = real(method, settings, phase, compute)
+        return cache[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "step_needs", step_needs)
@@ -51,24 +51,27 @@ def _counted_once():
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with samples of the public data sets, where there is one."""
+    """The folder with samples of the public data sets; skips the test if it is missing."""
     if not (SHARED / "mirror").is_dir():
-        pytest.skip("no ../shared beside the project: the data sets' samples are not here")
+        pytest.skip("the samples of the data sets are missing: no ../shared next to the project")
     return SHARED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-golden", action="store_true", help="write the golden curves of the methods again")
+    parser.addoption("--write-golden", action="store_true", help="regenerate the golden curves of the methods")
 
 
 def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A temporary folder that is one for all of pytest's processes."""
+    """Return a temporary folder that all of pytest's processes share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if base.name.startswith("popen-") else base
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that `make` fills in the first of pytest's processes that needs it; others wait, and change nothing."""
+    """Return a folder that `make` fills once, in the first of pytest's processes that needs it.
+
+    The other processes wait for it. No test may change the folder.
+    """
     folder = common_folder(tmp_path_factory) / name
     with FileLock(f"{folder}.lock"):
         done = Path(f"{folder}.done")
@@ -80,7 +83,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 
 def make_image(seed: int, width: int, height: int) -> Image.Image:
-    """A smooth random image."""
+    """Return a smooth random image."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -93,7 +96,7 @@ def make_data(
     test: int = 3,
     name: Callable[[int], str] = "p{:02d}".format,
 ) -> Path:
-    """A prepared data set whose target is the negative of the source."""
+    """Write a prepared data set in which the target is the negative of the source; return its folder."""
     pairs = []
     for i in range(train + test):
         split = "train" if i < train else "test"
@@ -112,15 +115,15 @@ def make_data(
 
 
 def dataset_settings(kind: str, size: tuple[int, int], **options) -> DataSetSettings:
-    """The settings of a prepared data set, as a plan writes them."""
+    """Return the settings of a prepared data set, as a plan writes them."""
     return DataSetSettings(kind=kind, version=1, size=size, options=options)
 
 
 NARROW = {
     "msgunet": {"width": 0.0625, "discriminator_width": 0.0625, "scales": 2},
-    # Deep enough to have dropout.
+    # Deep enough to use dropout.
     "pix2pix": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 6},
-    # A margin that the distance stays below, so that the discriminator's term acts.
+    # A margin above the distance, so that the discriminator's term is active.
     "pan": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4, "margin": 50},
     "pix2pixhd": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 2, "blocks": 1},
 }
@@ -128,11 +131,11 @@ NARROW["pix2pixhd_local"] = NARROW["pix2pixhd"] | {"generator": "local", "coarse
 
 NARROW["spade"] = {"width": 0.0625, "discriminator_width": 0.0625}
 
-# A method by its name, and the other networks that a method has.
+# The method behind each name that tests use: a method's own name, or a variant with other networks.
 METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd", "spade": "spade"}
-# Those in files outside the package.
+# Python files of the methods outside the package.
 FILES = {"spade": str(ROOT / "examples" / "spade.py")}
-# A user's own, with the options of a suite (docs/own-method.md).
+# Custom methods of the suite in MSGUNET_SUITE, with its options (docs/own-method.md).
 if "MSGUNET_SUITE" in os.environ:
     entries = load_suite(Path(os.environ["MSGUNET_SUITE"])).methods
     for entry_name, entry in entries.items():
@@ -142,7 +145,7 @@ if "MSGUNET_SUITE" in os.environ:
 
 
 def method_class(name: str) -> type[Method]:
-    """The method behind a name in `METHOD_OF`."""
+    """Return the method behind a name in `METHOD_OF`."""
     return get_method(METHOD_OF[name], FILES.get(name))
 
 
@@ -150,7 +153,7 @@ TRAINABLE = [name for name in METHOD_OF if method_class(name).trainable]
 
 
 def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
-    """The settings of a narrow run, of a name in `METHOD_OF`, on a prepared folder."""
+    """Return the settings of a run with narrow networks, for a name in `METHOD_OF` and a prepared data set."""
     cls, file = method_class(method), FILES.get(method)
     options = cls.Options.model_validate(NARROW.get(method, {}) | changes.pop("options", {}))
     values = {
@@ -174,18 +177,18 @@ def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (
 
 
 def through_phases(method: Method, state: TrainingState, training: TrainingSettings, count: int) -> Iterator[Phase]:
-    """The phase of each of `count` steps, evenly shared out; each begins before its first."""
-    phases, now = method.phases(training), None
+    """Yield the phase of each of `count` steps, split evenly; begin each phase before its first step."""
+    phases, current = method.phases(training), None
     for step in range(count):
         phase = phases[step * len(phases) // count]
-        if phase is not now:
+        if phase is not current:
             state.begin_phase(method, phase, resumed=False)
-        now = phase
+        current = phase
         yield phase
 
 
 def write_run(folder: Path, settings: RunSettings) -> Path:
-    """A run.json."""
+    """Write the settings to run.json and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     path.write_text(json.dumps(settings.model_dump(mode="json")))
@@ -193,14 +196,14 @@ def write_run(folder: Path, settings: RunSettings) -> Path:
 
 
 def train(folder: Path, settings, compute) -> str:
-    """Train in this process; the hash of the published generator."""
+    """Train in this process; return the hash of the published generator."""
     loop.train(write_run(folder, settings), folder, compute, Path("unused"))
     return sha256_file(folder / "generator.safetensors")
 
 
 @pytest.fixture(scope="session")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of all methods, by name, that have learnt a little of turning an image negative; their data in `data`."""
+    """A folder with a short training of every method, by name, on negatives of images; the data set is in `data`."""
 
     def make(folder: Path) -> None:
         torch.set_num_threads(1)
@@ -224,7 +227,7 @@ def compute() -> ComputeSettings:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
+    """An empty folder, set as the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return tmp_path
@@ -237,13 +240,18 @@ def small_disk(tmp_path):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
+        pytest.skip("mounting a small disk requires root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 def step_losses(name, seed=0):
-    """Losses of a narrow method on random images, with its networks."""
+    """Return everything for computing the losses of a narrow method on random images.
+
+    Returns:
+        The method, its generator and discriminator, the pyramids of sources and targets, and VGG-19 or None.
+
+    """
     torch.manual_seed(seed)
     method = build_method(make_settings("unused", name))
     generator, discriminator = method.build_generator(), method.build_discriminator()

@@ -1,4 +1,4 @@
-"""Results of a suite that was never trained: everything the report reads, with numbers drawn at random."""
+"""Fake results of a suite that was never trained: all files that the report reads, with random numbers."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,10 @@ _FACTS = {
 
 
 def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Plan:
-    """A suite of two methods, one of them at half the size with a title that tries to break out, in `folder`."""
+    """Write a suite in `folder` and return its plan.
+
+    It has two methods and `mean`. One method works at half the size, and its title tries to inject markup.
+    """
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     suite = {
         "description": "made up",
@@ -52,9 +55,15 @@ def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Pla
 
 
 def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
-    """Write what data, trainings and evaluations would; `without`: runs (entry, or entry/seed) not trained yet.
+    """Write the files that preparation, trainings and evaluations would write.
 
-    Images have names that look like numbers.
+    The names of images look like numbers.
+
+    Args:
+        plan: the plan of the suite.
+        images: the number of test images.
+        without: runs that are not trained yet, as entry or entry/seed.
+
     """
     width, height = plan.data[0].entry.size
     for data in plan.data:
@@ -91,7 +100,7 @@ def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
 
 
 def big_images(plan: Plan, images: int) -> None:
-    """As `fill`, with many images in the data set's size that take disk space only once."""
+    """Do the same as `fill`, with many images of the data set's size; hard links store the pixels only once."""
     fill(plan, images=2)
     noise = np.random.default_rng(0).integers(
         0, 256, (plan.data[0].entry.size[1], plan.data[0].entry.size[0], 3), np.uint8

@@ -1,4 +1,4 @@
-"""Local servers for the tests: one that misbehaves in every way that reliability asks for, and the Cityscapes form."""
+"""Local test servers: one that fails in every way that downloads must survive, and one with the Cityscapes login."""
 
 import contextlib
 import re
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-USER, PASSWORD = "somebody", "canary-7f3a9c-password"
+USER, PASSWORD = "test_user", "canary-7f3a9c-password"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by name, below a folder that says how: `/good/x`, `/cut/x`, `/html/x` and so on."""
+    """Serves `files` by name; the folder in the URL selects the behaviour: `/good/x`, `/cut/x`, `/html/x` and so on."""
 
     daemon_threads = True
 
@@ -26,7 +26,7 @@ class Server(ThreadingHTTPServer):
         self.tag = '"one"'
 
     def handle_error(self, *_: object) -> None:
-        """A client that leaves in the middle is what the tests are about."""
+        """Ignore errors: tests disconnect clients in the middle of a transfer on purpose."""
 
     @property
     def url(self) -> str:
@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[Server]:
-    """A server in a thread, ended with the block."""
+    """Run a server in a thread until the block ends."""
     server = Server(files)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -61,9 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
         first = self.server.counts[parts.path] == 1
         if parts.path == "/file-handling/":
             return self._package(parse_qs(parts.query))
-        how, name = parts.path.strip("/").split("/")
+        behaviour, name = parts.path.strip("/").split("/")
         data = self.server.files[name]
-        match how:
+        match behaviour:
             case "missing":
                 return self._send(404, b"not here")
             case "busy" if first:

@@ -1,4 +1,4 @@
-"""Plans of suites that tests write themselves."""
+"""Helpers that plan suites written by tests."""
 
 from pathlib import Path
 

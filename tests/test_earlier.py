@@ -1,4 +1,4 @@
-"""What commit 25f1304 wrote is still read: a generator, a checkpoint in the middle of a training, and a suite."""
+"""Files written by commit 25f1304 can still be read: a generator, a checkpoint in mid-training, and a suite."""
 
 import json
 import shutil
@@ -23,12 +23,12 @@ def test_a_checkpoint_is_resumed_to_the_same_generator(workplace, compute, capsy
     out = Path("run")
     shutil.copytree(EARLIER, out, ignore=shutil.ignore_patterns("generator.safetensors", "training.json"))
     loop.train(out / "run.json", out, compute, Path("unused"))
-    assert "step 3" in capsys.readouterr().err, "it must not begin anew"
-    found, wanted = (load_file(folder / "generator.safetensors") for folder in (out, EARLIER))
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        # On another CPU the last bits are others.
-        assert found[name].numpy() == pytest.approx(tensor.numpy(), rel=1e-3, abs=1e-5), name
+    assert "step 3" in capsys.readouterr().err, "it must not start over"
+    actual, expected = (load_file(folder / "generator.safetensors") for folder in (out, EARLIER))
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        # The last bits differ between CPUs.
+        assert actual[name].numpy() == pytest.approx(tensor.numpy(), rel=1e-3, abs=1e-5), name
 
 
 def test_a_generator_translates():
@@ -38,18 +38,18 @@ def test_a_generator_translates():
 
 
 def test_a_suite_has_the_same_runs(workplace):
-    """The same identities: what was trained then is not trained again."""
+    """Identities are unchanged, so no earlier training is repeated."""
     shutil.copy(EARLIER / "early.yaml", workplace)
     plan = load_plan("early.yaml")
-    found = {str(run.folder): run.settings.identity for run in (*plan.runs, *plan.gradients)}
-    assert found == json.loads((EARLIER / "runs.json").read_text())
+    identities = {str(run.folder): run.settings.identity for run in (*plan.runs, *plan.gradients)}
+    assert identities == json.loads((EARLIER / "runs.json").read_text())
 
 
-def test_a_renamed_key_says_its_new_name(tmp_path):
+def test_an_old_key_is_answered_with_its_new_name(tmp_path):
     suite = {
         "datasets": {"bluemarble": {"size": [64, 64]}},
         "methods": {"mean": {}},
         "evaluation": {"measures": ["psnr"]},
     }
     (problem,) = problems_of(tmp_path, suite)
-    assert "evaluation.measures: this key is called 'evaluation.metrics' now" in problem
+    assert "evaluation.measures: this key has been renamed to 'evaluation.metrics'" in problem

@@ -1,4 +1,4 @@
-"""A GPU computes what a CPU computes. Without a GPU the CPU stands in for one method, so that these are tried."""
+"""A GPU computes what a CPU computes. Without a GPU, the CPU replaces it for one method, so that these tests run."""
 
 import json
 import os
@@ -28,7 +28,7 @@ EVERY = [("msgunet", "cpu"), *(pytest.param(name, "cuda", marks=GPU) for name in
 
 @pytest.fixture
 def no_dropout(monkeypatch):
-    """Devices draw different random numbers."""
+    """Disable dropout, because devices draw different random numbers."""
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)
 
 
@@ -41,15 +41,15 @@ def precisions(device: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "device"), EVERY)
-def test_images_and_measures_are_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
-    """fp32 to rounding, tf32 and bf16 by less than half a grey level on average."""
+def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
+    """fp32 agrees up to rounding; tf32 and bf16 differ by less than half a grey level on average."""
     path = learnt / name / "generator.safetensors"
     source = make_image(3, 96, 64)
     expected = np.asarray(msgunet.load(path, device="cpu").translate(source, name="p"), float)
-    assert expected.std() > 10, "it has learnt something"
+    assert expected.std() > 10, "the generator is trained"
     for precision in precisions(device):
-        found = np.asarray(msgunet.load(path, device=device, precision=precision).translate(source, name="p"), float)
-        difference = np.abs(found - expected)
+        actual = np.asarray(msgunet.load(path, device=device, precision=precision).translate(source, name="p"), float)
+        difference = np.abs(actual - expected)
         assert difference.mean() < (0.02 if precision == "fp32" else 0.5), precision
         assert difference.max() <= (1 if precision == "fp32" else 12), precision
     for where in ("cpu", device):
@@ -61,7 +61,7 @@ def test_images_and_measures_are_those_of_the_cpu(tmp_path, learnt, compute, no_
 
 
 @pytest.mark.parametrize(("name", "device"), EVERY)
-def test_a_training_is_that_of_the_cpu(tmp_path, data, compute, no_dropout, name, device):
+def test_a_training_equals_that_of_the_cpu(tmp_path, data, compute, no_dropout, name, device):
     settings = make_settings(data, name, training=TrainingSettings(epochs=1, decay_epochs=1, batch_size=2, ema=0.9))
     histories = []
     for where in ("cpu", device):
@@ -76,13 +76,13 @@ def test_a_training_is_that_of_the_cpu(tmp_path, data, compute, no_dropout, name
     for precision in precisions(device)[1:]:
         rough = settings.model_copy(update={"training": settings.training.model_copy(update={"precision": precision})})
         train(tmp_path / precision, rough, on(device, compute))
-        found = pd.read_csv(tmp_path / precision / "history.csv").drop(columns="seconds")
-        assert np.isfinite(found.to_numpy()).all()
-        np.testing.assert_allclose(first.iloc[0], found.iloc[0], rtol=0.1, atol=0.05)
+        history = pd.read_csv(tmp_path / precision / "history.csv").drop(columns="seconds")
+        assert np.isfinite(history.to_numpy()).all()
+        np.testing.assert_allclose(first.iloc[0], history.iloc[0], rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, data, compute, monkeypatch, device):
+def test_a_stopped_training_resumes_to_the_same_result(tmp_path, data, compute, monkeypatch, device):
     settings = make_settings(data, training=TrainingSettings(epochs=2, decay_epochs=1, batch_size=2))
     train(tmp_path / "whole", settings, on(device, compute))
     done, step = [], loop.step
@@ -98,13 +98,13 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, dat
         train(tmp_path / "parts", settings, on(device, compute))
     train(tmp_path / "parts", settings, on(device, compute))
     whole, parts = (load_file(tmp_path / name / "generator.safetensors") for name in ("whole", "parts"))
-    # A GPU adds up in an order of its own each time; Adam makes little of a gradient a whole step.
+    # A GPU sums in a different order each time, and Adam turns even a tiny gradient into a full step.
     worst = max((whole[key].float() - parts[key].float()).abs().mean().item() for key in whole)
     assert worst <= (0 if device == "cpu" else 1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_tiles_are_the_whole_image(learnt, device):
+def test_tiles_agree_with_the_whole_image(learnt, device):
     source = make_image(5, 300, 200)
     model = msgunet.load(learnt / "msgunet" / "generator.safetensors", device=device)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 160))
@@ -116,10 +116,10 @@ def test_bench_measures_every_precision_of_the_device(tmp_path, workplace, capsy
     suite = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
     suite["compute"]["device"] = device
     (workplace / "own.yaml").write_text(yaml.safe_dump(suite))
-    wanted = ["--precision", *(precisions(device) if device == "cuda" else ["fp32"])]
-    assert main(["bench", "own.yaml", "--entry", "msgunet", "--repeats", "2", *wanted]) == 0
+    requested = ["--precision", *(precisions(device) if device == "cuda" else ["fp32"])]
+    assert main(["bench", "own.yaml", "--entry", "msgunet", "--repeats", "2", *requested]) == 0
     frame = pd.read_csv("results/own/speed.csv")
-    assert set(frame["precision"]) == set(wanted[1:])
+    assert set(frame["precision"]) == set(requested[1:])
     assert set(frame["device_type"]) == {device}
     assert (frame[["peak_memory_mib", "matrix_tflop_per_s", "limit_ms"]] > 0).all(axis=None)
     assert {path.suffix for path in (workplace / "results" / "own").glob("speed.*")} == {
@@ -133,7 +133,7 @@ def test_bench_measures_every_precision_of_the_device(tmp_path, workplace, capsy
 @pytest.mark.gpu
 @GPU[1]
 @pytest.mark.parametrize("name", ["pix2pix", "pix2pixhd", "msgunet"])
-def test_a_step_takes_the_memory_that_was_foretold(tmp_path, compute, name):
+def test_a_step_needs_the_forecast_memory(tmp_path, compute, name):
     data = make_data(tmp_path / "data", 256, 256, train=2, test=1)
     settings = make_settings(data, name, (256, 256), options={"width": 0.5, "discriminator_width": 0.5})
     method = build_method(settings)
@@ -142,7 +142,7 @@ def test_a_step_takes_the_memory_that_was_foretold(tmp_path, compute, name):
     torch.cuda.reset_peak_memory_stats()
     train(tmp_path / "run", settings, on("cuda", compute))
     peak = torch.cuda.max_memory_allocated()
-    # cuDNN takes working memory of its own.
+    # cuDNN needs additional working memory.
     assert 0.8 * needs.memory < peak < 1.5 * needs.memory + 2**28
 
 

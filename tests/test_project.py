@@ -1,4 +1,4 @@
-"""The project's own files: versions that agree, no stray addresses, text that speaks of the project alone."""
+"""Checks of the project's own files: consistent versions, pinned requirements, no large files, working links."""
 
 import re
 import subprocess
@@ -11,14 +11,14 @@ import msgunet
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    """Package to version and marker."""
-    found = {}
+    """Return the pinned packages, with version and marker."""
+    pinned = {}
     for line in lines:
         match = re.match(r"([A-Za-z0-9_.-]+)==([^\s;]+)\s*(;.*?)?\s*\\?$", line.strip())
         if match:
-            assert match[1] not in found, f"{match[1]} is pinned twice"
-            found[match[1]] = f"{match[2]} {match[3] or ''}".strip()
-    return found
+            assert match[1] not in pinned, f"{match[1]} is pinned twice"
+            pinned[match[1]] = f"{match[2]} {match[3] or ''}".strip()
+    return pinned
 
 
 def requirements() -> dict[str, str]:
@@ -39,8 +39,8 @@ def test_every_requirement_is_exact_and_hashed():
     assert requirements()["torch"] == "2.11.0"
     assert requirements()["torchvision"] == "0.26.0"
     assert "://" not in text
-    wanted = re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.M)
-    assert set(wanted) <= set(requirements())
+    direct = re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.M)
+    assert set(direct) <= set(requirements())
 
 
 def test_versions_agree():
@@ -50,13 +50,13 @@ def test_versions_agree():
     assert f"## {msgunet.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_no_images_but_our_own_are_tracked():
+def test_no_photos_archives_or_weights_are_tracked():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
     files = listed.stdout.split()
     assert not [f for f in files if re.search(r"\.(jpg|jpeg|zip|mat|pth|gz)$", f)]
 
 
-def test_links_in_the_docs_lead_somewhere():
+def test_links_in_the_docs_have_targets():
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"

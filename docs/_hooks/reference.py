@@ -1,4 +1,4 @@
-"""References made from the code: every key of a suite as Markdown tables, and every verb of the command."""
+"""References generated from the code, in Markdown: every key of a suite, and every verb of the command."""
 
 import argparse
 import inspect
@@ -19,14 +19,14 @@ from msgunet.methods.method import Method
 from msgunet.methods.registry import methods
 from msgunet.suite.models import Suite
 
-# At which recipes and sizes of methods are shown: those of the paper.
+# The paper's sizes, at which the recipes and strides of methods are listed.
 _SIZES = ((256, 256), (512, 512), (2048, 1024))
 _COUNTS = {2: "two", 3: "three", 4: "four"}
 _WIDTH = 100
 
 
 def suite_reference() -> str:
-    """Every key of a suite, and the options of every method and data set."""
+    """Return the reference of every key of a suite, and of the options of every method and data set."""
     parts = [_section("## The suite", Suite)]
     for key, field in Suite.model_fields.items():
         model = _model_in(field.annotation)
@@ -51,22 +51,22 @@ def _method(cls: type[Method]) -> str:
         recipes = _by_size(lambda size: _yaml(cls.recipe(options, size)), cls)
         strides = _by_size(lambda size: str(cls.stride(options, size)), cls)
         lines += [
-            f"Recipe, where it is not the default of [training](#training): {recipes}.",
-            f"Both sides of an image must be multiples of {strides}, as the options are by default.",
+            f"Recipe, where it differs from the defaults of [training](#training): {recipes}.",
+            f"With the default options, both sides of an image must be multiples of {strides}.",
         ]
     lines.append(_fields(cls.Options))
     return "\n\n".join(filter(None, lines))
 
 
 def _by_size(value: Any, cls: type[Method]) -> str:
-    """What is so at the paper's sizes, each value once: `8` at 256×256 and 512×512; `32` at 2048×1024."""
+    """List a value at the paper's sizes, each value once: `8` at 256×256 and 512×512; `32` at 2048×1024."""
     sizes: dict[str, list[str]] = {}
     for size in _SIZES:
         if cls.problem(cls.Options(), size) is None:
             sizes.setdefault(value(size), []).append("{}×{}".format(*size))
     if len(sizes) == 1:
         return f"`{next(iter(sizes))}`"
-    return "; ".join(f"`{found}` at {' and '.join(at)}" for found, at in sizes.items())
+    return "; ".join(f"`{text}` at {' and '.join(at)}" for text, at in sizes.items())
 
 
 def _dataset(cls: type[DataSet]) -> str:
@@ -82,14 +82,14 @@ def _dataset(cls: type[DataSet]) -> str:
 
 def _fields(model: type[BaseModel]) -> str:
     if not model.model_fields:
-        return "It has no options."
+        return "No options."
     return _table(("key", "value", "default", "meaning"), list(_rows(model)))
 
 
 def _rows(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
-    """One row for each key; keys below one that has no section of its own follow it."""
+    """Yield one row per key. Nested keys without a separate section follow the key that holds them."""
     for key, field in model.model_fields.items():
-        yield f"`{above}{key}`", _words(field.annotation, field.metadata), _default(field), _meaning(field)
+        yield f"`{above}{key}`", _type_text(field.annotation, field.metadata), _default(field), _meaning(field)
         inner = _model_in(field.annotation)
         if inner is not None and _key_of(inner) is None:
             yield from _rows(inner, f"{above}{key}.")
@@ -122,7 +122,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value as one writes it in a suite."""
+    """Format a value as it is written in a suite."""
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
@@ -133,17 +133,17 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in map(_model_in, get_args(annotation)) if model), None)
 
 
-def _words(annotation: Any, metadata: Any = (), plural: bool = False) -> str:
-    """A type as one says it: `whole number, 1 or more`, `list of names`."""
-    # In lists, limits are wrapped once more.
+def _type_text(annotation: Any, metadata: Any = (), plural: bool = False) -> str:
+    """Describe a type in plain English: `whole number, 1 or more`, `list of names`."""
+    # In lists, limits are wrapped in another FieldInfo.
     metadata = [limit for item in metadata for limit in (item.metadata if isinstance(item, FieldInfo) else [item])]
     if annotation == Name or any(getattr(item, "pattern", None) for item in metadata):
         return "names" if plural else "name"
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(inner[0], annotation.__metadata__, plural)
+        return _type_text(inner[0], annotation.__metadata__, plural)
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(part, metadata, plural) for part in inner if part is not type(None))
+        return " or ".join(_type_text(part, metadata, plural) for part in inner if part is not type(None))
     if origin is Literal:
         values = ", ".join(f"`{value}`" for value in inner)
         return f"any of {values}" if plural else f"one of {values}"
@@ -164,9 +164,9 @@ def _words(annotation: Any, metadata: Any = (), plural: bool = False) -> str:
 
 def _list(inner: tuple[Any, ...]) -> str:
     if inner[-1] is Ellipsis:
-        found = _words(inner[0], plural=True)
-        return f"list, {found}" if found.startswith("any of") else f"list of {found}"
-    return f"list of {_COUNTS[len(inner)]} {_words(inner[0], plural=True)}"
+        elements = _type_text(inner[0], plural=True)
+        return f"list, {elements}" if elements.startswith("any of") else f"list of {elements}"
+    return f"list of {_COUNTS[len(inner)]} {_type_text(inner[0], plural=True)}"
 
 
 def _dictionary(value: Any) -> str:
@@ -175,7 +175,7 @@ def _dictionary(value: Any) -> str:
         return f"{_linked('entries', model)} by name"
     if value is Any:
         return "keys and values"
-    return f"{_words(value)} by name"
+    return f"{_type_text(value)} by name"
 
 
 def _linked(text: str, model: type[BaseModel]) -> str:
@@ -184,36 +184,36 @@ def _linked(text: str, model: type[BaseModel]) -> str:
 
 
 def _key_of(model: type[BaseModel]) -> str | None:
-    """The key of the suite that holds such settings, which is its section's anchor too."""
+    """Return the key of the suite that holds these settings; it is also the anchor of its section."""
     keys = (key for key, field in Suite.model_fields.items() if _model_in(field.annotation) is model)
     return next(keys, None)
 
 
 def _range(metadata: Any, whole: bool) -> str:
-    """The limits of a number, in words: ` from 1 to 32`, `, 1 or more`."""
+    """Describe the limits of a number: ` from 1 to 32`, `, 1 or more`."""
     names = ("ge", "gt", "le", "lt")
     limits = {name: getattr(item, name) for item in metadata for name in names if hasattr(item, name)}
     if whole:
-        # A whole number below 16 is one up to 15.
+        # A whole number below 16 is at most 15.
         limits |= {"le": limits.pop("lt") - 1} if "lt" in limits else {}
         limits |= {"ge": limits.pop("gt") + 1} if "gt" in limits else {}
     low, high = limits.get("ge"), limits.get("le")
     if low is not None and high is not None:
         return f" from {low:.15g} to {high:.15g}"
-    said = [
+    parts = [
         *([f"{low:.15g} or more"] if low is not None else []),
         *([f"above {limits['gt']:g}"] if "gt" in limits else []),
         *([f"up to {high:.15g}"] if high is not None else []),
         *([f"below {limits['lt']:g}"] if "lt" in limits else []),
     ]
-    return f", {', '.join(said)}" if said else ""
+    return f", {', '.join(parts)}" if parts else ""
 
 
 def command_reference() -> str:
-    """Every verb of `msgunet` with its options."""
+    """Return the reference of every verb of `msgunet`, with its options."""
     top = parser()
     verbs = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    # An epilogue of examples, which argparse prints as it stands.
+    # The epilog has examples, which argparse prints unchanged.
     parts = [f"```\n{(top.epilog or '').strip()}\n```"]
     parts += [_verb(name, sub) for name, sub in verbs.choices.items()]
     return "\n\n".join(parts) + "\n"
@@ -231,12 +231,12 @@ def _verb(name: str, sub: argparse.ArgumentParser) -> str:
 
 
 def _invocation(action: argparse.Action) -> str:
-    """`--size WIDTH HEIGHT`, as one writes it."""
+    """Format an argument as it is written on the command line: `--size WIDTH HEIGHT`."""
     named = action.dest.upper() if action.option_strings else action.dest
     metavar = action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else named)
     values = [metavar] * (action.nargs if isinstance(action.nargs, int) else 1)
-    shown = " ".join(metavar if isinstance(metavar, tuple) else values)
+    text = " ".join(metavar if isinstance(metavar, tuple) else values)
     more = " …" if action.nargs in ("+", "*") else ""
     if not action.option_strings:
-        return f"`{shown}{more}`"
-    return f"`{' '.join([*action.option_strings, *([] if action.nargs == 0 else [shown + more])])}`"
+        return f"`{text}{more}`"
+    return f"`{' '.join([*action.option_strings, *([] if action.nargs == 0 else [text + more])])}`"

@@ -1,1 +1,1 @@
-"""The `msgunet` command: a parser, and one verb for each stage. Puts the other wings together."""
+"""The `msgunet` command: a parser, and one verb for each stage. The top layer, which combines the other packages."""

@@ -1,17 +1,17 @@
-"""Packages that a verb needs and that are not installed: which extra brings them."""
+"""Advice on which extra to install when a verb lacks a package."""
 
 import json
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 
-# Modules whose package has another name.
+# Modules whose package has a different name.
 _PACKAGES = {"yaml": "pyyaml", "mpl_toolkits": "basemap-data"}
-# Where several extras bring a package: the one for a verb, `suite` for all others.
-_OF_VERBS = {"export": "onnx"}
+# The preferred extra of a verb, if several extras contain a package; `suite` for all other verbs.
+_PREFERRED = {"export": "onnx"}
 
 
 def advice(verb: str, module: str | None) -> str | None:
-    """What to say when `verb` found no `module`; None where no extra of the project brings it."""
+    """Return advice for a `verb` that lacks `module`; None if no extra of the project contains it."""
     name = (module or "").split(".")[0]
     package = _PACKAGES.get(name, name)
     try:
@@ -22,19 +22,19 @@ def advice(verb: str, module: str | None) -> str | None:
     extras = [match[1] for requirement in project.requires or () if (match := pattern.match(requirement))]
     if not extras:
         return None
-    usual = _OF_VERBS.get(verb, "suite")
-    extra = usual if usual in extras else extras[0]
+    preferred = _PREFERRED.get(verb, "suite")
+    extra = preferred if preferred in extras else extras[0]
     return (
-        f"'msgunet {verb}' needs the package {package}, which the extra '{extra}' brings: "
+        f"'msgunet {verb}' needs the package {package}, which is part of the extra '{extra}': "
         f"pip install 'msgunet[{extra}]{_source(project.read_text('direct_url.json'))}'"
     )
 
 
 def _source(direct_url: str | None) -> str:
-    """Where this installation came from, as pip takes it."""
+    """Return the source of this installation, in the form that pip accepts."""
     if direct_url is None:
         return ""
-    found = json.loads(direct_url)
-    if "vcs_info" in found:
-        return f" @ {found['vcs_info']['vcs']}+{found['url']}@{found['vcs_info']['commit_id']}"
-    return f" @ {found['url']}"
+    source = json.loads(direct_url)
+    if "vcs_info" in source:
+        return f" @ {source['vcs_info']['vcs']}+{source['url']}@{source['vcs_info']['commit_id']}"
+    return f" @ {source['url']}"

@@ -1,4 +1,4 @@
-"""The `msgunet` command: runs a verb, and turns what a user can cause into a message and an exit status."""
+"""The `msgunet` command: runs a verb, and turns errors that a user can cause into a message and an exit status."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
 from msgunet.core.errors import InterruptedTraining, UserError
 
-# What files and folders that somebody names can be in the way of.
+# Errors that the user's files and folders can cause.
 _USERS_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
@@ -18,7 +18,7 @@ _USERS_ERRORS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status: 0 done, 2 a user's error, 143 or 130 stopped by SIGTERM or Ctrl-C."""
+    """Run a verb and return the exit status: 0 done, 2 a user's error, 143 or 130 stopped by SIGTERM or Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
         parser().print_help()
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {text}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Who reads the output has seen enough (`msgunet show | head`); Python must not complain about it when it ends.
+        # The reader of the output has closed it (`msgunet show | head`). Python must not report this at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What each verb of the command does with its options; imports what it needs when it is called."""
+"""The function of each verb. Each one imports its packages only when it is called, to keep the command fast."""
 
 import shlex
 from pathlib import Path
@@ -26,8 +26,8 @@ def check(options: Any) -> None:
     for line in rehearse(plan):
         print(line)
     check(plan, elsewhere=options.cluster)
-    where = " but GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
-    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine has what they need{where}")
+    exception = ", except for GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
+    print(f"suite {plan.name}: {len(plan.runs)} runs; this machine meets their requirements{exception}")
 
 
 def plan(options: Any) -> None:
@@ -48,10 +48,10 @@ def prepare(options: Any) -> None:
     from msgunet.data.prepare import prepare
 
     if (options.name is None) == (options.settings is None):
-        raise UserError("say either the name of a data set or --settings dataset.json")
+        raise UserError("give either the name of a data set or --settings dataset.json")
     if options.settings is not None:
         if options.size:
-            raise UserError("--size goes with the name of a data set; --settings says the size itself")
+            raise UserError("--size needs the name of a data set; with --settings, that file sets the size")
         settings = read_settings(options.settings, DataSetSettings)
     else:
         settings = get_dataset(options.name).usual_settings(options.size)
@@ -65,7 +65,7 @@ def fetch(options: Any) -> None:
     from msgunet.methods.weights import VGG19
 
     machine, others = _machine(options), {"vgg19": (VGG19,)}
-    # All names are looked up before the first is downloaded.
+    # Look up all names first, so that a wrong one is reported before any download.
     for remote in [remote for name in options.name for remote in published(name, machine, others)]:
         fetch(remote, options.out or (WEIGHTS if remote.name == VGG19.name else ARCHIVES))
 
@@ -74,7 +74,7 @@ def data(options: Any) -> None:
     from msgunet.data.overview import check_data, overview
 
     if options.action and not options.name:
-        raise UserError("say which data set to check: msgunet data check NAME")
+        raise UserError("name the data set to check: msgunet data check NAME")
     machine = _machine(options)
     for line in check_data(options.name, machine) if options.action else overview(machine):
         print(line)
@@ -141,8 +141,8 @@ def bench(options: Any) -> None:
 
 
 def profile(options: Any) -> None:
-    from msgunet.cost.bench import Variant
     from msgunet.cost.profile import profile
+    from msgunet.cost.variants import Variant
     from msgunet.report.profile import profile_tables
     from msgunet.suite.networks import trained_networks
     from msgunet.suite.plan import load_plan
@@ -150,8 +150,8 @@ def profile(options: Any) -> None:
     plan = load_plan(options.suite)
     runs = trained_networks(plan, options.entry and [options.entry], options.size and tuple(options.size))
     if len(runs) != 1:
-        found = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
-        raise UserError(f"that is {len(runs)} networks of suite '{plan.name}'; say which one:", *found)
+        choices = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
+        raise UserError(f"choose one of {len(runs)} networks of suite '{plan.name}':", *choices)
     variant = Variant(options.way, options.precision)
     machine = _machine(options) if options.compute else plan.machine
     frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
@@ -191,14 +191,14 @@ def report(options: Any) -> None:
     _refuse_changed(plan, options.suite)
     write_tables(settings, results)
     write_figures(settings, results)
-    print(f"The page of what is done: {write_page(settings, results).resolve().as_uri()}")
+    print(f"The page with the results so far: {write_page(settings, results).resolve().as_uri()}")
 
 
 def _refuse_changed(plan: Any, suite: str) -> None:
     if changed := plan.changed():
         raise UserError(
-            f"the suite has changed since it was run, {len(changed)} of its settings files with it ({changed[0]}); "
-            f"'snakemake -n --config suite={suite}' writes them, and says what must run again"
+            f"the suite has changed since it was run: {len(changed)} of its settings files are out of date "
+            f"({changed[0]}); 'snakemake -n --config suite={suite}' updates them and lists the jobs that must run again"
         )
 
 
@@ -213,7 +213,7 @@ def share(options: Any) -> None:
         # 'msgunet bench' alone needs no settings files.
         plan.write()
     out = share(plan, options.suite, options.out, _command(options))
-    print(f"{out}: tables, figures and numbers that may be passed on")
+    print(f"{out}: redistributable tables, figures and numbers")
 
 
 def show(options: Any) -> None:
@@ -227,8 +227,8 @@ def new_suite(options: Any) -> None:
     from msgunet.new_suite.discover import discover
     from msgunet.new_suite.write import new_suite
 
-    found = discover(options.data, options.source, options.target)
-    print(new_suite(options.suite, found, options.hours, options.device, options.force))
+    discovery = discover(options.data, options.source, options.target)
+    print(new_suite(options.suite, discovery, options.hours, options.device, options.force))
 
 
 def export(options: Any) -> None:
@@ -241,7 +241,7 @@ def export(options: Any) -> None:
     generator = load_generator(options.model, "cpu", method_file=options.method)
     notes = export_onnx(generator, out)
     write_text(card, model_card(generator, options.model, out, notes))
-    print(f"{out}, and what is to be known about it in {card}")
+    print(f"{out}, with its model card {card}")
 
 
 def translate(options: Any) -> None:
@@ -250,6 +250,6 @@ def translate(options: Any) -> None:
 
     memory = options.memory and options.memory * 1e9
     model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
-    kept = {"keep_format": options.keep_format, "resume": options.resume}
-    count = translate_files(model, options.images, options.out, options.scale, options.tile, **kept)
-    print(f"{count} images in {options.out}")
+    flags = {"keep_format": options.keep_format, "resume": options.resume}
+    count = translate_files(model, options.images, options.out, options.scale, options.tile, **flags)
+    print(f"{count} images translated to {options.out}")

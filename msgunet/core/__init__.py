@@ -1,1 +1,1 @@
-"""Ground floor: settings, files, errors and records. Stands on nothing else of the project, and imports no torch."""
+"""The lowest layer: settings, files, errors and records. It imports no other package of the project, and no torch."""

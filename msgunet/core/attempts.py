@@ -1,4 +1,4 @@
-"""What became of the stages of a run: done, failed and why, or how far."""
+"""The state of a run: which stages are done or failed, why, and how far its training is."""
 
 import contextlib
 import json
@@ -19,52 +19,60 @@ PROGRESS = "progress.json"
 Word = Literal["not yet", "running", "stopped", "failed", "out of memory", "trained", "done"]
 
 
-# What is left behind by a process that could not say anything.
-_SILENT = "ended without a word; it may have been killed, for its memory perhaps"
+# Recorded in advance, because a killed process cannot record anything.
+_KILLED = "ended without reporting an error; it may have been killed, perhaps for using too much memory"
 
 
 @contextlib.contextmanager
 def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
-    """Note in a run's folder why a stage (`train`, `evaluate`, `ablate`) failed; a new attempt takes the note away.
+    """Record in a run's folder why a stage (`train`, `evaluate`, `ablate`) failed; a new attempt clears the record.
 
-    A stage that was stopped by a signal has not failed; one that was killed leaves a note that says so. Who trains
-    holds the run's lock; the other stages hold one of their own, so that it is seen that they are at work.
+    A stage that a signal stopped has not failed, and leaves no record. A stage that was killed leaves one that says so.
+    A training already holds the run's lock. Each other stage holds a lock of its own, so that `state_of` can see that
+    it is running.
     """
-    path = _failure(folder, stage)
+    path = _failure_path(folder, stage)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if stage != "train":
-            # Two may evaluate the same; the lock only tells.
+            # Two processes can evaluate the same run: the lock only indicates that the stage is running.
             with contextlib.suppress(Timeout, UserError):
                 stack.enter_context(KernelLock(_stage_lock(folder, stage)).acquire(timeout=0))
-        _note(path, "stopped", _SILENT, settings)
+        _record(path, "stopped", _KILLED, settings)
         try:
             yield
         except (InterruptedTraining, KeyboardInterrupt):
             if _read(path, settings).get("word") == "stopped":
-                # Of several processes another may have taken it away by now.
+                # With several processes, another one may have removed the file already.
                 path.unlink(missing_ok=True)
             raise
         except Exception as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            # Of several processes the others fail too, of what the first has died of.
+            # When one of several processes fails, the others fail because of it: keep the first error.
             if _read(path, settings).get("word", "stopped") == "stopped":
-                _note(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)
+                _record(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)
             raise
         path.unlink(missing_ok=True)
 
 
-def _note(path: Path, word: Word, why: str, settings: RunSettings) -> None:
-    # The stage's own error is what matters, also where the disk is full.
+def _record(path: Path, word: Word, why: str, settings: RunSettings) -> None:
+    # A full disk must not hide the stage's own error.
     with contextlib.suppress(OSError):
         write_json(path, {"word": word, "why": why, "settings": settings.identity})
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run is.
+    """The state of a run.
 
-    `why`: what went wrong. `step`, `total`, `seconds`: of the training, where known. `left`: seconds of a running one.
+    Attributes:
+        word: the state.
+        why: what went wrong, or which stage is running.
+        step: the training's current step, if known.
+        total: the training's number of steps, if known.
+        seconds: the training's time so far, if known.
+        left: seconds that a running training still needs, if known.
+
     """
 
     word: Word
@@ -76,20 +84,21 @@ class State:
 
     @property
     def cell(self) -> str:
-        """What a table says in place of a number."""
+        """The text that a table prints in place of a missing number."""
         return self.word if self.word in ("failed", "out of memory") else "not yet"
 
     @property
     def sentence(self) -> str:
-        """What there is to say beyond the word."""
+        """The state with the training's progress and the reason, where there are any."""
         at = "" if self.step is None else f" at step {self.step} of {self.total}"
         return f"{self.word}{at if self.word in ('running', 'stopped') else ''}{self.why and f': {self.why}'}"
 
 
 def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings) -> State:
-    """Where a run is whose files are in `folder`; after its training it is measured as `evaluation` says.
+    """Return the state of the run in `folder`.
 
-    A run that records gradients is done when it is trained. Files of other settings than these count for nothing.
+    A run is done when it is trained and evaluated as `evaluation` requires; a run that records gradients, when it is
+    trained. Files written under other settings are ignored.
     """
     facts = trained_facts(folder, settings)
     if facts:
@@ -97,51 +106,51 @@ def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings
         if settings.gradient_records:
             return State("done", **known)
         for stage in ("evaluate", "ablate"):
-            if _held(_stage_lock(folder, stage)):
-                return State("running", f"{stage} is at work", **known)
-            if failure := _read(_failure(folder, stage), settings):
+            if _is_locked(_stage_lock(folder, stage)):
+                return State("running", f"{stage} in progress", **known)
+            if failure := _read(_failure_path(folder, stage), settings):
                 return State(failure["word"], f"{stage}: {failure['why']}", **known)
         return State("done" if measured_facts(folder, settings, evaluation) else "trained", **known)
     progress = _read(folder / PROGRESS, settings)
     known = {key: progress[key] for key in ("step", "total", "seconds") if key in progress}
-    if _held(folder / LOCK):
+    if _is_locked(folder / LOCK):
         left = None
         if progress.get("rate"):
             left = (progress["total"] - progress["step"]) / progress["rate"]
         return State("running", left=left, **known)
-    if failure := _read(_failure(folder, "train"), settings):
+    if failure := _read(_failure_path(folder, "train"), settings):
         return State(failure["word"], failure["why"], **known)
     return State("stopped", **known) if progress else State("not yet")
 
 
 def trained_facts(folder: Path, settings: RunSettings) -> dict[str, Any]:
-    """What the training of these settings wrote about itself; empty where what it was for is not there."""
+    """Return the record of a training with these settings; empty if it or the training's result is missing."""
     result = "gradients.csv" if settings.gradient_records else "generator.safetensors"
     return _read(folder / "training.json", settings) if (folder / result).is_file() else {}
 
 
 def measured_facts(folder: Path, settings: RunSettings, evaluation: EvaluationSettings) -> dict[str, Any]:
-    """What the evaluation of that very training wrote about itself; empty where it has not measured all of this."""
-    facts = _of_the_training(folder, "evaluation.json", settings)
-    there = (folder / "metrics.csv").is_file() and all(
-        set(wanted) <= set(facts.get(kind, ()))
-        for kind, wanted in (("metrics", evaluation.metrics), ("protocols", evaluation.protocols))
+    """Return the record of this very training's evaluation; empty if it does not cover all of `evaluation`."""
+    facts = _facts_of_training(folder, "evaluation.json", settings)
+    complete = (folder / "metrics.csv").is_file() and all(
+        set(required) <= set(facts.get(kind, ()))
+        for kind, required in (("metrics", evaluation.metrics), ("protocols", evaluation.protocols))
     )
-    return facts if there else {}
+    return facts if complete else {}
 
 
 def ablated_facts(folder: Path, settings: RunSettings) -> dict[str, Any]:
-    """What the ablation of that very training wrote about itself; empty where there is none."""
-    return _of_the_training(folder, "ablation.json", settings) if (folder / "ablation.csv").is_file() else {}
+    """Return the record of this very training's ablation; empty if there is none."""
+    return _facts_of_training(folder, "ablation.json", settings) if (folder / "ablation.csv").is_file() else {}
 
 
-def _of_the_training(folder: Path, name: str, settings: RunSettings) -> dict[str, Any]:
+def _facts_of_training(folder: Path, name: str, settings: RunSettings) -> dict[str, Any]:
     trained, facts = trained_facts(folder, settings), _read(folder / name, settings)
     return facts if trained and facts.get("trained") == trained["finished"] else {}
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    """Format seconds as hours, minutes and seconds: 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
@@ -151,22 +160,25 @@ def _stage_lock(folder: Path, stage: str) -> Path:
     return folder / f".lock-{stage}"
 
 
-def _failure(folder: Path, stage: str) -> Path:
+def _failure_path(folder: Path, stage: str) -> Path:
     return folder / f"failed-{stage}.json"
 
 
 def _read(path: Path, settings: RunSettings) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it") from error
-    return found if found.get("settings") == settings.identity else {}
+    return record if record.get("settings") == settings.identity else {}
 
 
-def _held(path: Path) -> bool:
-    """Whether a stage of a run is at work; a training that starts at this moment waits for us."""
+def _is_locked(path: Path) -> bool:
+    """Return whether a running stage holds this lock.
+
+    This takes the lock for a moment; a training that starts just then waits for it.
+    """
     if not path.exists():
         return False
     lock = KernelLock(path)
@@ -175,7 +187,7 @@ def _held(path: Path) -> bool:
     except Timeout:
         return True
     except (UserError, OSError):
-        # Somebody else's folder, which may be looked at only.
+        # The folder belongs to another user, and is read-only for us.
         return False
     lock.release()
     return False

@@ -1,4 +1,4 @@
-"""The checkout that the package lies in, where the shipped suites and the paper's numbers are."""
+"""The repository checkout that contains the package, with the shipped suites and the paper's numbers."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def shipped(path: str) -> Path:
-    """A file or folder of the repository that is not part of the package.
+    """Return the path of a file or folder that is in the repository but not in the package.
 
     Raises:
         UserError: the package is installed without a checkout.
 
     """
-    found = ROOT / path
-    if not found.exists():
+    full_path = ROOT / path
+    if not full_path.exists():
         raise UserError(
-            f"{path} is in the project's repository, and this msgunet is installed without it: clone the repository, "
-            "and work there with 'make environment' or 'pip install -e .[suite]'"
+            f"{path} is part of the project's repository, but this msgunet is installed without it: clone the "
+            "repository and work there, after 'make environment' or 'pip install -e .[suite]'"
         )
-    return found
+    return full_path

@@ -1,4 +1,4 @@
-"""Writing files so that a name never stands for half a file, and canonical JSON."""
+"""Atomic writing of files, file locks and canonical JSON."""
 
 import contextlib
 import csv
@@ -20,9 +20,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class KernelLock(FileLock):
-    """A lock that the kernel lets go of when its holder ends, however that is.
+    """A file lock that the kernel releases when its holder ends, however it ends.
 
-    Where the file system has none, `acquire` raises a UserError: a file that stands for a lock would outlive a kill.
+    On a file system without locks, `acquire` raises a UserError. A plain lock file is no substitute: it would outlive a
+    killed process.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -35,22 +36,25 @@ class KernelLock(FileLock):
             raise
         except (OSError, NotImplementedError) as error:
             raise UserError(
-                f"{self.lock_file} cannot be locked ({error}), so that two processes could write beside it; work on a "
-                "file system with locks (NFS 4, Lustre mounted with 'flock', a local disk)"
+                f"{self.lock_file} cannot be locked ({error}), so two processes could write to the same folder; use "
+                "a file system with locks (NFS 4, Lustre mounted with 'flock', a local disk)"
             ) from error
 
 
-# Asking for the mask changes it for a moment, which threads must not see: once, here.
+# The mask can only be read by changing it, which other threads must not see: read it once, on import.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is synced to disk and renamed, on failure removed."""
+    """Yield a temporary path in the folder of `path`.
+
+    On success the file is synced to disk and renamed to `path`; on failure it is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers such as Pillow and matplotlib choose their format by it.
+    # Keep the suffix: Pillow and matplotlib choose the file format by it.
     handle, name = tempfile.mkstemp(prefix=f".tmp-{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -67,7 +71,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power loss."""
+    """Sync a folder to disk, so that a rename in it survives a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -76,7 +80,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """The one text for `value`: sorted keys, two spaces, one newline; refuses NaN and infinity with ValueError."""
+    """Return `value` as JSON in a unique form: sorted keys, indented by two spaces, with a newline at the end.
+
+    Raises:
+        ValueError: `value` contains NaN or infinity.
+
+    """
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -92,7 +101,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def write_csv(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows as CSV, atomically; the columns are all keys, in the order in which they first appear."""
+    """Write rows as CSV, atomically. The columns are the keys of all rows, in order of first appearance."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
@@ -101,28 +110,34 @@ def write_csv(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_settings(path: Path, model: type[Model]) -> Model:
-    """Read and validate a settings file, or raise a UserError that names it and what is wrong."""
+    """Read and validate a settings file.
+
+    Raises:
+        UserError: the file cannot be read or is not valid; the message names the file and every problem.
+
+    """
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; 'snakemake -n --config suite=NAME' writes the settings") from error
+        advice = "'snakemake -n --config suite=NAME' writes the settings files"
+        raise UserError(f"{path}: {error.strerror}; {advice}") from error
     except ValidationError as error:
         problems = (f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise UserError(*problems) from error
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Write atomically, but leave a file that already holds `text` and its time alone."""
+    """Write `text` atomically, unless the file already holds it; then its modification time stays too."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_hash(text: str) -> str:
-    """The first eight hexadecimal digits of the SHA-256 of `text`."""
+    """Return the first eight hexadecimal digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]

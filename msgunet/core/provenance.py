@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, versions, processor."""
+"""The origin of a result: commit, versions, processor."""
 
 import functools
 import platform
@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "torchvision", "piq", "fvcore", "numpy", "pillow", "pandas
 
 @functools.cache
 def commit() -> str:
-    """The commit that the code is at, with `+changes` where files differ from it; `unknown` outside a checkout."""
+    """Return the checked-out commit, with `+changes` if tracked files differ from it; `unknown` outside a checkout."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return "unknown"
 
@@ -33,7 +33,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, this project and the packages that results depend on."""
+    """Return the versions of Python, this project and the packages that results depend on."""
     found = {"python": platform.python_version(), "msgunet": __version__}
     for package in _PACKAGES:
         try:
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name, as far as the system reports it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -54,6 +54,6 @@ def cpu_name() -> str:
 
 
 def device_of(frame: "pd.DataFrame") -> str:
-    """The device of a table's rows, with the number of threads on a CPU."""
+    """Return the device of a table's rows; for a CPU, with the number of threads."""
     row = frame.iloc[0]
     return row["device"] if row["device_type"] == "cuda" else f"{row['device']}, {row['threads']} CPU threads"

@@ -1,4 +1,4 @@
-"""Finding classes by name: what the registries of methods and data sets have in common."""
+"""Look-up of classes by name, shared by the registries of methods and data sets."""
 
 import importlib
 import pkgutil
@@ -15,54 +15,60 @@ Class = TypeVar("Class")
 
 
 class Registry(Generic[Class]):
-    """Classes by name, registered by a decorator in the modules of some packages.
+    """Classes by name, which the modules of given packages register with a decorator.
 
-    Modules whose name ends in `networks` are left out: they import torch, and are loaded when a network is built.
+    Modules whose name ends in `networks` are skipped: they import torch, and are loaded only when a network is built.
     """
 
-    def __init__(self, what: str, *places: str) -> None:
-        """`what` errors call a class; `places`: modules and packages that register classes."""
-        self._what = what
-        self._places = places
+    def __init__(self, noun: str, *locations: str) -> None:
+        """Create an empty registry.
+
+        Args:
+            noun: what error messages call a registered class, such as `method`.
+            locations: modules and packages whose classes are registered; of a package, all modules in it.
+
+        """
+        self._noun = noun
+        self._locations = locations
         self._classes: dict[str, type[Class]] = {}
         self._complete = False
 
     def register(self, name: str) -> Callable[[type], type]:
-        """Decorator: register a class under `name`, which becomes its attribute `name`.
+        """Return a decorator that registers a class under `name` and sets its attribute `name`.
 
         Raises:
-            ValueError: another module has registered this name.
+            ValueError: another module has already registered this name.
 
         """
         return lambda cls: register(self._classes, name, cls)
 
     def all(self) -> dict[str, type[Class]]:
-        """All registered classes, by name."""
+        """Return all registered classes by name."""
         if not self._complete:
-            for place in self._places:
-                # A module has no modules in it, a package has.
-                inside = getattr(importlib.import_module(place), "__path__", ())
-                for module in pkgutil.iter_modules(inside):
+            for location in self._locations:
+                # Only a package has a __path__; importing is enough for a plain module.
+                search_path = getattr(importlib.import_module(location), "__path__", ())
+                for module in pkgutil.iter_modules(search_path):
                     if not module.name.endswith("networks"):
-                        importlib.import_module(f"{place}.{module.name}")
+                        importlib.import_module(f"{location}.{module.name}")
             self._complete = True
         return dict(sorted(self._classes.items()))
 
     def get(self, name: str) -> type[Class]:
-        """The class registered under `name`.
+        """Return the class registered under `name`.
 
         Raises:
-            UserError: there is none; it suggests the nearest name.
+            UserError: there is none; the message suggests the nearest name.
 
         """
         known = self.all()
         if name not in known:
-            raise UserError(f"unknown {self._what} '{name}': {nearest(name, known)}")
+            raise UserError(f"unknown {self._noun} '{name}': {nearest(name, known)}")
         return known[name]
 
 
 def register(table: dict[str, type[Class]], name: str, cls: type[Class]) -> type[Class]:
-    """Put a class into a table of names; see `Registry.register`."""
+    """Add a class to a table of names; see `Registry.register`."""
     if name in table and table[name].__module__ != cls.__module__:
         raise ValueError(f"{name!r} is registered twice: in {table[name].__module__} and in {cls.__module__}")
     cls.name = name
@@ -71,14 +77,14 @@ def register(table: dict[str, type[Class]], name: str, cls: type[Class]) -> type
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not in `known`: the nearest one, or all of them."""
+    """Return a hint for a name that is not in `known`: the nearest known name, or all of them."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known are: {', '.join(names)}" if names else "there are none"
+    return f"the known names are {', '.join(names)}" if names else "there are none"
 
 
 def lazy_import(name: str) -> ModuleType:
-    """Import a module when it is first used: method files stay free of torch until a network is built."""
+    """Import a module on first use, so that method files do not load torch before a network is built."""
     return lazy_loader.load(name, error_on_import=True, suppress_warning=True)

@@ -1,4 +1,4 @@
-"""What runs, data sets, images and this machine need to know: frozen models, parsed once."""
+"""Settings of runs, data sets, images and this machine: frozen models, parsed once."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,17 +16,17 @@ Pairs = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 class Strict(BaseModel):
-    """Frozen; unknown keys and values that are not finite are errors."""
+    """Base class of all settings: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _own(description: str) -> Any:
-    """A field about a user's own method; left out of files where there is none, which stay as they were without it."""
+def _custom(description: str) -> Any:
+    """Return a field about a custom method; other methods leave it out of their JSON, so their hashes stay the same."""
     return Field(None, exclude_if=lambda value: value is None, description=description)
 
 
-_FILE, _CODE = "a user's own file, which registers the method", "hash of that file's code"
+_FILE, _CODE = "Python file that registers the custom method", "hash of that file's code"
 
 
 def _identity(settings: BaseModel) -> str:
@@ -34,7 +34,7 @@ def _identity(settings: BaseModel) -> str:
 
 
 class TrainingSettings(Strict):
-    """What decides the result of a training, beside the method itself."""
+    """Everything that determines the result of a training, apart from the method itself."""
 
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
@@ -42,67 +42,69 @@ class TrainingSettings(Strict):
         None,
         gt=0,
         exclude_if=lambda value: value is None,
-        description="instead: train for so long, however many epochs that is; epochs and decay_epochs then say in what "
-        "proportion the time is divided",
+        description="train for this many minutes instead of a number of epochs; epochs and decay_epochs then set the "
+        "proportion in which the time is divided",
     )
     decay_from: Literal["first", "second"] = Field(
         "second",
-        description="of these, the one that is the first below the full rate: Pix2Pix first, Pix2Pix-HD second",
+        description="first decay epoch below the full learning rate: first as in Pix2Pix, second as in Pix2Pix-HD",
     )
     batch_size: int = Field(1, ge=1, description="pairs per step")
     accumulate: int = Field(
-        1, ge=1, description="parts that a batch is worked on in, to need less memory; batch norm sees one part"
+        1, ge=1, description="micro-batches that a batch is split into, to save memory; batch norm sees one micro-batch"
     )
     learning_rate: float = Field(2e-4, gt=0, description="of Adam, for the generator and the discriminators")
-    beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
-    beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+    beta1: float = Field(0.5, ge=0, lt=1, description="beta1 of Adam")
+    beta2: float = Field(0.999, ge=0, lt=1, description="beta2 of Adam")
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32",
-        description="of convolutions; tf32: for GPUs; bf16: for GPUs, and CPUs with instructions for it",
+        description="precision of convolutions; tf32 is for GPUs, bf16 for GPUs and for CPUs with bf16 instructions",
     )
-    flip: bool = Field(False, description="mirror half of the pairs, left to right")
-    jitter: int = Field(0, ge=0, description="enlarge by this many pixels and crop at random (Pix2Pix: 30 at 256)")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of an average of the generator's weights; 0: no average")
+    flip: bool = Field(False, description="flip each pair horizontally with probability 0.5")
+    jitter: int = Field(0, ge=0, description="enlarge by this many pixels, then crop at random (Pix2Pix: 30 at 256)")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights; 0: no average"
+    )
 
 
 class ImageFormat(Strict):
-    """Channels and values of images; the paper's, and most people's, are 8-bit RGB."""
+    """Channels and value range of images; most images, the paper's too, are 8-bit RGB."""
 
-    channels: int = Field(3, ge=1, le=16, description="1: grey, 3: colours")
+    channels: int = Field(3, ge=1, le=16, description="1: grey, 3: RGB")
     range: tuple[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=65535)]] = Field(
-        (0, 255), description="the values that are black and white; above 255 images have 16 bits"
+        (0, 255), description="the values of black and white; images with values above 255 are 16-bit"
     )
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _increasing(self) -> Self:
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"the range {list(self.range)} does not rise")
+            raise ValueError(f"range {list(self.range)}: the first value must be below the second")
         return self
 
     @property
     def bits(self) -> int:
-        """Of each value in a file."""
+        """The number of bits of each value in a file."""
         return 8 if self.range[1] <= 255 else 16
 
     @property
     def dtype(self) -> str:
-        """Of each value, as numpy calls it."""
+        """NumPy's name for the type of each value."""
         return f"uint{self.bits}"
 
     @property
     def suffix(self) -> str:
-        """Of files: one or three channels are PNG, others TIFF."""
+        """The suffix of files: PNG for one or three channels, TIFF for others."""
         return ".png" if self.channels in (1, 3) else ".tif"
 
     def __str__(self) -> str:
-        """As conditions name it: `8-bit RGB`, `16-bit grey, 0 to 4095`, `16-bit, 6 channels`."""
+        """Return the format as it is printed: `8-bit RGB`, `16-bit grey, 0 to 4095`, `16-bit, 6 channels`."""
         name = {1: " grey", 3: " RGB"}.get(self.channels, f", {self.channels} channels")
         whole = self.range == (0, 2**self.bits - 1)
         return f"{self.bits}-bit{name}" + ("" if whole else f", {self.range[0]} to {self.range[1]}")
 
     @property
     def rgb(self) -> list[int]:
-        """The channels that are shown as red, green and blue, and that VGG-19 sees as these."""
+        """The channels that are displayed, and passed to VGG-19, as red, green and blue."""
         return [min(i, self.channels - 1) for i in range(3)]
 
 
@@ -110,20 +112,21 @@ RGB = ImageFormat()
 
 
 def batch_problem(batch: int, parts: int, processes: int) -> str | None:
-    """Why a batch does not come out even, if it does not."""
+    """Return why a batch cannot be split evenly, or None if it can."""
     if batch % (parts * processes) == 0:
         return None
     return (
-        f"a batch of {batch} pairs (training.batch_size) cannot be shared by {processes} processes (compute.processes) "
-        f"in {parts} parts (training.accumulate); a multiple of {parts * processes} can"
+        f"a batch of {batch} pairs (training.batch_size) cannot be split over {processes} processes "
+        f"(compute.processes) with {parts} micro-batches each (training.accumulate); "
+        f"use a multiple of {parts * processes}"
     )
 
 
 class PerceptualSettings(Strict):
-    """The VGG-19 behind the perceptual losses."""
+    """The VGG-19 of the perceptual losses."""
 
     weights: Literal["imagenet", "untrained"] = Field("imagenet", description="untrained: random, seeded weights")
-    width: float = Field(1.0, gt=0, le=1, description="factor on VGG-19's channels; 1 for ImageNet weights")
+    width: float = Field(1.0, gt=0, le=1, description="factor on VGG-19's channels; must be 1 for ImageNet weights")
 
     @model_validator(mode="after")
     def _published_width(self) -> Self:
@@ -133,23 +136,23 @@ class PerceptualSettings(Strict):
 
 
 class EvaluationSettings(Strict):
-    """How test images are measured."""
+    """How test images are evaluated."""
 
     metrics: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
-        ("psnr", "ssim", "vif"), min_length=1, description="of every test image"
+        ("psnr", "ssim", "vif"), min_length=1, description="metrics computed for every test image"
     )
     protocols: tuple[Literal["native", "full"], ...] = Field(
         ("native", "full"),
         min_length=1,
-        description="native: against the target at the network's size; full: outputs brought to the data set's size",
+        description="native: against the target at the network's size; full: outputs resized to the data set's size",
     )
 
 
 class CostSettings(Strict):
-    """How networks are counted and timed."""
+    """How the cost of networks is counted and timed."""
 
     repeats: int = Field(20, ge=1, description="timed forward passes per network and size")
-    warmup: int = Field(3, ge=0, description="forward passes before the clock starts")
+    warmup: int = Field(3, ge=0, description="untimed forward passes before the timed ones")
 
 
 class Network(Strict):
@@ -159,95 +162,95 @@ class Network(Strict):
     part: Literal["generator", "discriminator", "perceptual"]
     method: Name | None = None
     version: int = 0
-    file: str | None = _own(_FILE)
-    code: str | None = _own(_CODE)
+    file: str | None = _custom(_FILE)
+    code: str | None = _custom(_CODE)
     size: Size
     options: dict[str, Any]
-    channels: tuple[int, int] = Field((3, 3), description="of source and target")
-    used: bool = Field(description="whether the suite trains it at this size")
+    channels: tuple[int, int] = Field((3, 3), description="channels of source and target")
+    used: bool = Field(description="whether the suite trains this network at this size")
 
     @property
     def identity(self) -> str:
-        """A short hash: what is counted carries it, so that it is not taken for another network's."""
+        """A short hash, stored with the network's cost so that it is never used for another network."""
         return _identity(self)
 
 
 class NetworkList(CostSettings):
-    """All networks of a suite: written as canonical JSON, and the input of the cost table."""
+    """All networks of a suite, written as canonical JSON: the input of the cost table."""
 
     networks: tuple[Network, ...]
 
 
 class ComputeSettings(Strict):
-    """How the work is done on this machine; part of no result's identity, but recorded with each."""
+    """How the work is done on this machine; not part of a result's identity, but recorded with every result."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU if there is one")
     gpu_required: bool = Field(False, description="refuse to start without a CUDA GPU")
-    threads: int = Field(1, ge=1, description="CPU threads per training; other counts give other last bits")
+    threads: int = Field(1, ge=1, description="CPU threads per training; their number affects the last bits of results")
     processes: int = Field(
-        1, ge=1, description="processes that train one run together, with a GPU each where there are GPUs"
+        1, ge=1, description="processes that train one run together, each with its own GPU if there are GPUs"
     )
     activation_checkpointing: bool = Field(
-        False, description="train in less memory and more time: compute activations again instead of keeping them"
+        False, description="recompute activations in training instead of keeping them: less memory, more time"
     )
-    compile: bool = Field(False, description="train through torch.compile, which needs a C++ compiler on a CPU")
-    workers: int = Field(0, ge=0, description="processes that decode images beside each training")
+    compile: bool = Field(False, description="train with torch.compile; on a CPU this needs a C++ compiler")
+    workers: int = Field(0, ge=0, description="data loader workers of each training, which decode images")
     job_hours: float = Field(
         24.0,
         gt=0,
-        description="that a job asks a cluster for at most; a training then goes on in another",
+        description="the longest time that a job requests from a cluster; a longer training resumes in the next job",
     )
-    checkpoint_minutes: float = Field(10.0, gt=0, description="work that a killed training loses at most")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="the most work, in minutes, that a killed training loses")
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")
     log_steps: int = Field(50, ge=1, description="steps between two rows of the history")
-    disk_gb: float = Field(0.0, ge=0, description="free disk that the suite needs")
+    disk_gb: float = Field(0.0, ge=0, description="free disk space that the suite needs, in GB")
 
     @model_validator(mode="after")
-    def _torch_can_do_both(self) -> Self:
+    def _compile_without_checkpointing(self) -> Self:
         if self.compile and self.activation_checkpointing:
-            raise ValueError("compile and activation_checkpointing do not go together: choose one")
+            raise ValueError("compile and activation_checkpointing cannot be combined: choose one")
         return self
 
 
 class DataSetSettings(Strict):
-    """A prepared data set: written as canonical JSON, and the input of its preparation."""
+    """A prepared data set, written as canonical JSON: the input of its preparation."""
 
     format: Literal[1] = 1
     kind: Name
-    version: int = Field(description="of the data set; goes up when the prepared images would change")
+    version: int = Field(description="version of the data set; increases whenever the prepared images would change")
     size: Size
     pairs: Pairs | None = Field(
-        None, exclude_if=lambda value: value is None, description="of each split, where not all"
+        None, exclude_if=lambda value: value is None, description="number of pairs in each split, if not all"
     )
     options: dict[str, Any]
     listing: str = Field("", description="hash of the names and sizes of a user's own images")
 
 
 class DataSettings(Strict):
-    """Where the published files of the data sets come from."""
+    """Where the published files of data sets and networks are found."""
 
     mirror: str | dict[Name, str] | None = Field(
         None,
-        description="folder that holds the published files, for all data sets or by kind; where none is named they are "
+        description="folder that holds the published files, for all data sets or by kind; without one, they are "
         "downloaded into data/archives",
     )
     urls: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="by a file's name: more addresses of it, which are tried first"
+        default_factory=dict, description="additional URLs by file name, which are tried first"
     )
     vgg19: str = Field(str(WEIGHTS / "vgg19-dcbb9e9d.pth"), description="torchvision's ImageNet weights of VGG-19")
 
     def archives(self, kind: str) -> tuple[Path, bool]:
-        """The folder with a data set's published files, and whether what is missing there is downloaded."""
-        given = self.mirror.get(kind) if isinstance(self.mirror, dict) else self.mirror
-        return (ARCHIVES, True) if given is None else (Path(given).expanduser(), False)
+        """Return the folder with a data set's published files, and whether missing files are downloaded into it."""
+        mirror = self.mirror.get(kind) if isinstance(self.mirror, dict) else self.mirror
+        return (ARCHIVES, True) if mirror is None else (Path(mirror).expanduser(), False)
 
 
 class MachineSettings(ComputeSettings, DataSettings):
-    """Everything about this machine in one file, `compute.json`; no result depends on it."""
+    """All settings of this machine, in one file (`compute.json`); no result depends on them."""
 
 
 class RunSettings(Strict):
-    """All that decides one run: written as canonical JSON, and the input of its training."""
+    """Everything that determines one run, written as canonical JSON: the input of its training."""
 
     format: Literal[1] = 1
     suite: str
@@ -257,34 +260,34 @@ class RunSettings(Strict):
     target_kind: Literal["photo", "labels"]
     source_format: ImageFormat = RGB
     target_format: ImageFormat = RGB
-    entry: Name = Field(description="the suite's name of the row")
+    entry: Name = Field(description="name of the entry in the suite")
     method: Name
-    version: int = Field(description="of the method; goes up when its results would change")
-    file: str | None = _own(_FILE)
-    code: str | None = _own(_CODE)
+    version: int = Field(description="version of the method; increases whenever its results would change")
+    file: str | None = _custom(_FILE)
+    code: str | None = _custom(_CODE)
     size: Size
     seed: int
     options: dict[str, Any]
     training: TrainingSettings
     perceptual: PerceptualSettings | None = None
-    gradient_records: int = Field(0, description="how often gradients are recorded over the training; 0: never")
+    gradient_records: int = Field(0, description="how often gradients are recorded in the training; 0: never")
 
     @property
     def identity(self) -> str:
-        """A short hash: results of a run carry it, so that none is taken for one of other settings."""
+        """A short hash, stored with the run's results so that they are never used for other settings."""
         return _identity(self)
 
     @property
     def channels(self) -> tuple[int, int]:
-        """Of source and target."""
+        """The channels of source and target."""
         return self.source_format.channels, self.target_format.channels
 
     @property
     def formats(self) -> tuple[ImageFormat, ImageFormat]:
-        """Of source and target."""
+        """The formats of source and target."""
         return self.source_format, self.target_format
 
     @property
     def kinds(self) -> tuple[Literal["photo", "labels"], Literal["photo", "labels"]]:
-        """Of source and target."""
+        """The kinds of source and target."""
         return self.source_kind, self.target_kind

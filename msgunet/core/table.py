@@ -39,9 +39,9 @@ _LATEX = {
 
 
 def _latex(value: str) -> str:
-    """A text for LaTeX with its usual fonts; a character that they do not have is named."""
+    """Escape a text for LaTeX; a character that its usual fonts lack is replaced by its code point."""
     text = "".join(_LATEX.get(c) or _letter(c) for c in value)
-    # At the start of a row a bracket would be an option of the end of the row before.
+    # At the start of a row, LaTeX would read a bracket as an option of the preceding \\.
     return f"{{}}{text}" if text.startswith("[") else text
 
 
@@ -55,13 +55,21 @@ def _letter(c: str) -> str:
     return f"[U+{ord(c):04X}]"
 
 
-# More rows than fit on a page.
-_LONG = 45
+# Rows per page; a longer table is split.
+_ROWS = 45
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, the number behind it (to sort by), in bold or not, and a shade from 0 (light) to 1."""
+    """A cell of a table.
+
+    Attributes:
+        text: the printed text.
+        value: the number behind the text, to sort by.
+        bold: whether the text is printed in bold.
+        shade: background shade from 0 (white) to 1 (darkest), if any.
+
+    """
 
     text: str
     value: float | None = None
@@ -70,7 +78,7 @@ class Cell:
 
     @property
     def colour(self) -> tuple[int, int, int] | None:
-        """The shade as red, green and blue from 0 to 255, on which black text can be read; also in grey."""
+        """The shade as red, green and blue from 0 to 255. Black text on it is legible, in greyscale print too."""
         if self.shade is None:
             return None
         light, dark = (255, 255, 255), (110, 168, 214)
@@ -78,7 +86,7 @@ class Cell:
 
 
 def number(value: Any, form: str, missing: str = "–", **how: Any) -> Cell:
-    """A cell for a number in a format such as `.2f`, or for one that is not there."""
+    """Return a cell with a number in a format such as `.2f`, or with the text `missing` if it is None or NaN."""
     if value is None or math.isnan(value):
         return Cell(missing)
     return Cell(format(value, form).replace("-", "−"), float(value), **how)
@@ -86,10 +94,16 @@ def number(value: Any, form: str, missing: str = "–", **how: Any) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to be shown.
+    """A table of a report.
 
-    name: of its files. columns: headings. rows: cells; a text is a cell without a number. notes: conditions, and what a
-    reader must know. command: what makes it.
+    Attributes:
+        name: the stem of its files' names.
+        title: the heading or caption.
+        columns: the column headings.
+        rows: the cells; a plain text is a cell without a number.
+        notes: the conditions, and anything else that a reader must know.
+        command: the command that makes the table.
+
     """
 
     name: str
@@ -101,16 +115,16 @@ class Table:
 
     @functools.cached_property
     def cells(self) -> list[list[Cell]]:
-        """The rows, every cell as a Cell."""
+        """The rows, with every cell as a `Cell`."""
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
     @functools.cached_property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers, which stand to the right."""
+        """Whether each column holds numbers, which are right-aligned."""
         return [any(row[j].value is not None for row in self.cells) for j in range(len(self.columns))]
 
     def markdown(self) -> str:
-        """GitHub's Markdown, columns lined up."""
+        """Return the table as GitHub Markdown with aligned columns."""
 
         def text(value: str) -> str:
             return value.replace("|", r"\|").replace("<", "&lt;")
@@ -130,9 +144,12 @@ class Table:
         return "\n".join([*head, *notes, "", f"Made by `{self.command}`", ""])
 
     def latex(self) -> str:
-        """A table that needs booktabs and graphicx, and xcolor for shades; a long one goes on in further tables."""
+        """Return the table as LaTeX; a long one is continued in further tables.
 
-        def shown(cell: Cell) -> str:
+        It needs the packages booktabs and graphicx, and xcolor for shades.
+        """
+
+        def formatted(cell: Cell) -> str:
             colour = "" if cell.colour is None else rf"\cellcolor[RGB]{{{','.join(map(str, cell.colour))}}}"
             return colour + (rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text))
 
@@ -141,30 +158,30 @@ class Table:
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
         columns = "".join("r" if numeric else "l" for numeric in self.numeric)
         heading = [r"\toprule", " & ".join(map(_latex, self.columns)) + r" \\", r"\midrule"]
-        rows = [" & ".join(map(shown, row)) + r" \\" for row in self.cells]
+        rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
         sentences = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in self.notes)
         notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(_latex, sentences))
-        # As wide as it is, or as the text.
+        # Shrink a table that is wider than the text; leave others as they are.
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
         body = []
-        for start in range(0, max(1, len(rows)), _LONG):
+        for start in range(0, max(1, len(rows)), _ROWS):
             caption = rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}"
-            last = [notes] if start + _LONG >= len(rows) else []
+            last = [notes] if start + _ROWS >= len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
-            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _LONG]]
+            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _ROWS]]
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
         head = [f"% Made by: {self.command}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])
 
     def write(self, folder: Path) -> None:
-        """Write it as Markdown, LaTeX and HTML, under its name."""
+        """Write the table to `folder` as Markdown, LaTeX and HTML."""
         write_text(folder / f"{self.name}.md", self.markdown())
         write_text(folder / f"{self.name}.tex", self.latex())
         write_text(folder / f"{self.name}.html", self.html_page())
 
     def html_page(self) -> str:
-        """The table as a page of its own."""
+        """Return a standalone HTML page with the table."""
         return Markup(
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>{}</title>"
             "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }}</style>"
@@ -172,7 +189,7 @@ class Table:
         ).format(self.title, self.title, self.html())
 
     def html(self) -> Markup:
-        """A sortable table with notes and command; everything escaped."""
+        """Return the table as sortable HTML, with its notes and command; all text is escaped."""
         classes = [Markup(" class='number'") if numeric else "" for numeric in self.numeric]
         head = Markup("").join(
             Markup("<th scope='col'{}>{}</th>").format(*pair) for pair in zip(classes, self.columns, strict=True)
@@ -181,15 +198,15 @@ class Table:
         for row in self.cells:
             cells = []
             for j, cell in enumerate(row):
-                shown = Markup("<strong>{}</strong>").format(cell.text) if cell.bold else escape(cell.text)
+                content = Markup("<strong>{}</strong>").format(cell.text) if cell.bold else escape(cell.text)
                 more = classes[j]
                 if self.numeric[j]:
-                    # Without a number it goes last, whichever way one sorts.
+                    # With an empty sort key, a missing number comes last in either direction.
                     more += Markup(" data-sort='{}'").format("" if cell.value is None else f"{cell.value:.8g}")
                 if cell.colour is not None:
                     more += Markup(" style='background:rgb({},{},{})'").format(*cell.colour)
                 form = Markup("<td{}>{}</td>") if j else Markup("<th scope='row'{}>{}</th>")
-                cells.append(form.format(more, shown))
+                cells.append(form.format(more, content))
             rows.append(Markup("<tr>{}</tr>").format(Markup("").join(cells)))
         body = Markup("\n").join(rows)
         notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self.notes)

@@ -1,1 +1,1 @@
-"""What networks cost: operations, time and memory; and where the time goes."""
+"""The cost of networks: operations, time and memory, and where the time goes."""

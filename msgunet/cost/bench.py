@@ -1,49 +1,35 @@
-"""How fast the engine is: training steps and inference against plain PyTorch, and against what the device can do.
+"""The speed of the engine: training steps and inference, compared with plain PyTorch and with the device limits.
 
-`plain` is what one writes first: contiguous memory, batch norm on its own, every loss with passes of its own, losses
-read after each step. `engine` is what this project does. Both are timed in one process, in turns.
+`plain` is straightforward PyTorch: contiguous memory, batch norm as a separate layer, separate passes for every loss,
+and losses read after each step. `engine` is this project's optimised path. Both are timed in one process, in turns.
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, short_hash
 from msgunet.core.settings import ComputeSettings, RunSettings
-from msgunet.cost.count import noise_pyramid
+from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
-from msgunet.device.precision import autocast, dtype_of, has_bf16, set_precision
+from msgunet.device.precision import dtype_of, has_bf16, set_precision
 from msgunet.methods.generator import prepare
-from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
-from msgunet.methods.vgg19 import VGG19Features
 from msgunet.training.memory import Meter, step_needs
-from msgunet.training.state import TrainingState
-from msgunet.training.step import step
 
 PARTS = ("inference", "training")
 _PRECISIONS = ("fp32", "tf32", "bf16")
 _WAYS = ("plain", "engine", "compiled")
 _KEY = ["entry", "width", "height", "part", "settings"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to do the same work: `plain`, `engine` or `compiled` (the engine under torch.compile)."""
-
-    way: str
-    precision: str
 
 
 def bench(
@@ -55,70 +41,76 @@ def bench(
     repeats: int = 10,
     compiled: bool = False,
 ) -> pd.DataFrame:
-    """Time every run's network; writes the CSV after each, and skips what it holds already.
+    """Time the network of every run. The CSV is written after each one; rows that it already holds are skipped.
 
     Raises:
-        UserError: the CSV is of another commit or device, or the device has no such precision.
+        UserError: the CSV comes from another commit, device or number of threads, or the device does not support a
+            requested precision.
 
     """
     device = pick_device(compute)
     require_gpu(compute, device)
     ways = _WAYS if compiled else _WAYS[:2]
-    asked = {(way, precision) for precision in precisions_for(device, precisions) for way in ways}
+    requested = {(way, precision) for precision in precisions_for(device, precisions) for way in ways}
     environment = flat_facts(device, compute.threads)
-    frame = _begun(out, environment)
+    frame = _existing_rows(out, environment)
     limits: dict[str, float] = {}
     for settings in runs:
         for part in parts:
             key = [settings.entry, *settings.size, part, _identity(settings)]
-            there = (frame[_KEY] == key).all(axis=1)
-            measured = set(zip(frame["way"][there], frame["precision"][there], strict=True))
-            if asked <= measured:
+            existing = (frame[_KEY] == key).all(axis=1)
+            measured = set(zip(frame["way"][existing], frame["precision"][existing], strict=True))
+            if requested <= measured:
                 continue
-            # All ways to do the same work are timed in one process, also those that were there.
-            wanted = asked | measured
-            variants = [Variant(way, p) for p in _PRECISIONS for way in _WAYS if (way, p) in wanted]
-            what = f"{settings.entry} at {settings.size[0]}x{settings.size[1]}, {part}"
-            print(what, file=sys.stderr, flush=True)
-            precisions_there = {precision for _, precision in wanted}
-            if not precisions_there <= limits.keys():
-                limits = in_new_process("the device's limits", device_limits, compute, precisions_there)
-            rows = in_new_process(what, time_part, settings, part, variants, compute, repeats)
-            named = [dict(zip(_KEY, key, strict=True)) | row | limits_of(row, limits) for row in rows]
-            new = pd.DataFrame(named).assign(**environment)
-            frame = pd.concat([frame[~there], new], ignore_index=True) if len(frame) else new
+            # All variants of the same work are timed in one process, including those that were measured before.
+            selected = requested | measured
+            variants = [Variant(way, p) for p in _PRECISIONS for way in _WAYS if (way, p) in selected]
+            label = f"{settings.entry} at {settings.size[0]}x{settings.size[1]}, {part}"
+            print(label, file=sys.stderr, flush=True)
+            selected_precisions = {precision for _, precision in selected}
+            if not selected_precisions <= limits.keys():
+                limits = in_new_process("the device limits", device_limits, compute, selected_precisions)
+            rows = in_new_process(label, time_part, settings, part, variants, compute, repeats)
+            labelled = [dict(zip(_KEY, key, strict=True)) | row | limits_of(row, limits) for row in rows]
+            new = pd.DataFrame(labelled).assign(**environment)
+            frame = pd.concat([frame[~existing], new], ignore_index=True) if len(frame) else new
             with atomic(out) as temporary:
                 frame.to_csv(temporary, index=False, lineterminator="\n")
     return frame
 
 
 def _identity(settings: RunSettings) -> str:
-    """A hash of what decides the work of a step, but for the precision."""
-    said = settings.model_dump(mode="json", include={"method", "version", "options", "perceptual"})
-    said |= settings.training.model_dump(include={"batch_size", "accumulate"})
-    return short_hash(canonical_json(said))
+    """Return a hash of the settings that determine the work of a step, except the precision."""
+    fields = settings.model_dump(mode="json", include={"method", "version", "options", "perceptual"})
+    fields |= settings.training.model_dump(include={"batch_size", "accumulate"})
+    return short_hash(canonical_json(fields))
 
 
-def precisions_for(device: torch.device, wanted: Sequence[str] | None) -> Sequence[str]:
-    """Those that are wanted, if the device has them (else a UserError); None: fp32 and what it computes itself."""
+def precisions_for(device: torch.device, requested: Sequence[str] | None) -> Sequence[str]:
+    """Return the requested precisions; by default fp32 and those that the device supports natively.
+
+    Raises:
+        UserError: tf32 is requested on a CPU.
+
+    """
     cuda = device.type == "cuda"
-    if wanted is None:
+    if requested is None:
         return ["fp32", *(["tf32"] if cuda else []), *(["bf16"] if has_bf16(device) else [])]
-    if "tf32" in wanted and not cuda:
-        raise UserError("tf32 is for CUDA GPUs; on a CPU there are fp32 and bf16")
-    return wanted
+    if "tf32" in requested and not cuda:
+        raise UserError("tf32 is for CUDA GPUs; a CPU supports fp32 and bf16")
+    return requested
 
 
-def _begun(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
-    """The rows that are there already."""
+def _existing_rows(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
+    """Return the rows that were measured before."""
     if not out.is_file():
         return pd.DataFrame(columns=[*_KEY, "way", "precision"])
     frame = pd.read_csv(out)
     for key in ("commit", "device", "threads"):
         if (frame[key] != environment[key]).any():
             raise UserError(
-                f"{out} holds rows of {key} '{frame[key].iloc[0]}', this is '{environment[key]}'; give another "
-                "--out, or remove it to start again"
+                f"{out} holds rows with {key} '{frame[key].iloc[0]}', but the current {key} is '{environment[key]}'; "
+                "choose another --out, or remove the file to start again"
             )
     return frame
 
@@ -126,11 +118,11 @@ def _begun(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
 def time_part(
     settings: RunSettings, part: str, variants: Sequence[Variant], compute: ComputeSettings, repeats: int
 ) -> list[dict[str, Any]]:
-    """Times, memory and operations of all variants, which take turns; others are compared with the first."""
+    """Measure time, memory and operations of all variants in turns. Speedups are relative to the first variant."""
     device = pick_device(compute)
     warm_up_libraries(device)
     make = {"inference": Inference, "training": training_step}[part]
-    calls, memory, needs = [], [], []
+    calls, memory, work = [], [], []
     for variant in variants:
         with peak_memory(device) as peak:
             set_precision(variant.precision)
@@ -141,20 +133,20 @@ def time_part(
                 reset_peak_memory(device)
                 timed(calls[-1], device)
         memory.append(peak[0])
-        needs.append(_needs(settings, part, variant.precision))
+        work.append(_work(settings, part, variant.precision))
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(repeats):
-        for variant, call, found in zip(variants, calls, times, strict=True):
+        for variant, call, seconds in zip(variants, calls, times, strict=True):
             set_precision(variant.precision)
-            found.append(timed(call, device))
+            seconds.append(timed(call, device))
     batch = settings.training.batch_size if part == "training" else 1
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
     rows = []
-    for variant, found, peak, (flop, moved) in zip(variants, map(np.array, times), memory, needs, strict=True):
-        low, median, high = 1000 * np.quantile(found, [0.25, 0.5, 0.75])
-        faster = np.quantile(first / found, [0.25, 0.5, 0.75])
+    for variant, seconds, peak, (flop, moved) in zip(variants, map(np.array, times), memory, work, strict=True):
+        low, median, high = 1000 * np.quantile(seconds, [0.25, 0.5, 0.75])
+        speedup = np.quantile(first / seconds, [0.25, 0.5, 0.75])
         rows.append(
             {
                 "way": variant.way,
@@ -166,9 +158,9 @@ def time_part(
                 "repeats": repeats,
                 "batch": batch,
                 "images_per_s": 1000 * batch / median,
-                "speedup": faster[1],
-                "speedup_q25": faster[0],
-                "speedup_q75": faster[2],
+                "speedup": speedup[1],
+                "speedup_q25": speedup[0],
+                "speedup_q75": speedup[2],
                 "peak_memory_mib": peak,
                 "tflop": flop / 1e12,
                 "moved_gb": moved / 1e9,
@@ -179,131 +171,35 @@ def time_part(
 
 
 def limits_of(row: dict[str, Any], limits: dict[str, float]) -> dict[str, float]:
-    """The device's measured limits beside a row, the time that they allow, and the share of it that is reached."""
+    """Return the measured device limits for a row, the time that they allow, and the share of the limit it reaches."""
     rate, bandwidth = limits[row["precision"]], limits["bandwidth"]
-    least = 1000 * max(row["tflop"] / rate, row["moved_gb"] / bandwidth)
-    found = {"matrix_tflop_per_s": rate, "bandwidth_gb_per_s": bandwidth}
-    return {**found, "limit_ms": least, "share_of_limit": least / row["median_ms"]}
+    limit_ms = 1000 * max(row["tflop"] / rate, row["moved_gb"] / bandwidth)
+    measured = {"matrix_tflop_per_s": rate, "bandwidth_gb_per_s": bandwidth}
+    return {**measured, "limit_ms": limit_ms, "share_of_limit": limit_ms / row["median_ms"]}
 
 
 def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[str, float]:
-    """The rate of large matrix products in each precision (TFLOP/s), and of copying memory (`bandwidth`, GB/s)."""
+    """Measure rates of large matrix products in each precision (TFLOP/s), and of memory copies (`bandwidth`, GB/s)."""
     device = pick_device(compute)
     largest, length = (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
-    found = {}
+    limits = {}
     for precision in precisions:
         set_precision(precision)
         dtype = dtype_of(precision)
         size, seconds = 128, 0.0
-        # A device that does not compute in this precision itself may need minutes for a product of the largest size.
+        # Without native support for a precision, a device can need minutes for a product of the largest size.
         while size < largest and seconds < 0.1:
             size *= 2
             a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
             seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(5))
-        found[precision] = 2 * size**3 / 1e12 / seconds
+        limits[precision] = 2 * size**3 / 1e12 / seconds
     source, target = (torch.zeros(length, device=device) for _ in "st")
-    found["bandwidth"] = 2 * source.nbytes / 1e9 / min(timed(lambda: target.copy_(source), device) for _ in range(7))
-    return found
+    limits["bandwidth"] = 2 * source.nbytes / 1e9 / min(timed(lambda: target.copy_(source), device) for _ in range(7))
+    return limits
 
 
-class Inference:
-    """One image through the generator, when called.
-
-    Attributes:
-        network, sources: the generator as it is run, and what it is given.
-        autocast: what it runs under.
-
-    """
-
-    def __init__(self, settings: RunSettings, variant: Variant, device: torch.device) -> None:
-        torch.manual_seed(0)
-        method = build_method(settings)
-        self.network = method.build_generator()
-        self.sources = noise_pyramid(method, device, channels=method.channels[0])
-        plain, dtype = variant.way == "plain", dtype_of(variant.precision)
-        if plain:
-            method.prepare_inference(self.network)
-            self.network.to(device)
-        else:
-            prepare(method, self.network, device, variant.precision)
-            self.sources = [s.to(dtype=dtype, memory_format=torch.channels_last) for s in self.sources]
-        if variant.way == "compiled":
-            self.network.compile()
-        self.autocast = autocast(device, variant.precision if plain else "fp32")
-
-    def __call__(self) -> None:
-        with torch.inference_mode(), self.autocast:
-            self.network(self.sources)
-
-
-def training_step(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
-    """One step, of the phase that trains everything."""
-    training = settings.training.model_copy(update={"precision": variant.precision})
-    settings = settings.model_copy(update={"training": training})
-    method = build_method(settings)
-    phase = method.phases(training)[-1]
-    perceptual = None
-    if settings.perceptual is not None:
-        perceptual = VGG19Features(settings.perceptual.width).to(device)
-    sources, targets = (noise_pyramid(method, device, training.batch_size, count) for count in method.channels)
-    state = TrainingState(method, settings, device)
-    state.begin_phase(method, phase, resumed=False)
-    if variant.way == "plain":
-        for network in (state.generator, state.discriminator):
-            network.to(memory_format=torch.contiguous_format)
-        state.optimizers = {
-            name: torch.optim.Adam(getattr(state, name).parameters(), training.learning_rate, (0.5, 0.999))
-            for name in state.optimizers
-        }
-        return lambda: plain_step(method, state, sources, targets, perceptual)
-    if perceptual is not None:
-        perceptual.to(memory_format=state.layout)
-    sources, targets = (
-        [image.contiguous(memory_format=state.layout) for image in images] for images in (sources, targets)
-    )
-    if variant.way == "compiled":
-        state.compile()
-        if perceptual is not None:
-            perceptual.compile()
-    return lambda: step(method, state, sources, targets, perceptual, training.learning_rate, None)
-
-
-def plain_step(
-    method: Method, state: TrainingState, sources: list[Tensor], targets: list[Tensor], perceptual: nn.Module | None
-) -> dict[str, float]:
-    """One update as one writes it first: each loss with passes of its own, its values read at once."""
-    with state.autocast():
-        outputs = state.generator(sources)
-    targets = targets[: len(outputs)]
-    losses: dict[str, float] = {}
-
-    def update(name: str, terms: dict[str, Tensor]) -> None:
-        weights = list(getattr(state, name).parameters())
-        gradients = torch.autograd.grad(sum(terms.values()), weights, allow_unused=True)
-        for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = gradient
-        state.optimizers[name].step()
-        losses.update({key: term.item() for key, term in terms.items()})
-
-    def update_discriminator() -> None:
-        detached = [output.detach() for output in outputs]
-        with state.autocast():
-            terms = method.discriminator_losses(state.discriminator, sources, targets, detached)
-        update("discriminator", terms)
-
-    def update_generator() -> None:
-        with state.autocast():
-            terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
-        update("generator", terms)
-
-    order = (update_generator, update_discriminator)
-    for function in order if method.generator_first else order[::-1]:
-        function()
-    return losses
-
-
-def _needs(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
-    """FLOP, and the fewest bytes that its convolutions move, without any work done twice."""
+def _work(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
+    """Return the FLOP and the fewest bytes that the convolutions must move, without any recomputation."""
     method = build_method(settings)
     if part == "training":
         training = settings.training.model_copy(update={"precision": precision})

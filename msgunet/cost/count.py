@@ -1,7 +1,7 @@
-"""What networks cost: parameters, MACs and FLOPs by two counters, latency and peak memory.
+"""The cost of networks: parameters, MACs and FLOPs by two counters, latency and peak memory.
 
-One multiply-accumulate (MAC) is two floating-point operations (FLOP). fvcore counts MACs and calls them flops; here the
-columns say what they hold.
+One multiply-accumulate (MAC) is two floating-point operations (FLOP). fvcore counts MACs and calls them flops; the
+column names here state which of the two they hold.
 """
 
 import math
@@ -32,7 +32,7 @@ from msgunet.report.published import with_paper_cost
 
 
 def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only: bool = False) -> None:
-    """Write one row per network and size, with the paper's figures where it has them; timed are the generators."""
+    """Write one row per network and size, with the paper's numbers where it has them. Only generators are timed."""
     device = pick_device(compute)
     if networks.networks and not counts_only:
         require_gpu(compute, device)
@@ -49,14 +49,14 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
         size = f"{row['width']}x{row['height']}"
         print(f"{network.entry}, {network.part}, {size}: {row['gmac']:.3f} GMAC", file=sys.stderr, flush=True)
     environment = flat_facts(device, compute.threads)
-    # A suite of trivial rows only has no networks.
+    # A suite that only has trivial rows has no networks.
     frame = with_paper_cost(pd.DataFrame(rows).assign(**environment)) if rows else pd.DataFrame()
     with atomic(out) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def build(network: Network) -> tuple[Method, nn.Module]:
-    """The method and its generator in evaluation mode, as `network` describes them."""
+    """Build the method that `network` describes, and its generator in evaluation mode."""
     method = build_method(network)
     generator = method.build_generator().eval()
     fold_parametrizations(generator)
@@ -64,11 +64,11 @@ def build(network: Network) -> tuple[Method, nn.Module]:
 
 
 def counts(network: Network) -> dict[str, Any]:
-    """Parameters and convolution MACs of one forward pass at batch 1.
+    """Count the parameters, and the convolution MACs of one forward pass at batch size 1.
 
-    torch counts on the `meta` device at the true size, so no memory is needed. Generators are counted by fvcore too, as
-    a check. Parts: the `generator`; the `discriminator` (all its scales, on one source and image); the `perceptual`
-    network (one image, all 16 convolutions).
+    PyTorch counts on the `meta` device at the true size, so no memory is needed. fvcore counts generators too, as a
+    check. The parts are the `generator`, the `discriminator` (all its scales, on one source and image) and the
+    `perceptual` network (one image, all 16 convolutions).
     """
     size, part = network.size, network.part
     with torch.device("meta"):
@@ -92,10 +92,10 @@ def counts(network: Network) -> dict[str, Any]:
 
 
 def _fvcore_gmac(network: Network) -> tuple[float, str]:
-    """GMAC by fvcore, and the operators that it does not count.
+    """Return the GMACs that fvcore counts, and the operators that it does not count.
 
-    fvcore has to run the network: it does so at the smallest size with the same shape, and the result is scaled by the
-    area, which is exact for convolutions at sizes that divide. The weights are whatever the memory holds.
+    fvcore must run the network. It runs at the smallest size with the same aspect ratio, and the result is scaled by
+    the area; this is exact for convolutions, because the sizes divide evenly. The weights are uninitialised.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -106,7 +106,7 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
     scales = method.scales(method.options, full)
     stride = math.lcm(method.stride(method.options, full), 2 ** (scales - 1))
     common = math.gcd(full[0] // stride, full[1] // stride)
-    # Instance norm and reflection padding need more than one pixel at the bottom.
+    # Instance norm and reflection padding need more than one pixel at the lowest level.
     fits = (f for f in range(1, common + 1) if common % f == 0 and min(full) // f >= 2 * stride)
     factor = max(fits, default=1)
     small = (full[0] // factor, full[1] // factor)
@@ -121,9 +121,10 @@ def _fvcore_gmac(network: Network) -> tuple[float, str]:
 
 
 def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -> dict[str, Any]:
-    """Latency of one forward pass at batch 1 (milliseconds: median and quartiles) and peak memory (MiB).
+    """Measure the latency (milliseconds: median and quartiles) and peak memory (MiB) of a forward pass at batch size 1.
 
-    Memory on CUDA is the device's peak; on a CPU the process's peak above what it held before the network was built.
+    On CUDA the memory is the device's peak. On a CPU it is the process's peak above its memory before the network was
+    built.
     """
     device = pick_device(compute)
     set_precision("fp32")
@@ -154,6 +155,6 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
 
 
 def noise_pyramid(method: Method, device: torch.device, batch: int = 1, channels: int = 3) -> list[Tensor]:
-    """Images (batch, channels, height, width) of noise in [-1, 1] at each scale: on black ones a device is faster."""
+    """Return noise in [-1, 1] at each scale, (batch, channels, height, width). On black images a device is faster."""
     blank = blank_pyramid(method.scales(method.options, method.size), method.size, batch, device, channels)
     return [torch.rand(level.shape, device=device) * 2 - 1 for level in blank]

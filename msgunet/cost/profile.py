@@ -1,7 +1,7 @@
-"""Where the time of one network goes: layer by layer against what the device could do, and by operator.
+"""Where the time of one network goes: by layer, compared with the device limits, and by operator.
 
-A layer is a module without modules in it that computes something. Additions, concatenations, resizing and whatever else
-a network does outside of its layers are one row, `between layers`.
+A layer is a module without submodules that computes something. Everything that a network does outside its layers, such
+as additions, concatenations and resizing, is one row, `between layers`.
 """
 
 import os
@@ -24,7 +24,8 @@ from torch.profiler import ProfilerActivity
 
 from msgunet.core.files import atomic
 from msgunet.core.settings import ComputeSettings, RunSettings
-from msgunet.cost.bench import Inference, Variant, device_limits, limits_of, precisions_for, training_step
+from msgunet.cost.bench import device_limits, limits_of, precisions_for
+from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, timed, wait_for, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
@@ -37,7 +38,7 @@ _STEPS = 3
 
 @dataclass
 class Work:
-    """What a layer does in a pass: calls, FLOP, and the fewest bytes that it reads and writes."""
+    """The work of a layer in one pass: calls, FLOP, and the fewest bytes that it must read and write."""
 
     calls: int = 0
     flop: int = 0
@@ -52,12 +53,13 @@ def profile(
     repeats: int | None = None,
     out: Path | None = None,
 ) -> pd.DataFrame:
-    """Time a network's parts; one row each, of `level` layer (inference), operator or kernel (on a GPU).
+    """Time the parts of a network. The `level` of each row is layer (inference only), operator or kernel (on a GPU).
 
-    repeats: timed passes or steps; by default 10 passes or 3 steps, which take longer. out: CSV to write.
+    `repeats` is the number of timed passes or steps: by default 10 passes, or 3 steps, which take longer. `out` is the
+    CSV to write.
 
     Raises:
-        UserError: the device has no such precision.
+        UserError: the device does not support the precision.
 
     """
     device = pick_device(compute)
@@ -66,11 +68,11 @@ def profile(
     width, height = settings.size
     print(f"{settings.entry} at {width}x{height}, {part}", file=sys.stderr, flush=True)
     repeats = repeats or (_STEPS if part == "training" else 10)
-    said = {"entry": settings.entry, "width": width, "height": height, "part": part}
-    said |= {"way": variant.way, "precision": variant.precision}
+    labels = {"entry": settings.entry, "width": width, "height": height, "part": part}
+    labels |= {"way": variant.way, "precision": variant.precision}
     limits = None
     if part == "inference":
-        limits = in_new_process("the device's limits", device_limits, compute, [variant.precision])
+        limits = in_new_process("the device limits", device_limits, compute, [variant.precision])
     set_precision(variant.precision)
     warm_up_libraries(device)
     call = (Inference if part == "inference" else training_step)(settings, variant, device)
@@ -80,7 +82,7 @@ def profile(
     if limits is not None:
         rows = against_limits(by_layer(call, device, repeats), variant.precision, limits)
     rows += by_operator(call, device, min(repeats, _STEPS) if part == "inference" else repeats)
-    frame = pd.DataFrame([said | row for row in rows]).assign(**flat_facts(device, compute.threads))
+    frame = pd.DataFrame([labels | row for row in rows]).assign(**flat_facts(device, compute.threads))
     if out is not None:
         with atomic(out) as temporary:
             frame.to_csv(temporary, index=False, lineterminator="\n")
@@ -88,17 +90,17 @@ def profile(
 
 
 def against_limits(rows: Iterable[dict[str, Any]], precision: str, limits: dict[str, float]) -> list[dict[str, Any]]:
-    """Rows of layers with what the device's limits allow, and the time above that (`lost_ms`): most lost first."""
-    found = [row | limits_of(row | {"precision": precision}, limits) for row in rows]
-    found = [row | {"lost_ms": row["median_ms"] - row["limit_ms"]} for row in found]
-    return sorted(found, key=lambda row: -row["lost_ms"])
+    """Add the device limits to rows of layers, and the time above them (`lost_ms`). The largest loss comes first."""
+    with_limits = [row | limits_of(row | {"precision": precision}, limits) for row in rows]
+    with_losses = [row | {"lost_ms": row["median_ms"] - row["limit_ms"]} for row in with_limits]
+    return sorted(with_losses, key=lambda row: -row["lost_ms"])
 
 
 def by_layer(inference: Inference, device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """Time and work of each layer and of what is between them, in the order of their first calls.
+    """Measure the time and work of each layer, and of everything between layers, in the order of their first calls.
 
-    Passes with and without marks around the layers take turns; `undisturbed_ms` is the median of those without,
-    `slowdown` the median ratio of turns.
+    Passes with and without timestamps around the layers alternate. `undisturbed_ms` is the median of the passes without
+    timestamps; `slowdown` is the median ratio of the two.
     """
     work = layer_work(inference)
     modules = dict(inference.network.named_modules())
@@ -108,29 +110,29 @@ def by_layer(inference: Inference, device: torch.device, repeats: int) -> list[d
         undisturbed.append(timed(inference, device))
         passes.append(layer_seconds(inference, layers, device))
     times = {name: 1000 * np.array([seconds[name] for seconds in passes]) for name in work}
-    medians = {name: np.median(found) for name, found in times.items()}
-    whole = sum(times.values())
+    medians = {name: np.median(values) for name, values in times.items()}
+    totals = sum(times.values())
     facts = {
-        "measured_ms": np.median(whole),
+        "measured_ms": np.median(totals),
         "undisturbed_ms": 1000 * np.median(undisturbed),
-        "slowdown": np.median(whole / (1000 * np.array(undisturbed))),
+        "slowdown": np.median(totals / (1000 * np.array(undisturbed))),
         "repeats": repeats,
     }
     rows = []
-    for name, done in work.items():
+    for name, layer_total in work.items():
         low, high = np.quantile(times[name], [0.25, 0.75])
         rows.append(
             {
                 "level": "layer",
                 "name": name,
                 "kind": "" if name == BETWEEN else type(layers[name]).__name__,
-                "calls": done.calls,
+                "calls": layer_total.calls,
                 "median_ms": medians[name],
                 "q25_ms": low,
                 "q75_ms": high,
                 "share": medians[name] / sum(medians.values()),
-                "tflop": done.flop / 1e12,
-                "moved_gb": done.moved / 1e9,
+                "tflop": layer_total.flop / 1e12,
+                "moved_gb": layer_total.moved / 1e9,
                 **facts,
             }
         )
@@ -138,7 +140,7 @@ def by_layer(inference: Inference, device: torch.device, repeats: int) -> list[d
 
 
 class _PassMeter(Meter):
-    """Counts also the bytes that every operation reads and writes, but for views of what is there: `touched`."""
+    """A meter that also counts the bytes that every operation except views reads and writes (`touched`)."""
 
     touched = 0
 
@@ -150,63 +152,66 @@ class _PassMeter(Meter):
 
     @property
     def state(self) -> np.ndarray:
-        """FLOP, bytes of convolutions and matrix products, bytes of every operation, so far."""
+        """The counts so far: FLOP, bytes of convolutions and matrix products, bytes of all operations."""
         return np.array([self.flop, self.moved, self.touched])
 
 
 def layer_work(inference: Inference) -> dict[str, Work]:
-    """The work of a pass by layer, and `between layers`, last; layers that do nothing are left out.
+    """Return the work of one pass by layer, with `between layers` last. Layers that do nothing are omitted.
 
-    Convolutions and matrix products are counted as `Meter` does; any other layer reads its inputs and writes its
-    outputs once; between layers every operation does so.
+    Convolutions and matrix products are counted as `Meter` counts them. Any other layer is assumed to read its inputs
+    once and write its outputs once; between layers, this is assumed of every operation.
     """
-    found: dict[str, Work] = defaultdict(Work)
+    by_name: dict[str, Work] = defaultdict(Work)
     entered = np.zeros(3, int)
     inside = np.zeros(3, int)
 
     def before(name: str) -> None:
         entered[:] = meter.state
 
-    def after(name: str, given: Any) -> None:
+    def after(name: str, values: Any) -> None:
         flop, moved, touched = (int(count) for count in meter.state - entered)
         inside[:] += flop, moved, touched
         if touched:
-            work = found[name]
+            work = by_name[name]
             work.calls += 1
             work.flop += flop
-            work.moved += moved or min(touched, sum(tensor.nbytes for tensor in tensors_in(given)))
+            work.moved += moved or min(touched, sum(tensor.nbytes for tensor in tensors_in(values)))
 
-    # Not in inference mode, in which operations come that are made of others.
+    # Inference mode would dispatch composite operations instead of the ones that they consist of.
     with torch.no_grad(), inference.autocast, _PassMeter() as meter, _hooked(_leaves(inference.network), before, after):
         inference.network(inference.sources)
         flop, _, touched = (int(count) for count in meter.state - inside)
-    return {**found, BETWEEN: Work(1, flop, touched)}
+    return {**by_name, BETWEEN: Work(1, flop, touched)}
 
 
 def layer_seconds(inference: Inference, layers: Mapping[str, nn.Module], device: torch.device) -> dict[str, float]:
-    """Seconds in each of `layers` and between them, of one pass; a GPU marks times itself, and nothing waits for it."""
+    """Return the seconds that one pass spends in each of `layers` and between them.
+
+    A GPU records its own timestamps, so no layer waits for the device.
+    """
     begun: dict[str, Any] = {}
     spans: list[tuple[str, Any, Any]] = []
 
     def before(name: str) -> None:
-        begun[name] = _mark(device)
+        begun[name] = _timestamp(device)
 
-    def after(name: str, given: Any) -> None:
-        spans.append((name, begun[name], _mark(device)))
+    def after(name: str, values: Any) -> None:
+        spans.append((name, begun[name], _timestamp(device)))
 
     with _hooked(layers, before, after):
         wait_for(device)
-        start = _mark(device)
+        start = _timestamp(device)
         inference()
-        end = _mark(device)
+        end = _timestamp(device)
     wait_for(device)
-    found: Counter[str] = Counter()
+    by_name: Counter[str] = Counter()
     for name, *span in spans:
-        found[name] += _seconds(*span)
-    return {**found, BETWEEN: _seconds(start, end) - sum(found.values())}
+        by_name[name] += _seconds(*span)
+    return {**by_name, BETWEEN: _seconds(start, end) - sum(by_name.values())}
 
 
-def _mark(device: torch.device) -> Any:
+def _timestamp(device: torch.device) -> Any:
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -219,8 +224,12 @@ def _seconds(start: Any, end: Any) -> float:
 
 
 def _leaves(network: nn.Module) -> dict[str, nn.Module]:
-    """Modules without modules in them by name; one whose weight is computed from others is one with what computes."""
-    hidden = {m for made in network.modules() if isinstance(made, ParametrizationList) for m in made.modules()}
+    """Return the modules without submodules, by name.
+
+    A module with parametrized weights counts as one, together with its parametrizations.
+    """
+    lists = (module for module in network.modules() if isinstance(module, ParametrizationList))
+    hidden = {module for parametrizations in lists for module in parametrizations.modules()}
     return {
         name: module
         for name, module in network.named_modules()
@@ -232,12 +241,12 @@ def _leaves(network: nn.Module) -> dict[str, nn.Module]:
 def _hooked(
     layers: Mapping[str, nn.Module], before: Callable[[str], None], after: Callable[[str, Any], None]
 ) -> Iterator[None]:
-    """Within it, `before(name)` and `after(name, (inputs, output))` are called around each call of a layer."""
+    """In this context, call `before(name)` and `after(name, (args, kwargs, output))` around each call of a layer."""
     handles = []
     for name, layer in layers.items():
         handles += [
             layer.register_forward_pre_hook(lambda layer, args, name=name: before(name)),
-            layer.register_forward_hook(lambda layer, *given, name=name: after(name, given), with_kwargs=True),
+            layer.register_forward_hook(lambda layer, *values, name=name: after(name, values), with_kwargs=True),
         ]
     try:
         yield
@@ -247,23 +256,23 @@ def _hooked(
 
 
 def by_operator(call: Callable[[], Any], device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """What torch's profiler tells of passes or steps, by torch's operators and a GPU's kernels, longest first.
+    """Run PyTorch's profiler on passes or steps, and return the time of each operator and GPU kernel, longest first.
 
-    An operator's time is the device's, without that of operators which it calls.
+    The time of an operator is device time, without the operators that it calls.
     """
     cuda = device.type == "cuda"
     if not cuda:
-        # It looks for GPUs in any case, and says so as an error where it finds none.
+        # The profiler always looks for GPUs, and logs an error if it finds none.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     undisturbed = [timed(call, device) for _ in range(repeats)]
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with torch.profiler.profile(activities=activities, acc_events=True) as found:
-        whole = 1000 * np.mean([timed(call, device) for _ in range(repeats)])
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
+        total = 1000 * np.mean([timed(call, device) for _ in range(repeats)])
     rows = []
-    for event in found.key_averages():
+    for event in profiler.key_averages():
         kernel = event.device_type != DeviceType.CPU
         seconds = (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
-        # The parts of a program that are named in it are on the GPU's line once more.
+        # User annotations name parts of a program; the GPU's timeline repeats them.
         if seconds <= 0 or (kernel and event.is_user_annotation):
             continue
         mean = 1000 * seconds / repeats
@@ -273,8 +282,8 @@ def by_operator(call: Callable[[], Any], device: torch.device, repeats: int) -> 
                 "name": event.key,
                 "calls": event.count / repeats,
                 "mean_ms": mean,
-                "share": mean / whole,
-                "measured_ms": whole,
+                "share": mean / total,
+                "measured_ms": total,
                 "undisturbed_ms": 1000 * np.median(undisturbed),
                 "repeats": repeats,
             }

@@ -1,1 +1,1 @@
-"""Data sets: published archives or a user's folders in, PNG pairs and a manifest out."""
+"""Data sets: from published archives or a user's folders to PNG pairs with a manifest."""

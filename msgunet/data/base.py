@@ -1,4 +1,4 @@
-"""What a data set is, and how images are read and resized. Free of torch."""
+"""The base class of data sets, and the decoding of images. Does not import torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Strict
-from msgunet.data.login import HOW, credentials
+from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]
 
-# The largest images here are the globe's at 10800x5400; beyond twice that a file is more likely an attack.
+# The largest images here are those of the globe, 10800x5400. A file with more than twice as many pixels is more likely
+# an attack.
 Image.MAX_IMAGE_PIXELS = 120_000_000
 
-# Of Pillow's, those that become 8-bit RGB without loss.
+# The Pillow modes that can be converted to 8-bit RGB without loss.
 MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -28,9 +29,14 @@ DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 class Remote:
     """A published file.
 
-    name: under which it is kept. urls: its mirrors, in the order in which they are tried; none where it is not
-    downloaded. about: what it is and where it comes from, in words. size: in bytes. checksum: `md5:` or `sha256:` with
-    all or the first of the hexadecimal digits; None where nobody publishes one. login: the site asks for an account.
+    Attributes:
+        name: file name in the archives folder.
+        urls: mirrors, in the order in which they are tried; empty if the file cannot be downloaded.
+        about: size, description or origin, as text for messages.
+        size: in bytes; None if it is not published.
+        checksum: `md5:` or `sha256:` with all or the first hexadecimal digits; None if it is not published.
+        login: whether the site requires an account.
+
     """
 
     name: str
@@ -42,16 +48,20 @@ class Remote:
 
 
 class DataSetOptions(Strict):
-    """Base of every data set's own settings."""
+    """Base class of the options of a data set."""
 
 
 @dataclass(frozen=True)
 class RawPair:
-    """One pair as it lies in the archive.
+    """One pair as published, before it is prepared.
 
-    load: decodes it into `source`, `target` and what else a method may want under names of its own, all of one size;
-    images or arrays (H, W, C).
-    name: what an error calls it (a file, or a place in one).
+    Attributes:
+        id: unique in the data set.
+        split: `train` or `test`.
+        load: decodes the pair and returns, by name, `source`, `target` and any further images for methods. All have one
+            size and are images or arrays (H, W, C).
+        name: what error messages call the pair (a file, or a place in one).
+
     """
 
     id: str
@@ -63,13 +73,14 @@ class RawPair:
 class DataSet:
     """Base class of all data sets.
 
-    Class attributes:
+    Attributes:
         name: set by `register_dataset`.
         title, licence, source_url: for reports.
-        shareable: whether reports with its images may be passed on.
-        usual_size: width and height in pixels that the paper uses, or that it is best known at.
-        version: goes up whenever the prepared images would change.
-        Options: model of the data set's own settings.
+        shareable: whether reports with its images can be redistributed.
+        usual_size: width and height in pixels in the paper, or else the most common size of the data set.
+        version: incremented whenever the prepared images would change.
+        Options: pydantic model of the data set's options.
+
     """
 
     name: ClassVar[str]
@@ -82,17 +93,24 @@ class DataSet:
     Options: ClassVar[type[DataSetOptions]] = DataSetOptions
 
     def __init__(self, options: DataSetOptions, size: tuple[int, int], archives: Path) -> None:
-        """`size`: width and height of the prepared images; `archives`: folder that holds the published files."""
+        """Create a data set.
+
+        Args:
+            options: of this data set.
+            size: width and height of the prepared images.
+            archives: folder with the published files.
+
+        """
         self.options: Any = options
         self.size = size
         self.archives = archives
 
     @classmethod
     def usual_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
-        """The settings with all options as they are by default, at `size` or the usual one.
+        """Return the settings with default options, at `size` or the usual size.
 
         Raises:
-            UserError: the options have no defaults, or the size is out of range.
+            UserError: an option has no default, or the size is out of range.
 
         """
         try:
@@ -103,100 +121,102 @@ class DataSet:
         except ValidationError as error:
             problems = (f"{cls.name}: {'.'.join(map(str, e['loc']))} {e['msg']}" for e in error.errors())
             raise UserError(
-                *problems, f"write a suite for {cls.name}, or give its dataset.json by --settings"
+                *problems, f"write a suite for {cls.name}, or pass its dataset.json with --settings"
             ) from error
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
-        """Whether source and target are photos (resized by Lanczos) or labels (nearest neighbour)."""
+        """Return whether source and target are photos (resized with Lanczos) or labels (nearest neighbour)."""
         return "photo", "photo"
 
     @classmethod
     def formats(cls, options: Any) -> tuple[ImageFormat, ImageFormat]:
-        """Channels and values of source and target."""
+        """Return the channels and value ranges of source and target."""
         return RGB, RGB
 
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
-        """The published files that it is made from."""
+        """Return the published files that the data set is made from."""
         return ()
 
     @classmethod
     def listing(cls, options: Any) -> str:
-        """What of its files, beside the settings, makes it another data set: for folders that people change."""
+        """Return a key for the current files of a folder that users can change; another key means another data set."""
         return ""
 
     def inputs(self) -> list[Path]:
-        """The files that it is made from, as far as they are there."""
+        """Return the existing files that the data set is made from."""
         paths = [self.archives / remote.name for remote in self.remotes(self.options)]
         return [path for path in paths if path.is_file()]
 
     def missing(self, downloads: bool = False) -> list[str]:
-        """What must be there before anything starts and is not: one sentence each, with how to get it.
+        """Return what is missing before the data set can be prepared: one sentence each, with how to get it.
 
-        `downloads`: what can be downloaded without further ado is not missing.
+        With `downloads`, files that can be downloaded without user action do not count as missing.
         """
         absent = [remote for remote in self.remotes(self.options) if not (self.archives / remote.name).is_file()]
         if not downloads:
-            advice = f"put it there, or say 'msgunet fetch {self.name}' and leave data.mirror out"
+            advice = f"put it there, or remove data.mirror and run 'msgunet fetch {self.name}'"
             return [
                 f"{self.name}: {remote.name} is not in {self.archives} ({remote.about}); "
                 + (advice if remote.urls else "put it there")
                 for remote in absent
             ]
-        problems = [f"{self.name}: {r.name} must be put into {self.archives}: {r.about}" for r in absent if not r.urls]
+        problems = [f"{self.name}: put {r.name} into {self.archives} by hand ({r.about})" for r in absent if not r.urls]
         if any(remote.login for remote in absent):
             try:
                 if credentials() is None:
-                    problems.append(f"{self.name}: {' and '.join(r.name for r in absent if r.login)} need {HOW}")
+                    problems.append(
+                        f"{self.name}: {' and '.join(r.name for r in absent if r.login)} need {ACCOUNT_ADVICE}"
+                    )
             except UserError as error:
                 problems += error.problems
         return problems
 
     def count(self) -> tuple[int, int] | None:
-        """Training and test pairs, where that is known before they are prepared."""
+        """Return the numbers of training and test pairs, or None if they are not known before preparation."""
         return None
 
     def pairs(self, work: Path) -> Sequence[RawPair]:
-        """All pairs; `work` is an empty folder to unpack into, removed afterwards."""
+        """Return all pairs. `work` is an empty folder for unpacked files, which is removed afterwards."""
         raise NotImplementedError
 
 
 def decode(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode a whole image to 8-bit RGB: palettes looked up, grey repeated, alpha dropped, turned as EXIF says.
+    """Decode an image to 8-bit RGB: expand palettes, repeat grey, drop alpha, apply the EXIF orientation.
 
     Raises:
-        UserError: naming the image, if it is damaged, or 16-bit or CMYK (which would lose their values silently).
+        UserError: the image is damaged, or it is 16-bit or CMYK, whose values would be lost silently.
 
     """
     try:
         with Image.open(file) as image:
-            # Pillow reads 16-bit colours as 8-bit ones; only the raw mode tells.
+            # Pillow reads 16-bit colours as 8-bit colours. Only the raw mode reveals their depth.
             deep = any(";16" in str(tile.args) for tile in image.tile)
             image.load()
             if not deep and (converted := as_rgb(image)) is not None:
                 return converted
             mode = f"{image.mode}{' (16 bits)' if deep else ''}"
     except DAMAGED as error:
-        raise UserError(f"{name}: not a whole image ({error}); restore the file and prepare again") from error
+        raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
     raise UserError(
-        f"{name}: an image of mode {mode} is not 8-bit RGB; save it as that, or say what it is (for 'kind: folder': "
-        "source_format and target_format, with channels and range)"
+        f"{name}: the image has mode {mode}, which is not 8-bit RGB; save it as 8-bit RGB, or declare its format (for "
+        "'kind: folder': source_format and target_format, with channels and range)"
     )
 
 
 def as_rgb(image: Image.Image) -> Image.Image | None:
-    """An image as 8-bit RGB by the rules of `decode`; None for a mode whose values would be lost."""
+    """Return an image as 8-bit RGB by the rules of `decode`, or None if its mode would lose values."""
     if image.mode not in MODES:
         return None
     return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 
 
 def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode an image of ids, 8 or 16 bits in one channel, as it is.
+    """Decode an image of ids (one channel of 8 or 16 bits) without changing its values.
 
     Raises:
-        UserError: naming the image, if it is damaged or of another kind.
+        UserError: the image is damaged or has another mode.
 
     """
     try:
@@ -206,5 +226,5 @@ def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
                 return image.convert("I;16") if image.mode == "I" else image.copy()
             mode = image.mode
     except DAMAGED as error:
-        raise UserError(f"{name}: not a whole image ({error}); restore the file and prepare again") from error
-    raise UserError(f"{name}: an image of ids has one channel, this one is of mode {mode}")
+        raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
+    raise UserError(f"{name}: the image has mode {mode}; an image of ids must have one channel of 8 or 16 bits")

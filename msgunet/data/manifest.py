@@ -10,9 +10,10 @@ from msgunet.core.files import write_csv
 
 @dataclass(frozen=True)
 class Pair:
-    """One prepared pair; paths are relative to the manifest, sizes in pixels, hashes of the decoded pixels.
+    """One prepared pair. Paths are relative to the manifest, sizes are in pixels, hashes are of the decoded pixels.
 
-    extras: what else there is of it, as `name=hash` parted by spaces; `label_ids` of the pair `x` is `x.label_ids.png`.
+    `extras` lists further images of the pair as `name=hash`, separated by spaces. For example, the image `label_ids` of
+    the pair `x` is the file `x.label_ids.png`.
     """
 
     id: str
@@ -28,27 +29,27 @@ class Pair:
     extras: str = ""
 
     def files(self) -> dict[str, str]:
-        """All files of the pair, with the hash of their pixels."""
+        """Return the files of the pair, each with the hash of its pixels."""
         extras = (extra.split("=") for extra in self.extras.split())
         others = {image_path(self.split, self.id, role): digest for role, digest in extras}
         return {self.source: self.source_sha256, self.target: self.target_sha256, **others}
 
 
 def image_path(split: str, name: str, role: str, suffix: str = ".png") -> str:
-    """Where an image of the pair with the id `name` is, relative to the manifest."""
+    """Return the path of an image of the pair with the id `name`, relative to the manifest."""
     return f"{split}/{name}.{role}{suffix}"
 
 
 def write_manifest(path: Path, pairs: list[Pair]) -> None:
-    """Write `pairs` as CSV, in their order."""
+    """Write `pairs` as CSV, in the given order."""
     write_csv(path, [asdict(pair) for pair in pairs])
 
 
 def read_manifest(path: Path, split: str | None = None) -> list[Pair]:
-    """The pairs of a manifest, of one split or of all.
+    """Return the pairs of a manifest, either of one split or of all.
 
     Raises:
-        UserError: there is no manifest, or it has no pair of that split.
+        UserError: there is no manifest, or it has no pairs of the split.
 
     """
     if not path.is_file():
@@ -64,5 +65,5 @@ def read_manifest(path: Path, split: str | None = None) -> list[Pair]:
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
-    """Full batches in `count` pairs, at least one."""
+    """Return the number of full batches in `count` pairs, at least one."""
     return max(1, count // batch)

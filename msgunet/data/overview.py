@@ -1,4 +1,4 @@
-"""`msgunet data`: where each data set is, what state it is in, and what to do if something is missing."""
+"""`msgunet data`: the location and state of each data set, and how to get missing files."""
 
 import contextlib
 import json
@@ -21,27 +21,30 @@ PREPARED = Path("data")
 def published(
     name: str, settings: DataSettings, others: Mapping[str, tuple[Remote, ...]] | None = None
 ) -> list[Remote]:
-    """The files of the data set `name`, or the one file of that name, the suite's own addresses first.
+    """Return the files of the data set `name`, or the one file called `name`, with the addresses of the suite first.
 
-    others: published files that belong to no data set, by a name.
+    Args:
+        name: of a data set, of an entry of `others`, or of a published file.
+        settings: the suite's settings for data.
+        others: published files that belong to no data set, by name.
 
     Raises:
-        UserError: there is no such data set or file.
+        UserError: the data set or file does not exist.
 
     """
     of_sets = {key: cls.remotes(cls.Options.model_construct()) for key, cls in datasets().items()}
     known = {key: remotes for key, remotes in of_sets.items() if remotes} | dict(others or {})
     known |= {remote.name: (remote,) for remotes in known.values() for remote in remotes}
     if name not in known:
-        raise UserError(f"nothing called '{name}' can be downloaded; {nearest(name, known)}")
+        raise UserError(f"no data set or file called '{name}' can be downloaded; {nearest(name, known)}")
     return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
 
 
 def overview(settings: DataSettings) -> Iterator[str]:
-    """Every data set in a few lines."""
+    """Yield a few lines about every data set."""
     for name, cls in datasets().items():
         yield f"{name}: {cls.title}"
-        yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; keep reports with its images to yourself")
+        yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; do not redistribute reports with its images")
         yield from (f"  {line}" for line in _archives(cls, settings))
         yield from (f"  {line}" for line in _prepared(name))
         yield ""
@@ -57,11 +60,11 @@ def _archives(cls: type[DataSet], settings: DataSettings) -> Iterator[str]:
             yield f"missing   {path} ({remote.about}){advice}"
             continue
         size = path.stat().st_size
-        other = "" if remote.size in (None, size) else f", not the published file of {remote.size:,} bytes"
-        yield f"archive   {path}, {size:,} bytes{other}"
+        note = "" if remote.size in (None, size) else f", not the published file of {remote.size:,} bytes"
+        yield f"archive   {path}, {size:,} bytes{note}"
     if not remotes:
         yield f"archive   none: {cls.source_url}"
-    # What no download brings: accounts, packages, files to be put somewhere.
+    # Requirements that no download meets: accounts, packages, files that the user must provide.
     with contextlib.suppress(UserError):
         dataset = build_dataset(cls.usual_settings(), folder)
         yield from (f"needs     {problem}" for problem in dataset.missing(downloads=True))
@@ -77,11 +80,11 @@ def _prepared(name: str) -> Iterator[str]:
         else:
             yield f"begun     {folder}: the next run prepares it"
     if not folders:
-        yield "prepared  not yet; a suite that uses it does it by itself"
+        yield "prepared  not yet; a suite that uses it prepares it automatically"
 
 
 def _folders(name: str) -> list[Path]:
-    """The folders of a data set's preparations, by the settings that lie in them."""
+    """Return the prepared folders of a data set, identified by the settings in them."""
     found = []
     for file in sorted(PREPARED.glob("*/dataset.json")):
         if json.loads(file.read_text(encoding="utf-8")).get("kind") == name:
@@ -90,12 +93,13 @@ def _folders(name: str) -> list[Path]:
 
 
 def check_data(name: str, settings: DataSettings) -> Iterator[str]:
-    """Verify a data set's archives by size and checksum, and its prepared images by their pixels' hashes.
+    """Verify the archives of a data set by size and checksum, and its prepared images by the hashes of their pixels.
 
-    Yields a line for each that is right.
+    Yields:
+        A line for each archive or folder that is correct.
 
     Raises:
-        UserError: naming everything that is not, or there is nothing to check.
+        UserError: archives or images are not correct (all are listed), or there is nothing to check.
 
     """
     cls = get_dataset(name)
@@ -118,4 +122,4 @@ def check_data(name: str, settings: DataSettings) -> Iterator[str]:
     if problems:
         raise UserError(*problems, "delete the damaged archive, or the whole prepared folder, and run the suite again")
     if not checked:
-        raise UserError(f"there is nothing of {name} to check, neither archives in {folder} nor prepared images")
+        raise UserError(f"{name}: nothing to check, there are neither archives in {folder} nor prepared images")

@@ -1,4 +1,4 @@
-"""Prepared pairs as tensors: decoding, augmentation, pyramids, and the order of a training."""
+"""Prepared pairs as tensors: decoding, augmentation, pyramids, and the order of training batches."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ _CACHE_BYTES = 1 << 30
 
 
 class PairTensors(NamedTuple):
-    """A source and a target, (C, H, W) or, in a batch, (N, C, H, W): uint8, or int32 for 16 bits."""
+    """A source and a target as (C, H, W), or (N, C, H, W) in a batch: uint8, or int32 for 16 bits."""
 
     source: Tensor
     target: Tensor
 
 
 def keyed_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on `parts` alone: randomness is keyed, never carried from step to step."""
+    """Return a 63-bit seed that depends only on `parts`: randomness is keyed, never carried from step to step."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -35,16 +35,16 @@ def keyed_seed(*parts: object) -> int:
 class PairDataset(Dataset):
     """The pairs of one split at a network's size.
 
-    Items are asked for by index, or by (epoch, index) in training, where the augmentation is keyed by
-    (seed, epoch, index), so that neither the number of workers nor an interruption changes what is seen.
+    Items are indexed by number, or by (epoch, index) in training. There the augmentation is keyed by
+    (seed, epoch, index), so that neither the number of workers nor an interruption changes the training data.
 
     Args:
-        folder: of a prepared data set, with its manifest.
+        folder: prepared data set with its manifest.
         split: `train` or `test`.
-        size: width and height to bring the pairs to.
-        kinds: of source and target, which decide how they are resized.
+        size: width and height that the pairs are resized to.
+        kinds: of source and target; they determine how images are resized.
         formats: of source and target.
-        training: whose `flip` and `jitter` are applied to items asked for by (epoch, index).
+        training: settings whose `flip` and `jitter` apply to items indexed by (epoch, index).
         seed: of the run.
 
     """
@@ -74,7 +74,7 @@ class PairDataset(Dataset):
         return len(self.pairs)
 
     def images(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Source and target at the network's size, (H, W, C), without augmentation."""
+        """Return source and target at the network's size as (H, W, C), without augmentation."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         pair = self.pairs[index]
@@ -96,52 +96,52 @@ class PairDataset(Dataset):
         return PairTensors(*map(to_tensor, images))
 
     def _augment(self, images: tuple[np.ndarray, ...], seed: int) -> tuple[np.ndarray, ...]:
-        draw = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         width, height = self.size
         if jitter := self.training.jitter:
-            x, y = (int(v) for v in draw.integers(0, jitter + 1, 2))
+            x, y = (int(v) for v in rng.integers(0, jitter + 1, 2))
             larger = (width + jitter, height + jitter)
-            place = np.s_[y : y + height, x : x + width]
-            images = tuple(resize(i, larger, k)[place] for i, k in zip(images, self.kinds, strict=True))
-        if self.training.flip and draw.random() < 0.5:
+            crop = np.s_[y : y + height, x : x + width]
+            images = tuple(resize(i, larger, k)[crop] for i, k in zip(images, self.kinds, strict=True))
+        if self.training.flip and rng.random() < 0.5:
             images = tuple(image[:, ::-1] for image in images)
         return images
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """An image (H, W, C) as (C, H, W), uint8, or int32 for 16 bits, of which torch knows too little."""
+    """Return an image (H, W, C) as (C, H, W): uint8, or int32 for 16 bits, because torch hardly supports uint16."""
     values = pixels.astype(np.uint8 if pixels.dtype == np.uint8 else np.int32, order="C")
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
-def to_pixels(tensor: Tensor, wanted: ImageFormat = RGB) -> np.ndarray:
-    """(C, H, W) in [-1, 1] as an image (H, W, C) of the wanted format, rounded."""
-    low, high = wanted.range
+def to_pixels(tensor: Tensor, target: ImageFormat = RGB) -> np.ndarray:
+    """Return a tensor (C, H, W) in [-1, 1] as an image (H, W, C) in the target format, rounded."""
+    low, high = target.range
     values = ((tensor.detach().float().cpu() + 1) * ((high - low) / 2)).round().clamp(0, high - low) + low
-    return values.permute(1, 2, 0).contiguous().numpy().astype(wanted.dtype)
+    return values.permute(1, 2, 0).contiguous().numpy().astype(target.dtype)
 
 
 def normalise(images: Tensor, values: tuple[int, int] = RGB.range) -> Tensor:
-    """To float in [-1, 1], which `values` become; what is beyond them is brought to the ends."""
+    """Scale images from the range `values` to float in [-1, 1]. Values outside the range are clipped."""
     low, high = values
     scaled = (images.float() - low if low else images.float()) / ((high - low) / 2) - 1
     return scaled if values == RGB.range else scaled.clamp(-1, 1)
 
 
 def halve(images: Tensor, kind: Kind) -> Tensor:
-    """Half the resolution: photos by the mean of 2x2 pixels, labels by one of them."""
+    """Halve the resolution: photos by the mean of 2x2 pixels, labels by one of the four pixels."""
     return images[..., ::2, ::2] if kind == "labels" else F.avg_pool2d(images, 2)
 
 
 def double(images: Tensor, kind: Kind) -> Tensor:
-    """Twice the resolution: photos bilinear, labels by nearest neighbour."""
+    """Double the resolution: photos bilinearly, labels with nearest neighbour."""
     if kind == "labels":
         return F.interpolate(images, scale_factor=2, mode="nearest")
     return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
-    """`images` at `scales` resolutions, full first, each next one half."""
+    """Return `images` at `scales` resolutions: full resolution first, then halved each time."""
     levels = [images]
     for _ in range(scales - 1):
         levels.append(halve(levels[-1], kind))
@@ -151,16 +151,17 @@ def pyramid(images: Tensor, scales: int, kind: Kind) -> list[Tensor]:
 def blank_pyramid(
     scales: int, size: tuple[int, int], batch: int = 1, device: torch.device | str | None = None, channels: int = 3
 ) -> list[Tensor]:
-    """Black images at `scales` resolutions, full first: what networks are measured with, in channels-last memory."""
+    """Return zeros at `scales` resolutions, full first, in channels-last memory, for measuring networks."""
     width, height = size
     shapes = [(batch, channels, height >> k, width >> k) for k in range(scales)]
     return [torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last) for shape in shapes]
 
 
 def training_order(count: int, batch: int, seed: int, epochs: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
-    """Batches of (epoch, index) from `first_step` on; the permutation of each epoch is keyed by (seed, epoch).
+    """Yield batches of (epoch, index), starting at `first_step`.
 
-    An epoch's last, incomplete batch is left out: batch norm would see it differently.
+    The permutation of each epoch is keyed by (seed, epoch). The incomplete last batch of an epoch is dropped, because
+    batch norm would treat it differently.
     """
     steps = steps_per_epoch(count, batch)
     for epoch in range(first_step // steps, epochs):

@@ -1,4 +1,4 @@
-"""Turn a data set into PNG pairs of one size and a manifest."""
+"""Convert a data set to PNG pairs of one size with a manifest."""
 
 import contextlib
 import hashlib
@@ -21,19 +21,19 @@ from msgunet.data.images import as_pixels, read_raw, resize, save
 from msgunet.data.manifest import Pair, image_path, read_manifest, write_manifest
 from msgunet.data.registry import build_dataset
 
-_SHOWN = 10  # problems and names that an error lists
-# Bytes of a PNG for each byte of its pixels, from above: photos came to 0.6 and label images to 0.02.
+_MAX_LISTED = 10  # problems or names in one error
+# Upper estimates of the PNG bytes per byte of pixels. Photos reached 0.6 and label images 0.02.
 _PNG = {"photo": 0.7, "labels": 0.1}
 
 
 def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int = 1) -> Path:
     """Prepare a data set in the folder `out`, from the published files in the folder `archives`.
 
-    The manifest is written last: where it is, everything is. What an interrupted preparation left is gone on with.
+    The manifest is written last, so that a data set with a manifest is complete. An interrupted preparation resumes.
 
     Raises:
-        UserError: archives are missing, images are damaged or in both splits, the disk is too small, or `out` holds
-            anything but an earlier preparation with the same settings.
+        UserError: archives are missing, images are damaged or in both splits, the disk is too small, or `out` contains
+            anything except an earlier preparation with the same settings.
 
     """
     dataset = build_dataset(settings, archives)
@@ -43,10 +43,10 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
     manifest = out / "manifest.csv"
     with KernelLock(out / ".lock"):
         manifest.unlink(missing_ok=True)
-        for left in out.glob(".unpack-*"):
-            shutil.rmtree(left)
+        for leftover in out.glob(".unpack-*"):
+            shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(dir=out, prefix=".unpack-") as work:
-            raw = _some(dataset.pairs(Path(work)), settings.pairs)
+            raw = _subset(dataset.pairs(Path(work)), settings.pairs)
             _check_ids(raw)
             journal = _Journal(out, _fingerprint(settings, dataset))
             todo = [pair for pair in raw if pair.id not in journal.pairs]
@@ -56,7 +56,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
         _check_splits(pairs, dataset)
         write_manifest(manifest, pairs)
         journal.remove()
-        _remove_strangers(out, pairs)
+        _remove_unlisted(out, pairs)
     counts = {split: sum(pair.split == split for pair in pairs) for split in ("train", "test")}
     size = "{}x{}".format(*settings.size)
     print(f"{dataset.title}: {counts['train']} train and {counts['test']} test pairs of {size} in {out}")
@@ -64,21 +64,21 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
 
 
 def _claim(out: Path, settings: DataSetSettings) -> None:
-    """Take a folder that is new, empty or of the same settings; other files are somebody's and stay as they are."""
+    """Claim a folder that is new, empty or has the same settings. Files of any other origin are never touched."""
     file, text = out / "dataset.json", canonical_json(settings.model_dump(mode="json"))
     if file.is_file():
         if file.read_text(encoding="utf-8") != text:
-            raise UserError(f"{out} holds a data set with other settings ({file}); give another folder")
+            raise UserError(f"{out} contains a data set with other settings ({file}); choose another folder")
     elif out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no prepared data set; give another folder")
+        raise UserError(f"{out} is not empty and is not a prepared data set; choose another folder")
     else:
         write_text(file, text)
 
 
 class _Journal:
-    """The pairs that are prepared already, one JSON line each, so that an interrupted preparation goes on.
+    """The pairs prepared so far, one JSON line each, so that an interrupted preparation can resume.
 
-    The first line says what they were made from; a journal of anything else is thrown away.
+    The first line is a fingerprint of the settings and input files. A journal with another fingerprint is discarded.
     """
 
     def __init__(self, out: Path, fingerprint: str) -> None:
@@ -87,7 +87,7 @@ class _Journal:
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         kept = [fingerprint]
         for line in lines[1:] if lines[:1] == [fingerprint] else []:
-            # The last line may be cut.
+            # The last line can be incomplete.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 if all(self._size(path) == size for path, size in entry["files"].items()):
@@ -116,7 +116,7 @@ def _fingerprint(settings: DataSetSettings, dataset: DataSet) -> str:
 
 
 def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal: _Journal, threads: int) -> None:
-    """Decode, resize and save in threads (Pillow lets go of the interpreter's lock in all three)."""
+    """Decode, resize and save in threads (Pillow releases the GIL in all three)."""
     problems: list[str] = []
     progress = tqdm(
         total=len(raw), desc="prepare", unit="pair", disable=not raw, mininterval=0.5 if sys.stderr.isatty() else 30
@@ -128,11 +128,11 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
                 journal.add(future.result())
             except UserError as error:
                 problems += error.problems
-                if len(problems) >= _SHOWN:
-                    problems.append(f"the first {_SHOWN} problems are shown; there may be more")
+                if len(problems) >= _MAX_LISTED:
+                    problems.append(f"only the first {_MAX_LISTED} problems are listed; there may be more")
                     break
             except OSError as error:
-                problems.append(f"{out}: {error.strerror or error}; make room or mend what is wrong, and start again")
+                problems.append(f"{out}: {error.strerror or error}; make room or fix the cause, and start again")
                 break
             progress.update()
     finally:
@@ -146,19 +146,19 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
     images = {role: as_pixels(image) for role, image in raw.load().items()}
     sizes = {role: (image.shape[1], image.shape[0]) for role, image in images.items()}
     if sizes["target"] != sizes["source"]:
-        said = ["{}x{}".format(*sizes[role]) for role in ("source", "target")]
-        raise UserError(f"{raw.name}: the source is {said[0]}, the target {said[1]}")
+        source, target = ("{}x{}".format(*sizes[role]) for role in ("source", "target"))
+        raise UserError(f"{raw.name}: the source is {source}, but the target is {target}; they must have the same size")
     kinds = dict(zip(("source", "target"), dataset.kinds(dataset.options), strict=True))
     suffixes = {
         role: given.suffix for role, given in zip(("source", "target"), dataset.formats(dataset.options), strict=True)
     }
     paths, hashes = {}, {}
     for role, image in images.items():
-        # What is neither source nor target are ids.
+        # Images other than source and target are ids.
         resized = resize(image, dataset.size, kinds.get(role, "labels"))
         paths[role] = image_path(raw.split, raw.id, role, suffixes.get(role, ".png"))
         with atomic(out / paths[role]) as temporary:
-            # Measured on maps: a third faster than level 4, and no larger.
+            # Measured on maps: level 2 is a third faster than level 4, and the files are no larger.
             save(temporary, resized, level=2)
         hashes[role] = hashlib.sha256(resized.tobytes()).hexdigest()
     extras = " ".join(f"{role}={hashes[role]}" for role in sorted(hashes.keys() - {"source", "target"}))
@@ -166,12 +166,12 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
     return Pair(raw.id, raw.split, *both[0], *dataset.size, *sizes["source"], *both[1], extras)
 
 
-def _some(raw: list[RawPair], wanted: tuple[int, int] | None) -> list[RawPair]:
-    """Of each split as many as are wanted, spread evenly over it."""
-    if wanted is None:
+def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]:
+    """Return `counts` pairs of the train and test split, spread evenly over each; None selects all."""
+    if counts is None:
         return raw
     found = []
-    for split, count in zip(("train", "test"), wanted, strict=True):
+    for split, count in zip(("train", "test"), counts, strict=True):
         pairs = [pair for pair in raw if pair.split == split]
         found += pairs if count >= len(pairs) else [pairs[i * len(pairs) // count] for i in range(count)]
     return found
@@ -181,10 +181,13 @@ def _check_ids(pairs: Sequence[RawPair]) -> None:
     if not pairs:
         raise UserError("the data set has no pairs; check its options and archives")
     seen: set[str] = set()
-    # Some file systems do not tell A from a.
-    twice = [pair.id for pair in pairs if pair.id.casefold() in seen or seen.add(pair.id.casefold())]
-    if twice:
-        raise UserError(f"{len(twice)} pairs have the id of another pair, rename them: {', '.join(twice[:_SHOWN])}")
+    # Some file systems do not distinguish A from a.
+    duplicates = [pair.id for pair in pairs if pair.id.casefold() in seen or seen.add(pair.id.casefold())]
+    if duplicates:
+        raise UserError(
+            f"{len(duplicates)} pairs have the same id as another pair; rename them: "
+            f"{', '.join(duplicates[:_MAX_LISTED])}"
+        )
     for split in ("train", "test"):
         if not any(pair.split == split for pair in pairs):
             raise UserError(f"the data set has no {split} pairs; check its options")
@@ -193,32 +196,32 @@ def _check_ids(pairs: Sequence[RawPair]) -> None:
 def _check_disk(out: Path, count: int, dataset: DataSet) -> None:
     size, options = dataset.size, dataset.options
     values = zip(dataset.formats(options), dataset.kinds(options), strict=True)
-    wanted = count * size[0] * size[1] * sum(f.channels * f.bits / 8 * _PNG[kind] for f, kind in values)
+    needed = count * size[0] * size[1] * sum(f.channels * f.bits / 8 * _PNG[kind] for f, kind in values)
     free = shutil.disk_usage(out).free
-    if free < wanted:
+    if free < needed:
         raise UserError(
-            f"{out}: {count} pairs of {size[0]}x{size[1]} need about {wanted / 1e9:.1f} GB, "
+            f"{out}: {count} pairs of {size[0]}x{size[1]} need about {needed / 1e9:.1f} GB, but only "
             f"{free / 1e9:.1f} GB are free; make room"
         )
-    print(f"{count} pairs to prepare, about {wanted / 1e9:.2f} GB of {free / 1e9:.0f} GB free", file=sys.stderr)
+    print(f"{count} pairs to prepare, about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free", file=sys.stderr)
 
 
 def _check_splits(pairs: Sequence[Pair], dataset: DataSet) -> None:
-    """No image in both splits; photos are compared where there are any, because label images may well be equal."""
+    """Check that no image is in both splits. If there are photos, compare only them: label images can be equal."""
     kinds = dataset.kinds(dataset.options)
-    of_source = "photo" not in kinds or kinds[0] == "photo"
+    compare_sources = "photo" not in kinds or kinds[0] == "photo"
 
     def key(pair: Pair) -> str:
-        return pair.source_sha256 if of_source else pair.target_sha256
+        return pair.source_sha256 if compare_sources else pair.target_sha256
 
     train = {key(pair): pair.id for pair in pairs if pair.split == "train"}
     both = [f"{pair.id} = {train[key(pair)]}" for pair in pairs if pair.split == "test" and key(pair) in train]
     if both:
-        raise UserError(f"{len(both)} test images are also training images: {', '.join(both[:_SHOWN])}")
+        raise UserError(f"{len(both)} test images are also training images: {', '.join(both[:_MAX_LISTED])}")
 
 
-def _remove_strangers(out: Path, pairs: Sequence[Pair]) -> None:
-    """Remove images that the manifest does not name."""
+def _remove_unlisted(out: Path, pairs: Sequence[Pair]) -> None:
+    """Remove images that the manifest does not list."""
     known = {out / path for pair in pairs for path in pair.files()}
     for split in ("train", "test"):
         for path in (out / split).iterdir():
@@ -227,15 +230,15 @@ def _remove_strangers(out: Path, pairs: Sequence[Pair]) -> None:
 
 
 def check_prepared(folder: Path) -> list[str]:
-    """What is wrong with a prepared data set: images that are missing, or whose pixels are not the manifest's."""
+    """Return the problems of a prepared data set: missing images, and images whose pixels differ from the manifest."""
     problems = []
     for pair in tqdm(read_manifest(folder / "manifest.csv"), desc=f"check {folder.name}", unit="pair", disable=None):
-        for path, wanted in pair.files().items():
+        for path, expected in pair.files().items():
             try:
                 found = hashlib.sha256(read_raw(folder / path, str(folder / path)).tobytes()).hexdigest()
             except UserError as error:
                 problems += error.problems
                 continue
-            if found != wanted:
-                problems.append(f"{folder / path}: its pixels are not those of the manifest")
+            if found != expected:
+                problems.append(f"{folder / path}: its pixels differ from the manifest")
     return problems

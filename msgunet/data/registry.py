@@ -1,4 +1,4 @@
-"""Data sets by name: a new one is a new file in `msgunet/data/sets`."""
+"""The registry of data sets. To add one, add a file to `msgunet/data/sets`."""
 
 from typing import TYPE_CHECKING
 
@@ -21,15 +21,15 @@ get_dataset = _REGISTRY.get
 
 
 def remote_files() -> dict[str, "Remote"]:
-    """The published files of all data sets, by their name."""
+    """Return the published files of all data sets by file name."""
     return {r.name: r for cls in datasets().values() for r in cls.remotes(cls.Options.model_construct())}
 
 
 def build_dataset(settings: "DataSetSettings", archives: "Path") -> "DataSet":
-    """The data set that `settings` describe; `archives`: the folder with its published files.
+    """Build the data set that `settings` describe. `archives` is the folder with its published files.
 
     Raises:
-        UserError: there is no such data set, or its options are wrong.
+        UserError: the data set does not exist, or its options are invalid.
 
     """
     cls = get_dataset(settings.kind)

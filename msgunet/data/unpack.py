@@ -1,7 +1,8 @@
-"""Published archives, read as if they were hostile.
+"""Reading published archives as if they were hostile.
 
-Only regular files and folders with names inside the archive's own folder, and no more bytes, members or compression
-than a set of images has. Everything else is refused by name; what was unpacked until then goes with its folder.
+An archive can contain only regular files and folders whose names stay inside its own folder. Its bytes, members and
+compression are limited to what a set of images needs. Anything else raises an error that names it. Files unpacked
+before the error are removed together with their folder.
 """
 
 import gzip
@@ -19,53 +20,53 @@ from msgunet.core.errors import UserError
 MAX_BYTES = 100 << 30
 MAX_MEMBER = 1 << 30
 MAX_MEMBERS = 1_000_000
-MAX_RATIO = 200  # unpacked bytes for each packed one; images are compressed already and come to 1 or 2
-_SMALL = 1 << 16  # packed bytes below which the ratio says nothing
+MAX_RATIO = 200  # unpacked bytes per packed byte; images are already compressed and reach 1 or 2
+_SMALL = 1 << 16  # packed bytes below which the ratio means nothing
 _CHUNK = 1 << 20
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 
 
 class _Guard:
-    """Checks an archive's members and counts what they unpack to."""
+    """Check the members of an archive and limit the size they unpack to."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         self._limit = min(MAX_BYTES, MAX_RATIO * max(_SMALL, archive.stat().st_size))
         self._names: set[PurePosixPath] = set()
 
-    def refuse(self, why: str) -> UserError:
-        return UserError(f"{self._archive}: {why}; this is not the published archive: delete it and fetch it again")
+    def refuse(self, reason: str) -> UserError:
+        return UserError(f"{self._archive}: {reason}; this is not the published archive: delete it and fetch it again")
 
     def member(self, name: str, is_file: bool, is_folder: bool, size: int) -> None:
         """Check a member's name, kind and size."""
         path = PurePosixPath(name)
         outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
         if outside or not path.parts or "\\" in name or "\0" in name:
-            raise self.refuse(f"the name {name!r} leads out of the folder")
+            raise self.refuse(f"the name {name!r} points outside the folder")
         if not (is_file or is_folder):
             raise self.refuse(f"{name} is neither a file nor a folder")
         if is_file and path in self._names:
-            raise self.refuse(f"{name} stands twice in it")
+            raise self.refuse(f"{name} occurs twice")
         if size > MAX_MEMBER:
-            raise self.refuse(f"{name} has {size:,} bytes")
+            raise self.refuse(f"{name} has {size:,} bytes, the limit is {MAX_MEMBER:,}")
         self._names.add(path)
         if len(self._names) > MAX_MEMBERS:
             raise self.refuse(f"it has more than {MAX_MEMBERS:,} members")
 
     def unpacked(self, size: int) -> None:
-        """Check how much the archive unpacks to so far."""
+        """Check the number of bytes unpacked so far."""
         if size > self._limit:
             raise self.refuse(f"it would unpack to more than {self._limit:,} bytes")
 
     def damaged(self, error: Exception) -> UserError:
         if getattr(error, "errno", None):
-            return UserError(f"{self._archive}: {error}; make room or mend what is wrong there, and start again")
-        return UserError(f"{self._archive}: not a whole archive ({error}); delete it and fetch it again")
+            return UserError(f"{self._archive}: {error}; make room or fix the cause, and start again")
+        return UserError(f"{self._archive}: the archive is damaged ({error}); delete it and fetch it again")
 
 
 class _GuardedStream:
-    """The unpacked bytes of a gzip file, for tarfile, which reads some headers whole, whatever size they claim."""
+    """The unpacked bytes of a gzip file, with limits: tarfile reads some headers at once, whatever size they claim."""
 
     def __init__(self, file: IO[bytes], guard: _Guard) -> None:
         self._file, self._guard = file, guard
@@ -86,10 +87,10 @@ class _GuardedStream:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip archive whose members have all been checked; read them with `read_member`.
+    """Open a zip archive and check all its members. Read them with `read_member`.
 
     Raises:
-        UserError: it is damaged, or holds anything but files and folders that stay inside.
+        UserError: the archive is damaged, or it contains anything except files and folders that stay inside.
 
     """
     guard, total = _Guard(path), 0
@@ -100,7 +101,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     try:
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
-            # Other compressions unpack without bounds; bit 1 is encryption.
+            # Other compression methods unpack without a limit. The lowest flag bit means encryption.
             readable = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & 1
             is_file = readable and kind in (0, stat.S_IFREG) and not info.is_dir()
             guard.member(info.filename, is_file, info.is_dir() and kind in (0, stat.S_IFDIR), info.file_size)
@@ -113,36 +114,39 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_member(archive: zipfile.ZipFile, member: str) -> bytes:
-    """The content of a member, never more than its entry says; its checksum is right.
+    """Return the content of a member, never more than the size in its entry, with its checksum verified.
 
     Raises:
-        UserError: it is not there, or damaged.
+        UserError: the member is missing or damaged.
 
     """
     try:
         info = archive.getinfo(member)
         with archive.open(info) as file:
             data = file.read(info.file_size)
-            # At the end the checksum is compared.
+            # zipfile verifies the checksum at the end of the member.
             if len(data) != info.file_size or file.read(1):
-                raise zipfile.BadZipFile("its size is not that of its entry")
+                raise zipfile.BadZipFile("its size differs from the size in its entry")
             return data
     except KeyError as error:
-        raise UserError(f"{archive.filename}: there is no {member} in it; fetch the archive again") from error
+        raise UserError(f"{archive.filename}: {member} is missing from it; fetch the archive again") from error
     except _DAMAGED as error:
         raise UserError(f"{archive.filename}: {member} is damaged ({error}); fetch the archive again") from error
 
 
-def unpack_tar(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
-    """Unpack those members of a `.tar.gz` whose names match `wanted` into `folder`, under numbers; all are checked.
+def unpack_tar(path: Path, folder: Path, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
+    """Unpack the members of a `.tar.gz` whose names match `pattern` into `folder`, as numbered files.
+
+    All members are checked, also those that are not unpacked.
 
     Raises:
-        UserError: it is damaged, or holds anything but files and folders that stay inside, or the disk is too small.
+        UserError: the archive is damaged, it contains anything except files and folders that stay inside, or the disk
+            is too small.
 
     """
     guard, found = _Guard(path), []
     if (free := shutil.disk_usage(folder).free) < path.stat().st_size:
-        raise UserError(f"{folder}: no room to unpack {path}, {free / 1e9:.1f} GB are free")
+        raise UserError(f"{folder}: {path} does not fit on the disk, {free / 1e9:.1f} GB are free; make room")
     try:
         with gzip.open(path) as file:
             stream = _GuardedStream(file, guard)
@@ -151,14 +155,14 @@ def unpack_tar(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[tuple[
                     is_file = member.isreg() and not member.issparse()
                     guard.member(member.name, is_file, member.isdir(), member.size)
                     guard.unpacked(stream.tell() + member.size)
-                    match = wanted.fullmatch(member.name)
+                    match = pattern.fullmatch(member.name)
                     if match is None or not is_file:
                         continue
                     target = folder / f"{len(found):06d}"
                     with target.open("wb") as out:
                         shutil.copyfileobj(archive.extractfile(member), out, _CHUNK)
                     found.append((match, target))
-            # tarfile ends without a word at a damaged header; the rest holds gzip's checksum.
+            # tarfile stops silently at a damaged header. Reading the rest verifies gzip's checksum.
             while stream.read(_CHUNK):
                 pass
     except _DAMAGED as error:

@@ -1,1 +1,1 @@
-"""The device that networks run on: which one, in what precision, and how its time and memory are measured."""
+"""The device that networks run on: its choice, its precision, and how time and memory are measured on it."""

@@ -1,4 +1,4 @@
-"""What is written beside every result: software, commit, device, time."""
+"""The facts that are recorded with every result: software, commit, device, time."""
 
 import datetime
 from typing import Any
@@ -9,12 +9,12 @@ from msgunet.core import provenance
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a device, as tables give it."""
+    """Return the name of a device, as tables print it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.cpu_name()
 
 
 def facts(device: torch.device, threads: int) -> dict[str, Any]:
-    """Versions, commit, time, and the device with the number of CPU threads."""
+    """Return versions, commit, time, and the device with the number of CPU threads."""
     return {
         "commit": provenance.commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -26,6 +26,6 @@ def facts(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def flat_facts(device: torch.device, threads: int) -> dict[str, Any]:
-    """`facts` for the columns of a table, the versions in one text."""
-    found = facts(device, threads)
-    return {**found, "versions": " ".join(f"{name}={text}" for name, text in found["versions"].items())}
+    """Return `facts` as columns of a table, with all versions in one text."""
+    nested = facts(device, threads)
+    return {**nested, "versions": " ".join(f"{name}={text}" for name, text in nested["versions"].items())}

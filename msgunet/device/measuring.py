@@ -1,4 +1,4 @@
-"""Time and memory of networks, measured in processes of their own."""
+"""Measurement of networks' time and memory, in a new process where needed."""
 
 import contextlib
 import ctypes
@@ -20,25 +20,25 @@ from torch import nn
 from msgunet.core.errors import UserError
 
 
-def in_new_process(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)` in a new process, so that what ran before costs it neither memory nor time.
+def in_new_process(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function(*arguments)` in a new process, so that earlier work affects neither its memory nor its time.
 
     Raises:
-        UserError: the process was killed; it names `what`.
+        UserError: the process was killed; the message starts with `label`.
 
     """
-    # A fork server has torch imported already; on macOS forking is not safe, and each process imports for itself.
+    # A fork server imports torch only once. Forking is not safe on macOS, where each process imports torch itself.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload([function.__module__])
     with ProcessPoolExecutor(1, context) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise UserError(f"{what}: the process was killed, probably for want of memory") from error
+            raise UserError(f"{label}: the process was killed, probably for lack of memory") from error
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that a call takes, with the device's work in it."""
+    """Return the seconds that a call takes, including its work on the device."""
     wait_for(device)
     start = time.perf_counter()
     call()
@@ -47,21 +47,21 @@ def timed(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done all that it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def warm_up_libraries(device: torch.device) -> None:
-    """Run one layer of each kind, so that the libraries' own memory is not counted as the network's."""
+    """Run one layer of each kind, so that memory of the libraries is not counted as the network's."""
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 3, 4, 2, 1)).to(device)
     layers(torch.zeros(1, 3, 32, 32, device=device)).sum().backward()
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start the peak of a GPU's memory again, after passes that cuDNN chooses its algorithms by.
+    """Reset the peak memory of a GPU, after the passes in which cuDNN chooses its algorithms.
 
-    It tries all algorithms that fit into what memory is free; what that takes is not what the network needs.
+    cuDNN tries all algorithms that fit into the free memory, which can take more than the network needs.
     """
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -71,36 +71,40 @@ def reset_peak_memory(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """A list that holds, afterwards, the peak in MiB above the state before: the device's, on a CPU the process's."""
-    found: list[float] = []
+    """Measure the peak memory of a block, in MiB above the memory in use before it.
+
+    Yields a list that holds the peak after the block. On a GPU it is the device's memory, on a CPU the process's.
+    """
+    peak: list[float] = []
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        yield found
-        found.append((torch.cuda.max_memory_allocated() - before) / 2**20)
+        yield peak
+        peak.append((torch.cuda.max_memory_allocated() - before) / 2**20)
         return
     with contextlib.suppress(OSError, AttributeError):
-        # What was freed goes back to the system, so that it is counted when it is taken again.
+        # Return freed memory to the system, so that it counts when it is allocated again.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with contextlib.suppress(OSError):
-        # The peak starts again from now; where that is not allowed, that of the imports stays in it.
+        # Reset the peak. Where this is not allowed, the peak includes that of the imports.
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = memory_mib("VmRSS")
-    yield found
-    found.append(memory_mib("VmHWM") - before)
+    yield peak
+    peak.append(memory_mib("VmHWM") - before)
 
 
 def process_peak_memory(device: torch.device) -> float:
-    """The peak of this process so far, in MiB: on a GPU since `reset_peak_memory`, on a CPU since its start."""
+    """Return this process's peak memory in MiB: on a GPU since `reset_peak_memory`, on a CPU since its start."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory_mib("VmHWM")
 
 
 def memory_mib(field: str) -> float:
-    """Resident memory of the process: `VmRSS` now, `VmHWM` at its peak. Where Linux does not tell, the peak for both.
+    """Return the resident memory of the process in MiB: `VmRSS` is the current one, `VmHWM` its peak.
 
-    getrusage's peak will not do on Linux: a new process inherits that of the one that started it.
+    Outside Linux, both are the peak from getrusage. On Linux that peak is of no use: a new process inherits it from its
+    parent.
     """
     status = Path("/proc/self/status")
     if status.is_file():

@@ -1,4 +1,4 @@
-"""Which device networks run on."""
+"""The choice of the device that networks run on."""
 
 import contextlib
 import os
@@ -11,38 +11,39 @@ from filelock import FileLock, Timeout
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings
 
+# Locks on GPUs, which this process holds for as long as it lives.
 _held: list[FileLock] = []
-_TAKEN = "MSGUNET_GPU"
+# Environment variable with the index of the chosen GPU, which child processes inherit.
+_CHOSEN = "MSGUNET_GPU"
 
 
 def require_gpu(compute: ComputeSettings, device: torch.device) -> None:
-    """Refuse to go on without a GPU where `compute.gpu_required` says so.
+    """Check that the device is a GPU if `compute.gpu_required` is set.
 
     Raises:
-        UserError: the device is a CPU.
+        UserError: a GPU is required and the device is a CPU.
 
     """
     if compute.gpu_required and device.type == "cpu":
         raise UserError(
-            "compute.gpu_required is true, but torch finds no CUDA GPU here; on a cluster, see whether the job was "
-            "given one that works"
+            "compute.gpu_required is true, but torch finds no CUDA GPU here; on a cluster, check that the job "
+            "has a working GPU"
         )
 
 
 def gpu_count() -> int:
-    """The CUDA GPUs that torch finds."""
+    """Return the number of CUDA GPUs that torch finds."""
     return torch.cuda.device_count()
 
 
 def pick_device(compute: ComputeSettings) -> torch.device:
-    """The device that the settings ask for; pins the number of CPU threads.
+    """Return the device that the settings request, and set the number of CPU threads.
 
-    Of several GPUs the first that no other process of this project has taken, for as long as this process lives; the
-    same one for processes that it starts. Where all are taken, one is shared.
+    Of several GPUs, this process takes the first one that no other process of this project holds, and keeps it for as
+    long as it lives. Its child processes use the same one. If no GPU is free, the first one is shared.
 
     Raises:
-        UserError: `cuda` is asked for and there is none, or torchrun started more processes than there are free
-            GPUs.
+        UserError: `cuda` is requested but there is no GPU, or torchrun started more processes than there are free GPUs.
 
     """
     torch.set_num_threads(compute.threads)
@@ -52,17 +53,20 @@ def pick_device(compute: ComputeSettings) -> torch.device:
         return torch.device("cpu")
     count, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > count:
-        raise UserError(f"torchrun started {processes} processes here, and there are {count} GPUs: one for each")
-    # Images of a run have one size, for which the fastest convolutions are looked for once.
+        raise UserError(
+            f"torchrun started {processes} processes here, but there are only {count} GPUs; start one process per GPU"
+        )
+    # All images of a run have the same size, so cuDNN has to search for the fastest convolutions only once.
     torch.backends.cudnn.benchmark = True
-    if _TAKEN not in os.environ:
-        os.environ[_TAKEN] = str(_free_gpu(count, alone=processes == 1))
-    device = torch.device("cuda", int(os.environ[_TAKEN]))
+    if _CHOSEN not in os.environ:
+        os.environ[_CHOSEN] = str(_free_gpu(count, alone=processes == 1))
+    device = torch.device("cuda", int(os.environ[_CHOSEN]))
     torch.cuda.set_device(device)
     return device
 
 
 def _free_gpu(count: int, alone: bool) -> int:
+    """Return the index of a GPU that no other process of this project holds; 0 for a single process if all are held."""
     for index in range(count):
         card = f"{torch.cuda.get_device_properties(index).uuid}-{os.getuid()}"
         lock = FileLock(Path(tempfile.gettempdir()) / f"msgunet-{card}.lock")
@@ -72,4 +76,6 @@ def _free_gpu(count: int, alone: bool) -> int:
             return index
     if alone:
         return 0
-    raise UserError(f"torchrun needs a free GPU for each process; others of yours are at work on the {count} here")
+    raise UserError(
+        f"torchrun needs a free GPU for each process, but other processes of yours use some of the {count} GPUs here"
+    )

@@ -1,4 +1,4 @@
-"""The numbers that networks compute in: fp32, tf32 (CUDA only) or bf16; and the layout of their memory."""
+"""The precision of networks (fp32, tf32 on CUDA only, or bf16) and their memory layout."""
 
 import contextlib
 from pathlib import Path
@@ -8,28 +8,29 @@ from torch import Tensor
 
 
 def set_precision(precision: str) -> None:
-    """Let fp32 be fp32: CUDA's convolutions and matrix products round to TF32 only where `tf32` is asked for."""
+    """Allow TF32 in CUDA's convolutions and matrix products for `tf32` only, so that fp32 is true fp32."""
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """What forward passes of a training run under: convolutions in bfloat16 for `bf16`, else nothing."""
-    if precision != "bf16" or device.type == "meta":  # for which torch has none
+    """Return the context for a training's forward passes: autocast to bfloat16 for `bf16`, otherwise no change."""
+    if precision != "bf16" or device.type == "meta":  # torch has no autocast for "meta"
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The type of weights and images at inference in `precision`."""
+    """Return the dtype of weights and images at inference in `precision`."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def training_layout(device: torch.device, precision: str, weights: int) -> torch.memory_format:
-    """The memory layout in which networks with so many weights train fastest: channels-last, with one exception.
+    """Return the memory layout in which networks with this many weights train fastest.
 
-    In fp32 on a CPU with no more than AVX2 the weights' gradients of wide convolutions take two to four times as long
-    in channels-last as in contiguous memory (torch 2.11), which loses more than the rest gains (docs/training.md).
+    It is channels-last, with one exception: in fp32 on a CPU with no more than AVX2, the weight gradients of wide
+    convolutions take two to four times as long in channels-last as in contiguous memory (torch 2.11). This costs more
+    than the other operations gain (docs/training.md).
     """
     avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     slow = avx2 and precision == "fp32" and weights > 5_000_000
@@ -37,7 +38,7 @@ def training_layout(device: torch.device, precision: str, weights: int) -> torch
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device computes bf16 itself, as far as the system tells."""
+    """Return whether the device computes bf16 natively, as far as the system reports it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = Path("/proc/cpuinfo")
@@ -45,5 +46,5 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def upcast(x: Tensor) -> Tensor:
-    """In 32 bits at least, for what half precision is not enough for."""
+    """Return `x` in at least 32 bits, for computations that need more than half precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,1 +1,1 @@
-"""Test images translated and measured: one row per image, and the resolution ablation."""
+"""Evaluation on the test images: the metrics of each image, and the resolution ablation."""

@@ -1,4 +1,4 @@
-"""Input against output resolution (the paper's Tables 2 and 3): one row per image and cell."""
+"""The ablation of input versus output resolution (the paper's Tables 2 and 3): one row per image and cell."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,20 +19,20 @@ from msgunet.methods.generator import LoadedGenerator
 
 
 def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings, data: Path | None) -> None:
-    """Input against output resolution (the paper's Tables 2 and 3): write `out`, one row per image and cell, and facts.
+    """Run the ablation and write `out`, with one row per image and cell, and a JSON file with its conditions.
 
-    The source is brought down to each input scale and from there up again to the scales above it; the SSIM of every
-    output scale is taken against the target at that scale, on 8 bits (or 16, as the targets have).
+    The source is downscaled to each input scale and then upscaled again to the finer scales. The SSIM of every output
+    scale is computed against the target at that scale, on 8 bits (or 16 bits for 16-bit targets).
 
     Raises:
-        UserError: the generator has one scale only.
+        UserError: the generator has only one scale.
 
     """
     run = read_settings(run_file, RunSettings)
     with attempt(out.parent, "ablate", run):
         model = load_run(run, run_file, generator, compute)
         if input_scales(model) < 2:
-            raise UserError(f"{run.entry}: the ablation needs a generator with several scales, this one has one")
+            raise UserError(f"{run.entry}: the ablation needs a generator with several scales; this one has only one")
         pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats)
         rows = []
         for index in tqdm(range(len(pairs)), desc=f"ablate {run.entry}", unit="image", disable=None):
@@ -43,10 +43,13 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
 
 
 def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
-    """Every input scale against every output scale, for one test image."""
+    """Yield one row for each input scale and output scale, for one test image."""
     width, height = run.size
     scales, name = input_scales(model), pairs.pairs[index].id
-    source, target = (normalise(i[None], given.range) for i, given in zip(pairs[index], run.formats, strict=True))
+    source, target = (
+        normalise(image[None], image_format.range)
+        for image, image_format in zip(pairs[index], run.formats, strict=True)
+    )
     targets = pyramid(target, scales, run.target_kind)
     for input_scale in range(scales):
         outputs = model(reduced_pyramid(source, scales, input_scale, run.source_kind), name)
@@ -57,13 +60,14 @@ def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, i
                 "output_width": width >> output_scale,
                 "output_height": height >> output_scale,
             }
-            found, wanted = (to_pixels(i[0], run.target_format) for i in (output, targets[output_scale]))
-            metrics = measure(found, wanted, ("ssim",), run.target_format.range)
+            images = output, targets[output_scale]
+            output_pixels, target_pixels = (to_pixels(image[0], run.target_format) for image in images)
+            metrics = measure(output_pixels, target_pixels, ("ssim",), run.target_format.range)
             yield {"id": name, **sizes, **metrics}
 
 
 def reduced_pyramid(source: torch.Tensor, scales: int, input_scale: int, kind: str) -> list[torch.Tensor]:
-    """What the generator sees when the source is known at `input_scale` only: all scales, made from that one."""
+    """Return the generator's input when the source is known only at `input_scale`: all scales come from that one."""
     levels = pyramid(source, scales, kind)
     for scale in reversed(range(input_scale)):
         levels[scale] = double(levels[scale + 1], kind)

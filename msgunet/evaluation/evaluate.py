@@ -1,4 +1,4 @@
-"""Run a generator over the test pairs and measure every output: one row per image and protocol."""
+"""Evaluate a generator on the test pairs: one row of metrics per image and protocol."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +26,11 @@ def evaluate(
     compute: ComputeSettings,
     data: Path | None,
 ) -> None:
-    """Write `predictions/ID.png`, `metrics.csv` and `evaluation.json` in `out`.
+    """Evaluate a generator, and write `predictions/ID.png`, `metrics.csv` and `evaluation.json` to `out`.
 
-    Predictions have the network's size and the targets' format; those with other than one or three channels are TIFF.
-    Protocol `native` measures at the network's size; `full` first brings the output to the data set's size (bicubic;
-    labels by nearest neighbour).
+    Predictions have the network's size and the targets' format; those without one or three channels are TIFF files.
+    Protocol `native` computes the metrics at the network's size; `full` first resizes the output to the data set's size
+    (bicubic, or nearest neighbour for labels).
     """
     run = read_settings(run_file, RunSettings)
     with attempt(out, "evaluate", run):
@@ -54,18 +54,19 @@ def _evaluate_pair(
     out: Path,
     settings: EvaluationSettings,
 ) -> Iterator[dict[str, Any]]:
-    """Translate one test image; its metrics in each protocol."""
-    pair, given = pairs.pairs[index], run.target_format
+    """Translate one test image, and yield its metrics in each protocol."""
+    pair, target_format = pairs.pairs[index], run.target_format
     source, native = pairs.images(index)
     sources = pyramid(normalise(to_tensor(source)[None], run.source_format.range), input_scales(model), run.source_kind)
-    output = to_pixels(model(sources, pair.id)[0][0], given)
-    with atomic(out / "predictions" / f"{pair.id}{given.suffix}") as temporary:
+    output = to_pixels(model(sources, pair.id)[0][0], target_format)
+    with atomic(out / "predictions" / f"{pair.id}{target_format.suffix}") as temporary:
         save(temporary, output)
     for protocol in settings.protocols:
-        target, shown = native, output
+        target, resized = native, output
         if protocol == "full" and (pair.width, pair.height) != run.size:
-            target = read(folder / pair.target, str(folder / pair.target), given)
-            how = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
-            shown = resample(output, (pair.width, pair.height), how)
+            target = read(folder / pair.target, str(folder / pair.target), target_format)
+            resampling = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
+            resized = resample(output, (pair.width, pair.height), resampling)
         size = {"width": target.shape[1], "height": target.shape[0]}
-        yield {"id": pair.id, "protocol": protocol, **size, **measure(shown, target, settings.metrics, given.range)}
+        metrics = measure(resized, target, settings.metrics, target_format.range)
+        yield {"id": pair.id, "protocol": protocol, **size, **metrics}

@@ -1,11 +1,11 @@
-"""PSNR, SSIM and VIF of one image, by piq, with the conventions that tables name.
+"""PSNR, SSIM and VIF of one image, computed by piq, with the conventions that the tables state.
 
-- All: the range of the values (0 to 255 of 8-bit images) brought to [0, 1].
-- PSNR: over all channels; identical images give piq's cap of 80 dB.
-- SSIM: Gaussian window 11, sigma 1.5, at full resolution. piq's default of pooling large images first would give other
-  numbers at other sizes; it is switched off.
-- VIF: pixel domain (piq's `vif_p`), on luma, or on the mean of the channels where there are two or more than three; not
-  symmetric: the output is judged against the target.
+- All: the range of the values (0 to 255 for 8-bit images) is scaled to [0, 1].
+- PSNR: over all channels; identical images get piq's cap of 80 dB.
+- SSIM: Gaussian window of size 11, sigma 1.5, at full resolution. By default piq pools large images first, which would
+  change the numbers with the image size; this is switched off.
+- VIF: pixel domain (piq's `vif_p`), on luma, or on the mean of the channels if there are two or more than three. It is
+  not symmetric: the output is compared with the target as the reference.
 """
 
 import math
@@ -34,15 +34,14 @@ def measure(
     metrics: Sequence[str] = tuple(SMALLEST),
     values: tuple[int, int] = RGB.range,
 ) -> dict[str, Any]:
-    """The asked metrics of an output against its target (images of the same size and channels), and a `note`.
+    """Return the requested metrics of an output against its target (of the same size and channels), and a `note`.
 
-    `values`: that are black and white.
-
-    A measure that is not defined for these images is None, and the note says why; a number is always finite.
+    `values` are the values of black and white. A metric that is not defined for these images is None, and the note
+    states why. Numbers are always finite.
     """
     pixels = as_pixels(output), as_pixels(target)
     if pixels[0].shape != pixels[1].shape:
-        raise ValueError(f"output is {pixels[0].shape}, target {pixels[1].shape}")
+        raise ValueError(f"the output has shape {pixels[0].shape}, the target {pixels[1].shape}")
     x, y = (_tensor(image, *values) for image in pixels)
     row: dict[str, Any] = {}
     notes = []
@@ -60,7 +59,7 @@ def measure(
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:
-    # piq takes one channel, or three, of which it takes luma.
+    # piq accepts one channel, or three, which it converts to luma.
     return x if x.shape[1] in (1, 3) else x.mean(1, keepdim=True)
 
 

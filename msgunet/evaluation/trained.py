@@ -1,4 +1,4 @@
-"""The trained generator of a run, as evaluation and ablation take it."""
+"""The trained generator of a run, loaded for the evaluation and the ablation."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,22 @@ from msgunet.methods.registry import method_of
 
 
 def input_scales(model: LoadedGenerator) -> int:
-    """How many resolutions of the source a generator takes."""
+    """Return the number of scales of the source that a generator accepts."""
     return model.method.scales(model.method.options, model.settings.size)
 
 
 def finished(generator: Path) -> str | None:
-    """When the training of a generator ended: what is measured is of that training."""
+    """Return when the training of a generator ended, which identifies the training behind a result, or None."""
     path = generator.parent / "training.json"
     return json.loads(path.read_text(encoding="utf-8"))["finished"] if path.is_file() else None
 
 
 def load_run(run: RunSettings, run_file: Path, generator: Path, compute: ComputeSettings) -> LoadedGenerator:
-    """A run's generator, which must be of the same settings, on the device that its method needs."""
+    """Load a run's generator, which must have the run's settings, on the device that its method needs."""
     device = pick_device(compute)
     if method_of(run).trainable:
         require_gpu(compute, device)
     model = load_generator(generator, device)
     if model.settings != run:
-        raise UserError(f"{generator} was trained with other settings than {run_file} holds; train it again")
+        raise UserError(f"{generator} was trained with other settings than those in {run_file}; train it again")
     return model

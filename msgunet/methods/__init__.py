@@ -1,1 +1,1 @@
-"""What a method is, MSG U-Net itself, and what methods share: networks, losses, and generators on disk."""
+"""The base class of methods, MSG U-Net itself, shared networks and losses, and generators on disk."""

@@ -1,4 +1,4 @@
-"""Networks made faster for inference: weights computed once, batch norm folded into convolutions."""
+"""Speed up networks for inference: compute weights once and fold batch norm into convolutions."""
 
 import itertools
 
@@ -8,33 +8,33 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 
 def fold_parametrizations(network: nn.Module) -> None:
-    """In a network in evaluation mode, compute weights once that are computed from others, as spectral norm's are."""
+    """Replace parametrized weights, such as those under spectral norm, by their values; for evaluation mode."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if not is_parametrized(layer):
                 continue
-            # Not torch's `remove_parametrizations`, which changes the class that copies of the layer share.
-            plain = nn.Module.__new__(type_before_parametrizations(layer))
-            plain.__dict__.update(layer.__dict__)
-            plain._modules = {key: module for key, module in layer._modules.items() if key != "parametrizations"}
-            plain._parameters = dict(layer._parameters)
+            # torch's `remove_parametrizations` would change the class, which copies of the layer share.
+            folded = nn.Module.__new__(type_before_parametrizations(layer))
+            folded.__dict__.update(layer.__dict__)
+            folded._modules = {key: module for key, module in layer._modules.items() if key != "parametrizations"}
+            folded._parameters = dict(layer._parameters)
             for weight in layer.parametrizations:
-                plain.register_parameter(weight, nn.Parameter(getattr(layer, weight).detach(), requires_grad=False))
-            setattr(parent, name, plain)
+                folded.register_parameter(weight, nn.Parameter(getattr(layer, weight).detach(), requires_grad=False))
+            setattr(parent, name, folded)
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """In a network in evaluation mode, let each convolution do the work of the batch norm after it.
+    """Fold each batch norm into the convolution before it; for a network in evaluation mode.
 
-    Norms that take the statistics of the batch stay.
+    Norms that use batch statistics stay.
     """
     for sequence in network.modules():
         if not isinstance(sequence, nn.Sequential):
             continue
         for i, (conv, norm) in enumerate(itertools.pairwise(sequence)):
-            turned = isinstance(conv, nn.ConvTranspose2d)
+            transposed = isinstance(conv, nn.ConvTranspose2d)
             if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
                 continue
-            if turned or isinstance(conv, nn.Conv2d):
-                sequence[i] = fuse_conv_bn_eval(conv, norm, turned)
+            if transposed or isinstance(conv, nn.Conv2d):
+                sequence[i] = fuse_conv_bn_eval(conv, norm, transposed)
                 sequence[i + 1] = nn.Identity()

@@ -1,4 +1,4 @@
-"""Generators on disk: safetensors with the run's settings in the metadata, and running them."""
+"""Save, load and run generators: safetensors files with the run's settings in the metadata."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,22 +25,22 @@ _METADATA = "msgunet-generator-1"
 
 
 def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) -> None:
-    """Publish a generator: weights and all that is needed to build it again, without pickle."""
-    # One entry only: safetensors writes several in any order, and the same generator must give the same file.
+    """Write a generator without pickle: its weights and the settings needed to rebuild it."""
+    # A single metadata entry: safetensors writes several in arbitrary order, but equal generators need equal files.
     metadata = {_METADATA: canonical_json(settings.model_dump(mode="json"))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    if not tensors:  # safetensors cannot hold nothing
+    if not tensors:  # safetensors cannot store zero tensors
         tensors = {"empty": torch.zeros(1)}
     with atomic(path) as temporary:
         save_file(tensors, str(temporary), metadata)
 
 
 def prepare(method: Method, generator: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
-    """Make a generator fast to run, for inference only; it is changed and returned.
+    """Optimise a generator for inference, in place, and return it.
 
-    Weights that are computed from others, as spectral norm's are, are computed once; batch norm that has statistics is
-    folded into the convolutions; weights go to channels-last memory, and for `bf16` weights and activations are
-    bfloat16 (inputs are to be given so, outputs come so).
+    Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
+    folded into the convolutions. Weights are stored channels-last. With `bf16`, weights and activations are bfloat16:
+    the caller passes bfloat16 inputs and receives bfloat16 outputs.
     """
     method.prepare_inference(generator)
     fold_parametrizations(generator)
@@ -60,21 +60,21 @@ class LoadedGenerator:
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
-        """Pyramid of sources in [-1, 1] to pyramid of outputs, fp32; `key`, an image's id, seeds dropout."""
-        given = self._given(sources)
+        """Map a pyramid of sources in [-1, 1] to a pyramid of fp32 outputs; `key`, an image's id, seeds dropout."""
+        inputs = self._to_device(sources)
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            return [output.float() for output in self.network(given)]
+            return [output.float() for output in self.network(inputs)]
 
     @contextmanager
     def normalised_by(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
-        """Within it, images are parts of this one, whose statistics norms use that would take their own."""
+        """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            with fixed_statistics(self.network, self._given(sources)):
+            with fixed_statistics(self.network, self._to_device(sources)):
                 yield
 
-    def _given(self, sources: Sequence[Tensor]) -> list[Tensor]:
+    def _to_device(self, sources: Sequence[Tensor]) -> list[Tensor]:
         set_precision(self.precision)
         dtype = dtype_of(self.precision)
         return [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
@@ -83,14 +83,14 @@ class LoadedGenerator:
 def load_generator(
     path: Path, device: torch.device | str, precision: str = "fp32", method_file: Path | None = None
 ) -> LoadedGenerator:
-    """Load what `save_generator` wrote; `precision`: fp32, tf32 (CUDA) or bf16.
+    """Load a generator written by `save_generator`; `precision` is fp32, tf32 (CUDA) or bf16.
 
-    A file of weights holds no code: that of a user's own method comes from the file that the settings name, or from
-    `method_file`, where that is elsewhere now.
+    The file holds no code. The code of a custom method comes from the file that the settings name, or from
+    `method_file` if that file has moved.
 
     Raises:
-        UserError: the file is missing, damaged, or not a generator of this project; the code of its method is not
-            there, or is another than it was trained with.
+        UserError: the file is missing, damaged, or not a generator of this project; or the code of its method is
+            missing, or differs from the code it was trained with.
 
     """
     device = torch.device(device)
@@ -106,24 +106,26 @@ def load_generator(
         settings = RunSettings.model_validate_json(metadata[_METADATA])
     except ValidationError as error:
         raise UserError(f"{path}: made by another version of this project; train it again") from error
-    method = build_method(_with_code(path, settings, method_file))
+    method = build_method(_locate_code(path, settings, method_file))
     network = method.build_generator()
     tensors.pop("empty", None)
     network.load_state_dict(tensors)
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
 
 
-def _with_code(path: Path, settings: RunSettings, given: Path | None) -> RunSettings:
-    """The settings with the file that holds the method's code now."""
+def _locate_code(path: Path, settings: RunSettings, method_file: Path | None) -> RunSettings:
+    """Return the settings with the file that holds the method's code now."""
     if settings.file is None:
-        if given is not None:
-            raise UserError(f"{path}: '{settings.method}' is a method of the project, which needs no file; not {given}")
+        if method_file is not None:
+            raise UserError(f"{path}: '{settings.method}' is a built-in method and needs no file; omit {method_file}")
         return settings
-    file = settings.file if given is None else str(given)
+    file = settings.file if method_file is None else str(method_file)
     try:
         if custom_methods(file, again=True).code != settings.code:
             raise UserError(f"{file} has changed since {path} was trained")
     except UserError as error:
-        advice = "give the file as it was then: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
+        advice = (
+            "pass the file that it was trained with: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
+        )
         raise UserError(*error.problems, f"  {advice}") from error
     return settings.model_copy(update={"file": file})

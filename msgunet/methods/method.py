@@ -1,8 +1,8 @@
-"""What a method is: networks, losses and a recipe under one name.
+"""The base class of methods: networks, losses and a recipe under one name.
 
-A method's file declares its options and recipe, builds its networks and computes its losses; the loop in
-`msgunet.training` does the rest. The file must import without torch (use `lazy_import` for the modules with networks),
-because the Snakefile reads versions and options from it.
+A method's file declares its options and recipe, builds its networks and computes its losses. The loop in
+`msgunet.training` does the rest. The file must not import torch (use `lazy_import` for modules with networks),
+because the Snakefile imports it to read versions and options.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training with a learning rate schedule of its own; the `fresh` optimisers start afresh with it."""
+    """A part of a training with its own learning rate schedule; it resets the optimisers named in `fresh`."""
 
     name: str
     epochs: int
@@ -29,12 +29,12 @@ class Phase:
 
     @property
     def length(self) -> int:
-        """Epochs in all."""
+        """The total number of epochs."""
         return self.epochs + self.decay_epochs
 
 
 class MethodOptions(Strict):
-    """Base of every method's own settings."""
+    """Base class of the options of a method."""
 
 
 class Method:
@@ -42,14 +42,14 @@ class Method:
 
     Class attributes:
         name: set by `register_method`.
-        title: how tables call it.
+        title: its name in tables.
         reference: the publication.
-        version: goes up whenever the method's results would change; its runs then train again.
-        Options: model of the method's own settings.
-        trainable: False for methods that only fit something to the training images (`fit`).
-        generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order); may be
-            a property.
-        rates: factors on the learning rate, by network (`generator`, `discriminator`); 1 where there is none.
+        version: must increase whenever the method's results would change; its runs then train again.
+        Options: the model of the method's options.
+        trainable: False for methods that only fit buffers to the training images (`fit`).
+        generator_first: update the generator before the discriminator, on the same outputs (Pix2Pix-HD's order); can
+            be a property.
+        rates: factors on the learning rate, by network (`generator`, `discriminator`); 1 by default.
     """
 
     name: ClassVar[str]
@@ -62,19 +62,19 @@ class Method:
     rates: ClassVar[dict[str, float]] = {}
 
     def __init__(self, options: MethodOptions, size: tuple[int, int], channels: tuple[int, int] = (3, 3)) -> None:
-        """`size`: width and height in pixels that the networks work at; `channels`: of source and target."""
+        """`size`: width and height of the networks' images in pixels; `channels`: of source and target."""
         self.options: Any = options
         self.size = size
         self.channels = channels
 
     @classmethod
     def stride(cls, options: Any, size: tuple[int, int]) -> int:
-        """Both sides of an image must be multiples of this."""
+        """Return the number that both sides of an image must be multiples of."""
         return 1
 
     @classmethod
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
-        """Why networks of this size cannot be built, with a size that works; None where they can."""
+        """Return why networks of this size cannot be built, and a size that works; None if they can."""
         width, height = size
         stride = cls.stride(options, size)
         if width % stride or height % stride:
@@ -84,33 +84,33 @@ class Method:
 
     @classmethod
     def scales(cls, options: Any, size: tuple[int, int]) -> int:
-        """How many resolutions of the source the generator takes."""
+        """Return the number of scales of the source that the generator accepts."""
         return 1
 
     @classmethod
     def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
-        """Published training settings, where they differ from the defaults of `TrainingSettings`."""
+        """Return the published training settings that differ from the defaults of `TrainingSettings`."""
         return {}
 
     @classmethod
     def uses_perceptual(cls, options: Any) -> bool:
-        """Whether the losses read VGG-19 features."""
+        """Return whether the losses use VGG-19 features."""
         return False
 
     def conditions(self) -> str:
-        """What a reader of a table must know about this method beside its settings."""
+        """Return the facts about this method, besides its settings, that readers of a table need."""
         return ""
 
     def build_generator(self) -> "nn.Module":
-        """A new, initialised generator: pyramids in and out (see `msgunet/methods/networks.py`)."""
+        """Return a new, initialised generator: pyramids in and out (see `msgunet/methods/networks.py`)."""
         raise NotImplementedError
 
     def build_training_generator(self) -> "nn.Module":
-        """The generator with what only training needs; by default the same."""
+        """Return the generator including parts that only training needs; by default the same generator."""
         return self.build_generator()
 
     def build_discriminator(self) -> "nn.Module":
-        """A new, initialised discriminator: (sources, images) in, layer outputs per scale out."""
+        """Return a new, initialised discriminator: (sources, images) in, layer outputs per scale out."""
         raise NotImplementedError
 
     def generator_losses(
@@ -121,9 +121,9 @@ class Method:
         outputs: Sequence["Tensor"],
         perceptual: "VGG19Features | None",
     ) -> dict[str, "Tensor"]:
-        """The weighted terms of the generator's loss by name; their sum is minimised.
+        """Return the weighted terms of the generator's loss by name; their sum is minimised.
 
-        `discriminator` is called like the network. With `generator_first` its answers are shared with
+        Call `discriminator` like the network. With `generator_first`, its outputs are shared with
         `discriminator_losses`: do not change them in place.
         """
         raise NotImplementedError
@@ -135,44 +135,45 @@ class Method:
         targets: Sequence["Tensor"],
         outputs: Sequence["Tensor"],
     ) -> dict[str, "Tensor"]:
-        """The weighted terms of the discriminators' loss by name; nothing of them reaches the generator."""
+        """Return the weighted terms of the discriminator's loss by name; no gradient reaches the generator."""
         raise NotImplementedError
 
     def phases(self, training: TrainingSettings) -> list[Phase]:
-        """The parts of a training in their order; by default one, with the suite's epochs."""
+        """Return the phases of a training in order; by default one, with the suite's epochs."""
         return [Phase("", training.epochs, training.decay_epochs)]
 
     def begin_phase(self, phase: Phase, generator: "nn.Module", discriminator: "nn.Module") -> None:
-        """Called before a phase and after a resume within it: freeze, unfreeze, switch parts."""
+        """Freeze, unfreeze or switch parts; called before a phase and after a resume within it."""
 
     def view(self, phase: Phase, images: Sequence["Tensor"], kind: str) -> list["Tensor"]:
-        """What of a pyramid, of sources or targets (`photo` or `labels`), a phase works on; by default all of it."""
+        """Return the scales of a pyramid that a phase uses, by default all; `kind` is `photo` or `labels`."""
         return list(images)
 
     def published_state(self, state: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
-        """What of a generator's state is published; parts that only training needs are left out here."""
+        """Return the part of a generator's state to publish, without parts that only training needs."""
         return state
 
     def fit(self, generator: "nn.Module", pairs: "PairDataset") -> None:
-        """For methods that are not trainable: set the generator's buffers from the training pairs (uint8)."""
+        """Set the generator's buffers from the training pairs (uint8), if the method is not trainable."""
 
     def prepare_inference(self, generator: "nn.Module") -> None:
-        """Put a loaded generator into the state in which it is measured; by default plain evaluation mode."""
+        """Prepare a loaded generator for evaluation; by default, switch it to evaluation mode."""
         generator.eval()
 
 
 def schedule_label(phases: Sequence[Phase], minutes: float | None = None) -> str:
-    """How long a training is, as conditions name it: constant + falling learning rate, phase by phase."""
+    """Return the length of a training for the conditions: constant + falling learning rate, by phase."""
     if minutes is None:
         return ", ".join(f"{phase.epochs} + {phase.decay_epochs} epochs {phase.name}".strip() for phase in phases)
-    one = minutes / sum(phase.length for phase in phases)
+    per_epoch = minutes / sum(phase.length for phase in phases)
     return ", ".join(
-        f"{one * phase.epochs:.3g} + {one * phase.decay_epochs:.3g} minutes {phase.name}".strip() for phase in phases
+        f"{per_epoch * phase.epochs:.3g} + {per_epoch * phase.decay_epochs:.3g} minutes {phase.name}".strip()
+        for phase in phases
     )
 
 
 def perceptual_label(settings: PerceptualSettings | None) -> str:
-    """The perceptual weights, as conditions name them."""
+    """Return the description of the perceptual weights for the conditions."""
     if settings is None:
         return "none"
     if settings.weights == "imagenet":

@@ -1,7 +1,7 @@
-"""A user's own methods: a Python file outside the package, named in a suite, that registers them.
+"""Custom methods: a Python file outside the package that a suite names and that registers methods.
 
-Its `code` is a hash of its syntax tree and of those of the modules beside it that it imports, so that comments,
-docstrings and layout do not count and everything else does.
+The `code` of a file is a hash of its syntax tree and of the trees of the sibling modules that it imports. Comments,
+docstrings and layout do not change the hash; everything else does.
 """
 
 import ast
@@ -19,16 +19,16 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import short_hash
 from msgunet.methods.method import Method, MethodOptions
 
-# What each loaded file registers, by the name of its module: `register_method` writes here.
+# The methods that each loaded file registers, by module name. `register_method` writes here.
 TABLES: dict[str, dict[str, type[Method]]] = {}
 
-# The project's own code is no part of a method's: `version` of the methods and the commit stand for it.
+# The hash excludes the project's own code, which the methods' `version` and the commit identify.
 _PACKAGES = ("msgunet", "baselines")
 
 
 @dataclass(frozen=True)
 class MethodFile:
-    """What a file registers, by name, and the hash of its code."""
+    """The methods that a file registers, by name, and the hash of its code."""
 
     methods: dict[str, type[Method]]
     code: str
@@ -38,52 +38,53 @@ _loaded: dict[Path, MethodFile] = {}
 
 
 def load_method_file(file: str, code: str | None = None, again: bool = False) -> MethodFile:
-    """Load a file with methods, once in a process.
+    """Load a file with methods, once per process.
 
     Args:
-        file: its path, from the working folder.
-        code: that it must have.
-        again: look at it again, for what has been edited since.
+        file: its path, relative to the working folder.
+        code: the hash that its code must have; None accepts any.
+        again: read the file again, in case it was edited.
 
     Raises:
-        UserError: there is no such file, it cannot be loaded, what it registers is no method, or its code is another.
+        UserError: the file does not exist or cannot be loaded, an object it registers is not a method, or its code has
+            a different hash.
 
     """
     path = Path(file).expanduser().resolve()
-    found = _loaded.get(path)
-    if found is None or again or code not in (None, found.code):
-        found = _load(file, path)
-    if code not in (None, found.code):
+    loaded = _loaded.get(path)
+    if loaded is None or again or code not in (None, loaded.code):
+        loaded = _load(file, path)
+    if code not in (None, loaded.code):
         raise UserError(f"{file} has changed since the suite was planned; start snakemake again")
-    return found
+    return loaded
 
 
 def _load(file: str, path: Path) -> MethodFile:
     if not path.is_file():
-        raise UserError(f"there is no file {file}" + ("" if Path(file).is_absolute() else f" in {Path.cwd()}"))
-    trees = _trees(path)
-    named = (f"{source.relative_to(path.parent)}\n{_plain(tree)}" for source, tree in trees.items() if source != path)
-    code = short_hash("\n".join([_plain(trees[path]), *sorted(named)]))
-    known = _loaded.get(path)
-    if known is not None and known.code == code:
-        return known
-    beside = {source.relative_to(path.parent).parts[0].removesuffix(".py") for source in trees if source != path}
-    if known is not None:
-        _forget(beside, path.parent)
-    # At the end, so that no file beside it takes the place of a package.
+        raise UserError(f"{file} does not exist" + ("" if Path(file).is_absolute() else f" in {Path.cwd()}"))
+    trees = _syntax_trees(path)
+    others = (f"{source.relative_to(path.parent)}\n{_dump(tree)}" for source, tree in trees.items() if source != path)
+    code = short_hash("\n".join([_dump(trees[path]), *sorted(others)]))
+    previous = _loaded.get(path)
+    if previous is not None and previous.code == code:
+        return previous
+    siblings = {source.relative_to(path.parent).parts[0].removesuffix(".py") for source in trees if source != path}
+    if previous is not None:
+        _unload(siblings, path.parent)
+    # At the end, so that a sibling file cannot shadow a package.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    methods = _run(file, path, trees[path])
-    for name in sorted(beside):
-        if name in sys.modules and not _is_beside(name, path.parent):
-            raise UserError(f"{file} imports '{name}', a name that is taken by another module: rename {name}.py")
+    methods = _execute(file, path, trees[path])
+    for name in sorted(siblings):
+        if name in sys.modules and not _is_sibling(name, path.parent):
+            raise UserError(f"{file} imports '{name}', but another module already has this name; rename {name}.py")
     _loaded[path] = MethodFile(methods, code)
     return _loaded[path]
 
 
-def _run(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
-    """Run a file as a module of its own; returns what it registers."""
-    # Not under the file's name, which may be that of another module.
+def _execute(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
+    """Execute a file as a separate module and return the methods that it registers."""
+    # Not under the file's own name, which another module can have.
     name = f"method_file_{path.stem}_{short_hash(str(path))}"
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     module = importlib.util.module_from_spec(spec)
@@ -91,9 +92,9 @@ def _run(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
     before = sys.modules.get(name), TABLES.get(name)
     sys.modules[name], TABLES[name] = module, {}
     try:
-        exec(compile(tree, str(path), "exec"), vars(module))  # noqa: S102 (it is what the user asks for)
+        exec(compile(tree, str(path), "exec"), vars(module))  # noqa: S102 (the user requested it)
         for cls in TABLES[name].values():
-            _check(cls)
+            _validate(cls)
     except (Exception, SystemExit) as error:
         for table, old in zip((sys.modules, TABLES), before, strict=True):
             table.pop(name) if old is None else table.update({name: old})
@@ -103,47 +104,48 @@ def _run(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
             raise UserError(f"{file}: {text}") from error
         raise UserError(f"{file}:{lines[-1] if lines else 1}: {type(error).__name__}: {text}") from error
     if not TABLES[name]:
-        raise UserError(f'{file} registers no method: one is a class under @register_method("name")')
+        raise UserError(f'{file} registers no method; decorate a subclass of Method with @register_method("name")')
     return TABLES[name]
 
 
-def _check(cls: Any) -> None:
-    """What would go wrong later on."""
+def _validate(cls: Any) -> None:
+    """Raise UserError for mistakes that would fail only later."""
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise UserError(f"what is registered as '{cls.name}' is no subclass of msgunet.Method")
+        raise UserError(f"the object registered as '{cls.name}' is not a subclass of msgunet.Method")
     if not isinstance(getattr(cls, "title", None), str):
-        raise UserError(f"method '{cls.name}' has no title, by which tables call it")
+        raise UserError(f"method '{cls.name}' has no title; set `title` to its name in tables")
     if not issubclass(cls.Options, MethodOptions):
-        raise UserError(f"the Options of method '{cls.name}' are no subclass of msgunet.MethodOptions")
+        raise UserError(f"the Options class of method '{cls.name}' is not a subclass of msgunet.MethodOptions")
     try:
         cls.Options()
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-        raise UserError(f"options of method '{cls.name}' need a default that is valid: {wrong}") from error
+        raise UserError(f"all options of method '{cls.name}' need valid defaults; check {wrong}") from error
 
 
-def _trees(path: Path) -> dict[Path, ast.Module]:
-    """The syntax trees of a file, of the modules beside it that it imports, and of what those import there."""
-    found: dict[Path, ast.Module] = {}
-    left = [path]
-    while left:
-        source = left.pop()
-        if source in found:
+def _syntax_trees(path: Path) -> dict[Path, ast.Module]:
+    """Return the syntax trees of a file and of the sibling modules that it imports, directly or indirectly."""
+    trees: dict[Path, ast.Module] = {}
+    remaining = [path]
+    while remaining:
+        source = remaining.pop()
+        if source in trees:
             continue
         try:
-            found[source] = ast.parse(source.read_bytes())
+            trees[source] = ast.parse(source.read_bytes())
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None) or 1
             raise UserError(f"{source}:{line}: {getattr(error, 'msg', error)}") from error
         except OSError as error:
             raise UserError(f"{source}: {error.strerror}") from error
-        for name in {name.split(".")[0] for name in _imported(found[source])}.difference(("", *_PACKAGES)):
+        for name in {name.split(".")[0] for name in _imported(trees[source])}.difference(("", *_PACKAGES)):
             modules = [path.parent / f"{name}.py", *sorted((path.parent / name).rglob("*.py"))]
-            left += [module for module in modules if module.is_file()]
-    return found
+            remaining += [module for module in modules if module.is_file()]
+    return trees
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of the modules that a tree imports, also through `lazy_import` and `import_module`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -155,31 +157,31 @@ def _imported(tree: ast.Module) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
-def _plain(node: Any) -> str:
-    """A syntax tree as text, without docstrings and without the empty fields that `ast.dump` of some Pythons shows."""
+def _dump(node: Any) -> str:
+    """Return a syntax tree as text, without docstrings, and without empty fields, in which Python versions differ."""
     if isinstance(node, list):
-        return f"[{', '.join(map(_plain, node))}]"
+        return f"[{', '.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = dict(ast.iter_fields(node))
     documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     if documented and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:]
-    said = (f"{name}={_plain(value)}" for name, value in fields.items() if value is not None and value != [])
-    return f"{type(node).__name__}({', '.join(said)})"
+    items = (f"{name}={_dump(value)}" for name, value in fields.items() if value is not None and value != [])
+    return f"{type(node).__name__}({', '.join(items)})"
 
 
-def _is_beside(name: str, folder: Path) -> bool:
-    """Whether an imported module lies in a folder; asked without loading one that is imported lazily."""
+def _is_sibling(name: str, folder: Path) -> bool:
+    """Return whether an imported module is in a folder, without loading a lazy module."""
     spec = object.__getattribute__(sys.modules[name], "__spec__")
     if spec is None or spec.origin is None:
         return spec is not None
     return Path(spec.origin) in (folder / f"{name}.py", folder / name / "__init__.py")
 
 
-def _forget(names: set[str], folder: Path) -> None:
-    """Let modules beside a file that has changed be imported again."""
+def _unload(names: set[str], folder: Path) -> None:
+    """Remove the siblings of a changed file from `sys.modules`, so that they are imported again."""
     for name in names:
-        if name in sys.modules and _is_beside(name, folder):
+        if name in sys.modules and _is_sibling(name, folder):
             for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
                 del sys.modules[module]

@@ -1,4 +1,4 @@
-"""MSG U-Net as a method: the paper's generator, one PatchGAN per output scale, and the objective of equation (1)."""
+"""MSG U-Net: the paper's generator, one PatchGAN per output scale, and the objective of equation (1)."""
 
 from math import log2
 from typing import Annotated, Any, Literal
@@ -18,33 +18,43 @@ _SMALLEST_SCALE = 64  # pixels of the shorter side at the coarsest scale: 128x64
 
 
 class MSGUNetOptions(MethodOptions):
-    """What the paper leaves open, and its two weights."""
+    """The choices that the paper leaves open, and its two loss weights."""
 
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminators' channels")
-    levels: int | None = Field(None, ge=2, description="resolutions of the U-Net; by default down to 4 pixels")
-    channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, description="per level from full resolution down, before the width factor; by default Pix2Pix's schedule"
+    levels: int | None = Field(
+        None, ge=2, description="levels of the U-Net; by default down to 4 pixels on the shorter side"
     )
-    odd_pixel: Literal["end", "start"] = Field("end", description="where 4x4 convolutions pad one pixel more")
-    sums: Literal["sum", "mean"] = Field("sum", description="over layers and scales in equation (1); sum: as written")
+    channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="channels per level from full resolution down, before the width factor; default: as Pix2Pix"
+    )
+    odd_pixel: Literal["end", "start"] = Field("end", description="side on which 4x4 convolutions pad one extra pixel")
+    sums: Literal["sum", "mean"] = Field(
+        "sum", description="reduction over layers and scales in equation (1); published: sum"
+    )
     adversarial: Literal["least_squares", "cross_entropy"] = Field("least_squares", description="adversarial loss")
     vgg_layers: tuple[Annotated[int, Field(ge=0, lt=16)], ...] = Field(
-        tuple(range(16)), min_length=1, description="convolutions of VGG-19 that the perceptual term reads, from 0"
+        tuple(range(16)), min_length=1, description="VGG-19 convolutions in the perceptual term, counted from 0"
     )
-    discriminator_weight: float = Field(0.5, gt=0, description="of the discriminators' loss")
+    discriminator_weight: float = Field(0.5, gt=0, description="weight of the discriminators' loss")
     generator_first: bool = Field(True, description="update the generator before the discriminators")
-    init_std: float = Field(0.02, gt=0, description="of the normal distribution of the first weights")
-    test_statistics: Literal["running", "batch"] = Field("running", description="of batch norm at test time")
-    scales: int | None = Field(None, ge=1, description="input and output scales; by default down to 64 pixels")
-    intermediate_outputs: bool = Field(True, description="False: only the full-resolution output and discriminator")
+    init_std: float = Field(0.02, gt=0, description="standard deviation of the initial weights")
+    test_statistics: Literal["running", "batch"] = Field(
+        "running", description="statistics for batch norm at test time"
+    )
+    scales: int | None = Field(
+        None, ge=1, description="input and output scales; by default down to 64 pixels on the shorter side"
+    )
+    intermediate_outputs: bool = Field(
+        True, description="false: keep only the full-resolution output and its discriminator"
+    )
     alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
     beta: float = Field(0.25, ge=0, description="weight of the perceptual term (paper: 0.25)")
 
 
 @register_method("msgunet")
 class MSGUNetMethod(Method):
-    """MSG U-Net (the paper)."""
+    """MSG U-Net as in the paper."""
 
     title = "MSG U-Net"
     reference = "Laxman et al., Efficient High-Resolution Image-to-Image Translation using Multi-Scale Gradient U-Net"
@@ -56,12 +66,12 @@ class MSGUNetMethod(Method):
 
     @classmethod
     def levels(cls, options: Any, size: tuple[int, int]) -> int:
-        """Resolutions of the U-Net: 9 at 2048x1024, 8 at 512x512."""
+        """Return the number of levels of the U-Net: 9 at 2048x1024, 8 at 512x512."""
         return options.levels or max(2, round(log2(min(size) / _SMALLEST_LEVEL)) + 1)
 
     @classmethod
     def scales(cls, options: Any, size: tuple[int, int]) -> int:
-        """Input scales: 5 at 2048x1024, 4 at 512x512."""
+        """Return the number of input scales: 5 at 2048x1024, 4 at 512x512."""
         return options.scales or max(1, round(log2(min(size) / _SMALLEST_SCALE)) + 1)
 
     @classmethod
@@ -72,21 +82,19 @@ class MSGUNetMethod(Method):
     def problem(cls, options: Any, size: tuple[int, int]) -> str | None:
         scales, levels = cls.scales(options, size), cls.levels(options, size)
         if options.channels is not None and len(options.channels) != levels:
-            return f"channels names {len(options.channels)} levels, there are {levels}"
+            return f"channels lists {len(options.channels)} levels, but the U-Net has {levels}"
         if scales >= levels:
-            return f"{scales} scales need at least {scales + 1} levels, there are {levels}"
+            return f"{scales} scales need at least {scales + 1} levels, but the U-Net has {levels}"
         if min(size) >> (levels - 1) < 2:
-            return f"{levels} levels leave less than 2 pixels of {min(size)}: fewer levels"
+            return f"{levels} levels reduce {min(size)} pixels to less than 2; use fewer levels"
         smallest = min(size) >> (scales - 1)
         if smallest < 24:
-            return (
-                f"the coarsest scale would be {smallest} pixels high or wide, the discriminator needs 24: fewer scales"
-            )
+            return f"the coarsest scale is {smallest} pixels high or wide, the discriminator needs 24; use fewer scales"
         return super().problem(options, size)
 
     @classmethod
     def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
-        # Not published: that of Pix2Pix-HD, like everything else about the training.
+        # Not published. As for the rest of the training, this follows Pix2Pix-HD.
         return {"flip": True}
 
     @classmethod
@@ -94,11 +102,11 @@ class MSGUNetMethod(Method):
         return options.beta > 0
 
     def conditions(self) -> str:
-        kind = {"running": "running statistics", "batch": "statistics of one image"}[self.options.test_statistics]
-        return f"batch norm's {kind} at test time"
+        kind = {"running": "running statistics", "batch": "the statistics of one image"}[self.options.test_statistics]
+        return f"batch norm uses {kind} at test time"
 
     def widths(self) -> list[int]:
-        """Channels per level from full resolution down; from nine levels on, 64 stands twice."""
+        """Return the channels per level from full resolution down; with nine or more levels, 64 occurs twice."""
         levels = self.levels(self.options, self.size)
         schedule = [64, 64, 128, 256] if levels >= 9 else [64, 128, 256]
         schedule += [512] * (levels - len(schedule))
@@ -141,18 +149,18 @@ class MSGUNetMethod(Method):
         loss = getattr(losses, self.options.adversarial)
         return self._over_scales([loss(scale[-1], real) for scale in scales])
 
-    def _distance(self, found, wanted):
-        """The double sum over scales and layers in equation (1)."""
-        return self._over_scales([self._over_layers(f, w) for f, w in zip(found, wanted, strict=True)])
+    def _distance(self, fake, real):
+        """Return the double sum over scales and layers in equation (1)."""
+        return self._over_scales([self._over_layers(f, r) for f, r in zip(fake, real, strict=True)])
 
     def _perceptual(self, network, output, target):
-        """One scale of the perceptual term."""
+        """Return one scale of the perceptual term."""
         layers = self.options.vgg_layers
-        wanted = network(target, layers)
-        return losses.eager_gradient(lambda image: self._over_layers(network(image, layers), wanted), output)
+        real = network(target, layers)
+        return losses.eager_gradient(lambda image: self._over_layers(network(image, layers), real), output)
 
-    def _over_layers(self, found, wanted):
-        return losses.l1_sum(found, wanted) / (len(found) if self.options.sums == "mean" else 1)
+    def _over_layers(self, fake, real):
+        return losses.l1_sum(fake, real) / (len(fake) if self.options.sums == "mean" else 1)
 
     def _over_scales(self, values):
         return sum(values) / (len(values) if self.options.sums == "mean" else 1)

@@ -1,8 +1,8 @@
 """Networks shared by the methods: convolution blocks, the PatchGAN discriminator and the MSG U-Net generator.
 
 Every generator here maps a pyramid of source images to a pyramid of output images: a list of tensors
-(N, C, H / 2^k, W / 2^k) in [-1, 1], scale 0 (full resolution) first. A single-scale network takes and returns a
-list of one. Every discriminator returns, per scale, the list of its layers' outputs, prediction last.
+(N, C, H / 2^k, W / 2^k) in [-1, 1], scale 0 (full resolution) first. A single-scale network accepts and returns a
+list of one. Every discriminator returns, per scale, the list of its layers' outputs, the patch scores last.
 """
 
 import itertools
@@ -17,14 +17,15 @@ from msgunet.methods.recompute import Stages
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times the width factor, rounded, never below one."""
+    """Return `channels` times the width factor, rounded and at least 1."""
     return max(1, round(channels * width))
 
 
 def init_normal(module: nn.Module, std: float = 0.02, biases: bool = True) -> None:
-    """N(0, std²) for convolutions, N(1, std²) for batch norm, biases zero (Isola et al. 2017, section 6.2: 0.02).
+    """Initialise convolutions with N(0, std²), batch norm with N(1, std²), biases with zero.
 
-    `biases`: False leaves the convolutions' biases at torch's default, as the published code of Pix2Pix-HD does.
+    Isola et al. 2017, section 6.2, use std 0.02. With `biases=False`, the convolutions' biases keep torch's default, as
+    in the published code of Pix2Pix-HD.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -40,7 +41,7 @@ def init_normal(module: nn.Module, std: float = 0.02, biases: bool = True) -> No
 class SameConv4(nn.Conv2d):
     """A 4x4 stride-1 convolution that keeps the size.
 
-    `odd_pixel` of padding: at the `end` (right and bottom, as 'same' padding does) or at the `start`.
+    `odd_pixel`: the extra pixel of padding is at the `end` (right and bottom, as in 'same' padding) or at the `start`.
     """
 
     def __init__(self, inputs: int, outputs: int, odd_pixel: str = "end") -> None:
@@ -52,21 +53,22 @@ class SameConv4(nn.Conv2d):
 
 
 def conv_block(conv: nn.Module, channels: int) -> Stages:
-    """Convolution (without bias: batch norm has one), batch norm, LeakyReLU(0.2): the paper's block (section 2.1)."""
+    """Return the paper's block (section 2.1): convolution (no bias: batch norm has one), batch norm, LeakyReLU(0.2)."""
     return Stages(conv, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True))
 
 
 class MSGUNet(nn.Module):
     """Multi-Scale Gradient U-Net (paper, section 2.1 and Fig. 1; widths as reconstructed in docs/methods.md).
 
-    The encoder takes the source at every scale, the decoder gives an output at every scale. Skip connections add.
+    The encoder receives the source at every scale, and the decoder returns an output at every scale. Skip connections
+    are sums.
 
     Args:
         widths: channels per level, from full resolution down; its length is the number of levels.
-        scales: how many resolutions the source enters and the output leaves at; at most the number of levels.
-        channels: of the source and of the target.
-        intermediate_outputs: False leaves the full-resolution head only (the paper's Fig. 2, left).
-        odd_pixel: where the 4x4 stride-1 convolutions pad one pixel more, `end` or `start`.
+        scales: number of scales of the source and of the output; at most the number of levels.
+        channels: numbers of channels of the source and of the target.
+        intermediate_outputs: False keeps only the full-resolution head (the paper's Fig. 2, left).
+        odd_pixel: side on which the 4x4 stride-1 convolutions pad one extra pixel, `end` or `start`.
 
     """
 
@@ -94,7 +96,7 @@ class MSGUNet(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(a, target, 3, padding=1) for a in widths[:heads])
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """`sources`: `scales` tensors (N, C, H / 2^k, W / 2^k) in [-1, 1]; returns as many outputs as heads."""
+        """Map `scales` sources (N, C, H / 2^k, W / 2^k) in [-1, 1] to one output per head."""
         features = [self.entry(sources[0])]
         for level, down in enumerate(self.down, start=1):
             x = down(features[-1])
@@ -110,7 +112,7 @@ class MSGUNet(nn.Module):
         return outputs[::-1]
 
     def depth(self, parameter: str) -> int:
-        """Where the data meet a parameter: a rank from the input (0) to the full-resolution output."""
+        """Return the depth of a parameter: its rank from the input (0) to the full-resolution output."""
         part, number = parameter.split(".")[:2]
         level, bottom = int(number), len(self.down)
         ranks = {
@@ -125,12 +127,12 @@ class MSGUNet(nn.Module):
 
 
 class PatchGAN(nn.Module):
-    """The PatchGAN of Pix2Pix (70x70 with three layers), which shows its layers' outputs for feature matching.
+    """The PatchGAN of Pix2Pix (70x70 with three layers); it returns its layers' outputs for feature matching.
 
     Args:
-        inputs: channels of source and image together.
-        filters: of the first layer.
-        layers: stride-2 layers; 3 gives a receptive field of 70x70 pixels.
+        inputs: sum of the channels of source and image.
+        filters: number of filters of the first layer.
+        layers: number of stride-2 layers; 3 gives a receptive field of 70x70 pixels.
         norm: `batch` (Isola et al. 2017) or `instance`, without affine weights (Wang et al. 2018).
         padding: 1 in Pix2Pix, 2 in Pix2Pix-HD.
 
@@ -142,7 +144,7 @@ class PatchGAN(nn.Module):
         stages = [nn.Sequential(nn.Conv2d(inputs, filters, 4, 2, padding), nn.LeakyReLU(0.2, inplace=True))]
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
             stride = 2 if i < layers - 1 else 1
-            # Batch norm has a bias of its own; the published instance-norm discriminator keeps the convolution's.
+            # Batch norm has its own bias; the published instance-norm discriminator keeps the convolution's bias.
             conv = nn.Conv2d(a, b, 4, stride, padding, bias=norm == "instance")
             normalise = nn.BatchNorm2d(b) if norm == "batch" else InstanceNorm()
             stages.append(nn.Sequential(conv, normalise, nn.LeakyReLU(0.2, inplace=True)))
@@ -150,7 +152,7 @@ class PatchGAN(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`x`: (N, source + image channels, H, W); returns the layers' outputs, the patch scores (N, 1, h, w) last."""
+        """Map `x` (N, source + image channels, H, W) to the layers' outputs, the patch scores (N, 1, h, w) last."""
         outputs = []
         for stage in self.stages:
             x = stage(x)
@@ -159,22 +161,22 @@ class PatchGAN(nn.Module):
 
 
 class ScaleDiscriminators(nn.Module):
-    """One discriminator per scale, same architecture, separate weights (paper, section 2.2)."""
+    """One discriminator per scale, with the same architecture and separate weights (paper, section 2.2)."""
 
     def __init__(self, discriminators: Sequence[nn.Module]) -> None:
         super().__init__()
         self.scales = nn.ModuleList(discriminators)
 
     def forward(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Source and image of each scale, concatenated; returns each scale's layer outputs."""
+        """Concatenate source and image at each scale and return each scale's layer outputs."""
         triples = zip(self.scales, sources, images, strict=False)
         return [scale(torch.cat((source, image), 1)) for scale, source, image in triples]
 
 
 class PooledDiscriminators(nn.Module):
-    """Pix2Pix-HD's multi-scale discriminators: the same pair, average-pooled once more for each next scale.
+    """Pix2Pix-HD's multi-scale discriminators: source and image are average-pooled once more for each scale.
 
-    `first`: the scale that the given images belong to; 1 while the global generator trains at half the size.
+    `first`: the scale of the given images; 1 while the global generator trains at half the size.
     """
 
     first = 0
@@ -184,7 +186,7 @@ class PooledDiscriminators(nn.Module):
         self.scales = nn.ModuleList(discriminators)
 
     def forward(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Full-resolution source and image, (N, C, H, W) each; returns each scale's layer outputs."""
+        """Map a source and an image, (N, C, H, W) each, at the scale `first`, to each scale's layer outputs."""
         x = torch.cat((sources[0], images[0]), 1)
         outputs = []
         for scale in self.scales[self.first :]:
@@ -194,5 +196,5 @@ class PooledDiscriminators(nn.Module):
 
 
 def pooled_half(x: Tensor) -> Tensor:
-    """Half the resolution by Pix2Pix-HD's overlapping 3x3 average."""
+    """Halve the resolution with Pix2Pix-HD's overlapping 3x3 average pooling."""
     return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)

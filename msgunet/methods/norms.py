@@ -1,4 +1,4 @@
-"""Norms that take their statistics from the image that they see, and whose statistics these may be."""
+"""Norms that compute their statistics from the input image, and ways to fix these statistics."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from msgunet.device.precision import upcast
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm without weights: each channel of each image to mean 0 and variance 1.
+    """Instance norm without weights: normalise each channel of each image to mean 0 and variance 1.
 
-    That of one image is batch norm's, which keeps the memory's layout. torch's own instance norm does not, and on the
-    CPU (torch 2.11) its gradient for one image is wrong where the next layer works in channels-last memory.
+    Applies batch norm to one image at a time, which keeps the memory layout. torch's instance norm does not, and on the
+    CPU (torch 2.11) its gradient for one image is wrong if the next layer runs channels-last.
 
     Attributes:
-        running_mean, running_var: used instead of the image's own where they are set (see `fixed_statistics`).
+        running_mean, running_var: if set, used instead of the image's own statistics (see `fixed_statistics`).
 
     """
 
@@ -25,7 +25,7 @@ class InstanceNorm(nn.Module):
     running_var: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`: (N, C, H, W) with more than one pixel."""
+        """Normalise `x`: (N, C, H, W) with more than one pixel."""
         if self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var)
         images = [F.batch_norm(image, None, None, training=True) for image in x.split(1)]
@@ -33,7 +33,7 @@ class InstanceNorm(nn.Module):
 
 
 def use_batch_statistics(network: nn.Module) -> None:
-    """Evaluation mode in which dropout stays on and batch norm takes the statistics of the batch, keeping none."""
+    """Switch to evaluation mode, but keep dropout active and let batch norm use batch statistics, storing none."""
     network.eval()
     for layer in network.modules():
         if isinstance(layer, nn.Dropout):
@@ -43,24 +43,25 @@ def use_batch_statistics(network: nn.Module) -> None:
 
 
 def per_image_norms(network: nn.Module) -> list[nn.Module]:
-    """The norms that take their statistics from the image that they see, and not from the training."""
+    """Return the norms that compute their statistics from the input image instead of the training."""
     norms = (layer for layer in network.modules() if isinstance(layer, InstanceNorm | nn.BatchNorm2d))
     return [norm for norm in norms if norm.running_mean is None]
 
 
 @contextmanager
 def fixed_statistics(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, a network in evaluation mode normalises every image by the statistics of this one.
+    """Within this context, a network in evaluation mode normalises every image by the statistics of `sources`.
 
-    For parts of an image, by a thumbnail of the whole (Chen et al., Towards Ultra-Resolution Neural Style Transfer via
-    Thumbnail Instance Normalization, AAAI 2022): by their own, a part with nothing in it would become noise.
+    Tiles of an image are normalised by a thumbnail of the whole (Chen et al., Towards Ultra-Resolution Neural Style
+    Transfer via Thumbnail Instance Normalization, AAAI 2022). With their own statistics, uniform tiles would turn into
+    noise.
     """
     norms = per_image_norms(network)
-    found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    statistics: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def record(norm: nn.Module, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(upcast(inputs[0]), (0, 2, 3), correction=0)
-        found[norm] = mean.to(inputs[0].dtype), variance.to(inputs[0].dtype)
+        statistics[norm] = mean.to(inputs[0].dtype), variance.to(inputs[0].dtype)
 
     hooks = [norm.register_forward_pre_hook(record) for norm in norms]
     try:
@@ -70,7 +71,7 @@ def fixed_statistics(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[
         for hook in hooks:
             hook.remove()
     try:
-        for norm, (mean, variance) in found.items():
+        for norm, (mean, variance) in statistics.items():
             norm.running_mean, norm.running_var = mean, variance
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep what enters a part of a network, and compute the rest again in the backward pass."""
+"""Activation checkpointing: keep only the inputs of a network's parts, and recompute the rest in the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Stages(nn.Sequential):
-    """Layers one after another; each convolution with the layers around it is a stage.
+    """A sequence of layers; each convolution and the layers around it form a stage.
 
-    While `recompute` is set, a training keeps only what enters each stage, and computes the rest again in the backward
-    pass: activation checkpointing, with the same result.
+    With `recompute` set, training uses activation checkpointing: it keeps only the input of each stage and recomputes
+    the rest in the backward pass. The result is the same.
     """
 
     recompute = False
@@ -28,19 +28,20 @@ class Stages(nn.Sequential):
     def _stages(self) -> list[nn.Sequential]:
         stages: list[list[nn.Module]] = [[]]
         for layer in self:
-            opens = isinstance(layer, nn.ReflectionPad2d) or any(True for _ in _convolutions(layer))
-            if opens and any(True for before in stages[-1] for _ in _convolutions(before)):
+            starts_stage = isinstance(layer, nn.ReflectionPad2d) or any(True for _ in _convolutions(layer))
+            if starts_stage and any(True for previous in stages[-1] for _ in _convolutions(previous)):
                 stages.append([])
             stages[-1].append(layer)
         return [nn.Sequential(*layers) for layers in stages]
 
 
 def recomputed(part: nn.Module, *inputs: Tensor) -> Tensor:
-    """`part(*inputs)`, of which only the inputs are kept: the backward pass computes the rest again.
+    """Return `part(*inputs)`, keeping only the inputs; the backward pass recomputes the rest.
 
-    The same to the last bit, but for spectral norm if `part` has another pass in training before its backward pass.
+    The result is identical to the last bit. The exception is spectral norm, if `part` has another forward pass in
+    training mode before the backward pass.
     """
-    return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(part)))
+    return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(part)))
 
 
 def _convolutions(network: nn.Module) -> Iterator[nn.Module]:
@@ -48,13 +49,13 @@ def _convolutions(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _uncounted(network: nn.Module) -> Iterator[None]:
-    """A second pass over the same images, which batch norm's running statistics must not count again.
+def _frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Freeze batch norm's running statistics, which must not count the images of a second pass again.
 
-    Nor must spectral norm go on: out of training it takes the vectors that the first pass has left.
+    Spectral norm must not iterate again either: in evaluation mode it uses the vectors from the first pass.
     """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     spectral = [layer for layer in network.modules() if isinstance(layer, ParametrizationList) and layer.training]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -63,14 +64,14 @@ def _uncounted(network: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
+        for norm, (momentum, count) in zip(norms, saved, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
         for layer in spectral:
             layer.train()
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Turn activation checkpointing on, for all parts of a network that have an attribute `recompute`."""
+    """Turn on activation checkpointing for all parts of a network that have a `recompute` attribute."""
     if hasattr(network, "recompute"):
         network.recompute = True
         return

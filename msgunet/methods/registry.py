@@ -1,4 +1,4 @@
-"""Methods by name: MSG U-Net, one file for each method in `baselines`, and files of a user's own."""
+"""Methods by name: MSG U-Net, the methods in `baselines` (one file each), and custom methods."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,41 +17,42 @@ methods = _REGISTRY.all
 
 
 def register_method(name: str) -> Callable[[type], type]:
-    """Decorator: make a `Method` known to suites, tables and tests under `name`.
+    """Return a decorator that registers a `Method` under `name` for suites, tables and tests.
 
-    A method in a user's own file is known to the entries of a suite that name this file, and to nobody else.
+    A custom method is visible only to the suite entries that name its file.
     """
 
     def add(cls: type) -> type:
-        own = TABLES.get(cls.__module__)
-        if own is None:
+        table = TABLES.get(cls.__module__)
+        if table is None:
             return _REGISTRY.register(name)(cls)
-        if name in own:
+        if name in table:
             raise ValueError(f"{name!r} is registered twice")
-        return register(own, name, cls)
+        return register(table, name, cls)
 
     return add
 
 
 def custom_methods(file: str, code: str | None = None, again: bool = False) -> MethodFile:
-    """What a user's own file registers (see `load_method_file`).
+    """Return the custom methods in a file (see `load_method_file`).
 
     Raises:
-        UserError: it cannot be loaded, its code is not `code`, or a name in it is that of a method of the project.
+        UserError: the file cannot be loaded, the hash of its code is not `code`, or it registers the name of a built-in
+            method.
 
     """
-    found = load_method_file(file, code, again)
-    if taken := sorted(found.methods.keys() & methods().keys()):
+    loaded = load_method_file(file, code, again)
+    if taken := sorted(loaded.methods.keys() & methods().keys()):
         names = ", ".join(f"'{name}'" for name in taken)
-        raise UserError(f"{file} registers {names}, which the project has already; choose another name")
-    return found
+        raise UserError(f"{file} registers {names}, already the name of a built-in method; choose another name")
+    return loaded
 
 
 def get_method(name: str, file: str | None = None, code: str | None = None) -> type["Method"]:
-    """The method called `name`, of the project or of a user's own `file` with this `code`.
+    """Return the built-in method called `name`, or the custom one in `file`, whose code must have the hash `code`.
 
     Raises:
-        UserError: there is none; it suggests the nearest name.
+        UserError: the method does not exist; the message suggests the nearest name.
 
     """
     if file is None:
@@ -63,11 +64,11 @@ def get_method(name: str, file: str | None = None, code: str | None = None) -> t
 
 
 def method_of(settings: "RunSettings | Network") -> type["Method"]:
-    """The method of a run or of a network in the cost table."""
+    """Return the method of a run or of a network in the cost table."""
     return get_method(settings.method, settings.file, settings.code)
 
 
 def build_method(settings: "RunSettings | Network") -> "Method":
-    """The method of a run or of a network in the cost table, with its options validated."""
+    """Build the method of a run or of a network in the cost table, with validated options."""
     cls = method_of(settings)
     return cls(cls.Options.model_validate(settings.options), settings.size, settings.channels)

@@ -1,4 +1,4 @@
-"""VGG-19, whose features the perceptual losses compare."""
+"""VGG-19, the network whose features the perceptual losses compare."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from msgunet.data.fetch import check_file
 from msgunet.methods.networks import scaled
 from msgunet.methods.weights import VGG19
 
-_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)  # 0: pool
+_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)  # 0: pooling
 CONVOLUTIONS = 16
 
 
 class VGG19Features(nn.Module):
-    """The outputs of VGG-19's convolutions, after their ReLU, for images in [-1, 1]; frozen.
+    """A frozen VGG-19 that returns its convolutions' outputs, after ReLU, for images in [-1, 1].
 
     Args:
-        width: factor on the channels; only 1 fits the ImageNet weights.
+        width: factor on the channels; the ImageNet weights require 1.
 
     """
 
@@ -42,36 +42,36 @@ class VGG19Features(nn.Module):
     def forward(
         self, images: Tensor, convolutions: Sequence[int] = range(CONVOLUTIONS), normalise: bool = True
     ) -> list[Tensor]:
-        """Features of the given convolutions, counted from 0; nothing beyond the last of them is computed.
+        """Return the features of the given convolutions, counted from 0; later layers are not computed.
 
-        images: (N, C, H, W) in [-1, 1], sides of at least 16 pixels; brought to the mean and deviation of ImageNet,
-        as VGG-19 was trained on, unless `normalise` is False. It sees one channel three times, of two the second
-        twice, of more the first three.
+        images: (N, C, H, W) in [-1, 1], with sides of at least 16 pixels. They are normalised to the mean and standard
+        deviation of ImageNet, as VGG-19 was trained on, unless `normalise` is False. One channel is repeated three
+        times; of two channels, the second is repeated; of more than three, the first three are used.
         """
         if images.shape[1] != 3:
             images = images[:, ImageFormat(channels=images.shape[1]).rgb]
         x = (images * 0.5 + 0.5 - self.mean) / self.std if normalise else images
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         count = 0
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
                 if count in convolutions:
-                    found.append(x)
+                    features.append(x)
                 count += 1
                 if count > max(convolutions):
                     break
-        return found
+        return features
 
 
 def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Features:
-    """VGG-19 as the suite asks for it.
+    """Return VGG-19 as configured in the suite.
 
-    `weights` is read for ImageNet weights only: torchvision's `vgg19-dcbb9e9d.pth`, whose hash is checked. Untrained
-    weights are drawn from a fixed seed, so that every run measures with the same network.
+    `weights` is read only for ImageNet weights: torchvision's `vgg19-dcbb9e9d.pth`, whose hash is checked. Untrained
+    weights are drawn with a fixed seed, so that every run uses the same network.
 
     Raises:
-        UserError: the file is missing or is not the published one.
+        UserError: the file is missing or is not the published file.
 
     """
     if settings.weights == "untrained":
@@ -84,7 +84,7 @@ def load_perceptual(settings: PerceptualSettings, weights: Path) -> VGG19Feature
                     nn.init.zeros_(layer.bias)
         return network
     if not weights.is_file():
-        raise UserError(f"the VGG-19 weights are not at {weights}; put torchvision's vgg19-dcbb9e9d.pth there")
+        raise UserError(f"VGG-19 weights not found: {weights}; save torchvision's vgg19-dcbb9e9d.pth there")
     if problem := check_file(weights, VGG19):
         raise UserError(f"{weights}: {problem}")
     state = torch.load(weights, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Published weights that methods read, apart from their networks, so that fetching them loads no torch."""
+"""Published weights that methods use, separate from the networks so that fetching them does not import torch."""
 
 from msgunet.data.base import Remote
 

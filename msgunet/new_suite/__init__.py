@@ -1,1 +1,1 @@
-"""A suite for a user's own images: what a folder holds, and the YAML file for it."""
+"""Write a suite for a user's own images: inspect their folder, then write the YAML file."""

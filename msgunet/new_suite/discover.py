@@ -1,4 +1,4 @@
-"""What a folder of somebody's own images holds: pairs, sizes, formats, and whether they are photos or labels."""
+"""Inspect a folder of a user's own images: pairs, sizes, formats, and whether they are photos or labels."""
 
 import shlex
 from collections import Counter
@@ -17,119 +17,127 @@ from msgunet.data.base import DAMAGED, Kind, decode
 from msgunet.data.images import as_8_bits, as_pixels, read_raw
 from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, by_name, images
 
-_SHOWN = 10
-# Images that are decoded to find out what they are.
-_LOOKED_AT = 12
-# Labels have few colours; photographs have more even in a corner.
+# Problems that an error lists.
+_LISTED = 10
+# Images that are decoded to determine format and kind.
+_SAMPLED = 12
+# Labels have few colours; photographs have more, even in a corner.
 _MOST_COLOURS = 64
 _SOURCE_WORDS = {"source", "src", "input", "inputs", "in", "a", "x", "before", "from", "raw", "noisy", "degraded", "lr"}
 _SOURCE_WORDS |= {"low", "label", "labels", "mask", "masks", "seg", "semantic", "sketch", "sketches", "edges"}
 _TARGET_WORDS = {"target", "tgt", "output", "outputs", "out", "b", "y", "after", "to", "clean", "sharp", "hr", "high"}
 _TARGET_WORDS |= {"photo", "photos", "image", "images", "gt", "truth", "real", "reference"}
-_LAYOUTS = """expected is one of
-  FOLDER/NAME/1.png and FOLDER/OTHER/1.png: two folders with the same file names, sources and targets
-  FOLDER/1.png, as wide as two images: both side by side
-with subfolders train and test (or val) in these where the split is given; or say --source FOLDER --target FOLDER"""
+_LAYOUTS = """expected one of
+  FOLDER/NAME/1.png and FOLDER/OTHER/1.png: two folders with the same file names, one of sources and one of targets
+  FOLDER/1.png, as wide as two images: source and target side by side
+each with subfolders train and test (or val) if you have a split; or pass --source FOLDER --target FOLDER"""
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What there is.
+    """The result of inspecting a folder.
 
-    options: of the data set `folder`. size: width and height that most sources have. sizes: how many others there are.
-    counts: training and test pairs. notes: what was guessed, in sentences.
+    Attributes:
+        options: options for the data set `folder`.
+        size: most common width and height of the sources.
+        other_sizes: number of sources of any other size.
+        counts: training and test pairs.
+        notes: sentences about everything that was guessed.
+
     """
 
     options: dict[str, Any]
     size: tuple[int, int]
-    sizes: int
+    other_sizes: int
     counts: tuple[int, int]
     notes: tuple[str, ...]
 
 
 def discover(folder: Path | None, source: Path | None = None, target: Path | None = None) -> Discovery:
-    """Look at a folder with pairs, or at one of sources and one of targets.
+    """Inspect a folder of pairs, or a folder of sources and one of targets.
 
     Raises:
-        UserError: there are no pairs, names or sizes do not match, images are damaged or of several formats.
+        UserError: there are no pairs, names or sizes do not match, or images are damaged or differ in format.
 
     """
     if (folder and (source or target)) or bool(source) != bool(target):
-        raise UserError("say where the images are either by --data FOLDER, or by --source FOLDER --target FOLDER")
+        raise UserError("pass either --data FOLDER, or both --source FOLDER and --target FOLDER")
     if source and target:
         options, notes = {"source": str(source), "target": str(target)}, []
     else:
         options, notes = _layout(folder)
-    beside = "pairs" in options
-    places = {role: Path(options["pairs" if beside else role]).expanduser() for role in ("source", "target")}
+    side_by_side = "pairs" in options
+    places = {role: Path(options["pairs" if side_by_side else role]).expanduser() for role in ("source", "target")}
     dataset = Folder(FolderOptions.model_validate(options), (8, 8), Path())
     if missing := dataset.missing():
         raise UserError(*missing)
     counts = dataset.count()
     if 0 in counts:
-        raise UserError(f"{counts[0]} pairs for training and {counts[1]} for testing: there must be some of both")
-    # Partners have the same names.
+        raise UserError(f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one")
+    # Source and target of a pair have the same name.
     files = {role: [path for _, path in sorted(by_name(place).items())] for role, place in places.items()}
-    sizes = {role: _sizes(found) for role, found in files.items() if not (beside and role == "target")}
-    if not beside:
+    sizes = {role: _sizes(paths) for role, paths in files.items() if not (side_by_side and role == "target")}
+    if not side_by_side:
         _same_sizes(files, sizes)
-    common, times = Counter(sizes["source"]).most_common(1)[0]
-    for role, found in files.items():
-        given, kind = _look(found, role)
-        if beside:
+    common, count = Counter(sizes["source"]).most_common(1)[0]
+    for role, paths in files.items():
+        image_format, kind = _inspect(paths, role)
+        if side_by_side:
             kind = "photo"
-        if given.bits == 16 and not (beside and role == "target"):
-            notes.append(f"The {role}s have 16 bits. The end of their range is guessed; what is above is cut off.")
-        if given != RGB:
-            options[f"{role}_format"] = given.model_dump(mode="json")
+        if image_format.bits == 16 and not (side_by_side and role == "target"):
+            notes.append(f"The {role}s have 16 bits. The top of their range is a guess; values above it are clipped.")
+        if image_format != RGB:
+            options[f"{role}_format"] = image_format.model_dump(mode="json")
         if kind == "labels":
             options[f"{role}_kind"] = kind
-            notes.append(f"The {role}s have few colours each and are taken for labels, whose colours never mix.")
-    size = (common[0] // 2, common[1]) if beside else common
-    return Discovery(options, size, len(sizes["source"]) - times, counts, tuple(notes))
+            notes.append(f"The {role}s have few colours each and are treated as labels, whose colours are never mixed.")
+    size = (common[0] // 2, common[1]) if side_by_side else common
+    return Discovery(options, size, len(sizes["source"]) - count, counts, tuple(notes))
 
 
 def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
-    """How the pairs lie in a folder, as options of the data set, and what was guessed."""
+    """Return the layout of the pairs in a folder, as options of the data set, and notes on what was guessed."""
     if folder is None:
-        raise UserError("say where the images are: --data FOLDER, or --source FOLDER --target FOLDER")
+        raise UserError("no images named: pass --data FOLDER, or --source FOLDER and --target FOLDER")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    inside = _folders_with_images(folder)
-    roles = [path for path in inside if path.name.lower() not in SPLITS]
-    within = [path for split in inside if split not in roles for path in _folders_with_images(split)]
-    if within and not roles:
-        names = sorted({path.name for path in within})
+    subfolders = _folders_with_images(folder)
+    roles = [path for path in subfolders if path.name.lower() not in SPLITS]
+    below_splits = [path for split in subfolders if split not in roles for path in _folders_with_images(split)]
+    if below_splits and not roles:
+        names = sorted({path.name for path in below_splits})
         moves = " && ".join(
             f"mkdir -p {_quoted(folder / p.name)} && mv {_quoted(p)} {_quoted(folder / p.name / p.parent.name)}"
-            for p in sorted(within)
+            for p in sorted(below_splits)
         )
         raise UserError(
-            f"{folder}: the split is above the folders {', '.join(names)}, it must be below them; this moves them:\n"
+            f"{folder}: the split is above the folders {', '.join(names)}, but must be below them; this moves them:\n"
             f"  {moves}"
         )
     if len(roles) == 2:
         first, second = sorted(roles, key=lambda path: (_leaning(path.name), path.name))
-        notes = [f"Sources are in {first.name}, targets in {second.name}. Where it is the other way round, swap them."]
+        notes = [f"Sources are in {first.name}, targets in {second.name}. If it is the other way round, swap them."]
         return {"source": str(first), "target": str(second)}, notes
     if roles:
         names = ", ".join(path.name for path in roles)
         raise UserError(f"{folder} has images in {len(roles)} folders ({names}); {_LAYOUTS}")
-    found = images(folder)
-    if not found:
+    files = images(folder)
+    if not files:
         raise UserError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUTS}")
-    width, height = Counter(_sizes(found)).most_common(1)[0][0]
+    width, height = Counter(_sizes(files)).most_common(1)[0][0]
     if width < 1.2 * height:
         raise UserError(
             f"{folder}: single images of {width}x{height}, and no second folder with the same names; {_LAYOUTS}"
         )
-    notes = ["Images are taken for pairs side by side, the source on the left. Otherwise: source_side: right."]
+    notes = [
+        "Each image is treated as a pair with the source on the left. If it is on the right, set source_side: right."
+    ]
     return {"pairs": str(folder)}, notes
 
 
 def _folders_with_images(folder: Path) -> list[Path]:
-    found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in found if images(path)]
+    folders = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [path for path in folders if images(path)]
 
 
 def _quoted(path: Path) -> str:
@@ -137,69 +145,71 @@ def _quoted(path: Path) -> str:
 
 
 def _leaning(name: str) -> int:
-    """-1 for a name that sources have, 1 for one that targets have."""
+    """Return -1 for a typical name of a source, 1 for one of a target, 0 otherwise."""
     words = set(name.lower().replace("-", "_").split("_")) | {name.lower()}
     return bool(words & _TARGET_WORDS) - bool(words & _SOURCE_WORDS)
 
 
 def _sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
-    """Width and height of each image, by its header where Pillow knows the format."""
+    """Return width and height of each image, from its header where Pillow supports the format."""
     sizes, problems = [], []
     for file in files:
         try:
             with Image.open(file) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                sizes.append(image.size[::-1] if turned else image.size)
+                rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                sizes.append(image.size[::-1] if rotated else image.size)
         except DAMAGED:
             try:
                 sizes.append(read_raw(file, str(file)).shape[1::-1])
             except UserError as error:
                 problems += error.problems
     if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise UserError(*problems[:_SHOWN], *more)
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        raise UserError(*problems[:_LISTED], *more)
     return sizes
 
 
 def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, int]]]) -> None:
-    # Sorted alike: partners have the same names.
+    # Both lists are sorted by name, and source and target of a pair have the same name.
     pairs = zip(files["source"], sizes["source"], sizes["target"], strict=True)
-    wrong = ["{}: the source is {}x{}, the target {}x{}".format(file, *a, *b) for file, a, b in pairs if a != b]
-    if wrong:
-        raise UserError(f"{len(wrong)} pairs are of two sizes; bring them to one first:", *wrong[:_SHOWN])
+    problems = ["{}: the source is {}x{}, the target {}x{}".format(file, *a, *b) for file, a, b in pairs if a != b]
+    if problems:
+        raise UserError(
+            f"source and target differ in size in {len(problems)} pairs; resize them first:", *problems[:_LISTED]
+        )
 
 
-def _look(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
-    """Format and kind of some of the images; grey ones among coloured ones count as coloured.
+def _inspect(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
+    """Return format and kind of a sample of the images; a mix of grey and RGB images counts as RGB.
 
     Raises:
-        UserError: they are of several formats.
+        UserError: the images have several formats.
 
     """
-    found: dict[ImageFormat, Path] = {}
+    formats: dict[ImageFormat, Path] = {}
     highest = 0
-    # What was ever a JPEG has colours in between.
+    # Lossy compression adds intermediate colours.
     few = not any(file.suffix.lower() in (".jpg", ".jpeg", ".webp") for file in files)
-    for file in (files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, _LOOKED_AT)})):
-        given, pixels = _decoded(file)
-        found.setdefault(given, file)
+    for file in (files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, _SAMPLED)})):
+        image_format, pixels = _decoded(file)
+        formats.setdefault(image_format, file)
         highest = max(highest, int(pixels.max()))
-        few = few and given.bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
-    if set(found) == {RGB, ImageFormat(channels=1)}:
-        found = {RGB: files[0]}
-    if len(found) > 1:
-        kinds = "; ".join(f"{file} is {given}" for given, file in found.items())
-        raise UserError(f"the {role}s are of several kinds, bring them to one: {kinds}")
-    (given,) = found
-    if given.bits == 16:
-        # Sensors of 10, 12 and 14 bits write files of 16.
+        few = few and image_format.bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
+    if set(formats) == {RGB, ImageFormat(channels=1)}:
+        formats = {RGB: files[0]}
+    if len(formats) > 1:
+        listed = "; ".join(f"{file} is {image_format}" for image_format, file in formats.items())
+        raise UserError(f"the {role}s have several formats, convert them to one: {listed}")
+    (image_format,) = formats
+    if image_format.bits == 16:
+        # Sensors with 10, 12 or 14 bits write 16-bit files.
         high = next(2**bits - 1 for bits in (10, 12, 14, 16) if highest < 2**bits)
-        given = given.model_copy(update={"range": (0, high)})
-    return given, "labels" if few else "photo"
+        image_format = image_format.model_copy(update={"range": (0, high)})
+    return image_format, "labels" if few else "photo"
 
 
 def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
-    """An image as a preparation would read it, and the format in which it would."""
+    """Return the format and the pixels of an image, as the preparation would read them."""
     stored = as_8_bits(file, str(file))
     if stored is not None:
         grey = stored.mode in ("L", "LA", "1")
@@ -208,7 +218,7 @@ def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
     try:
         return ImageFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
     except ValidationError as error:
-        raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 can be used") from error
+        raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 are supported") from error
 
 
 def _colours(pixels: np.ndarray) -> int:

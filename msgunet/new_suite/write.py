@@ -1,4 +1,4 @@
-"""`msgunet new-suite`: a commented suite for somebody's own images, of a size and length that this machine can do."""
+"""`msgunet new-suite`: write a commented suite for a user's own images, sized to what this machine can train."""
 
 import gc
 import os
@@ -18,17 +18,18 @@ import yaml
 from msgunet.core.errors import UserError
 from msgunet.core.files import write_text
 from msgunet.core.settings import WEIGHTS, ComputeSettings, ImageFormat, RunSettings, TrainingSettings
-from msgunet.cost.bench import Variant, training_step
+from msgunet.cost.variants import Variant, training_step
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method, get_method
 from msgunet.methods.weights import VGG19
 from msgunet.new_suite.discover import Discovery
 from msgunet.suite.file import SuiteLoader
-from msgunet.suite.plan import load_plan, merged_training
+from msgunet.suite.plan import load_plan
+from msgunet.suite.runs import merged_training
 from msgunet.training.memory import free_memory, step_needs
 
 _METHODS = ("pix2pix", "pan", "pix2pixhd", "msgunet")
-# The published networks need a GPU. On a CPU: a quarter as wide, and with rates that learn something in a short time.
+# The published networks need a GPU. On a CPU: a quarter of the width, and learning rates for short trainings.
 _NARROW: dict[str, dict[str, Any]] = {
     "pix2pix": {
         "options": {"width": 0.25, "discriminator_width": 0.25, "downsamplings": 5},
@@ -49,18 +50,18 @@ _NARROW: dict[str, dict[str, Any]] = {
 }
 _UNTRAINED = {"weights": "untrained", "width": 0.125}
 _IMAGENET = {"weights": "imagenet", "width": 1.0}
-# For all trainings together, where nobody says otherwise.
+# Default hours for all trainings together.
 _HOURS = {"cpu": 8.0, "cuda": 24.0}
-# A training shorter than this says nothing about a method, one longer than the published 200 epochs is not better.
+# Shorter trainings tell nothing about a method; trainings longer than the published 200 epochs are no better.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 4, 200
 _FEWEST_STEPS = 500
 _LONGEST_SIDE = 2048
-# Below it MSG U-Net has one scale only.
+# Below this, MSG U-Net has only one scale.
 _SHORTEST_SIDE = 92
-# Of the memory that is free.
-_SHARE = 0.8
-# Networks faster than this there are on no device; slower ones are not timed.
-_PATIENCE = 60.0
+# Fraction of the free memory that trainings can use.
+_MEMORY_SHARE = 0.8
+# Seconds. Networks whose steps would take longer even on the fastest device are not timed.
+_LONGEST_STEP = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,19 @@ class _Choice:
 def new_suite(
     path: Path, found: Discovery, hours: float | None = None, device: str | None = None, force: bool = False
 ) -> str:
-    """Write a suite that trains four methods on the images within about `hours`; what was chosen, in words.
+    """Write a suite that trains four methods on the images within about `hours`; return a summary of the choices.
 
-    Networks and sizes are chosen by timing a few training steps on `device` (`cpu` or `cuda`; by default a GPU if there
-    is one); `hours`: by default 8 on a CPU, 24 on a GPU.
+    Networks and sizes are chosen by timing a few training steps on `device` (`cpu` or `cuda`; by default a GPU if
+    available). `hours` is 8 on a CPU and 24 on a GPU by default.
 
     Raises:
-        UserError: the file is there already, its name cannot be a suite's, or not even small images can be trained.
+        UserError: the file exists already, its name is no valid suite name, or even small images take too long.
 
     """
     if path.suffix not in (".yaml", ".yml") or not re.fullmatch(r"[a-z0-9_]{1,64}", path.stem):
-        raise UserError(f"{path}: a suite is a file like my_images.yaml, with a-z, 0-9 and _ in its name")
+        raise UserError(f"{path}: a suite needs a file name like my_images.yaml, with only a-z, 0-9 and _")
     if path.exists() and not force:
-        raise UserError(f"{path} is there already; give another name, or --force")
+        raise UserError(f"{path} exists already; choose another name, or pass --force")
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     hours = hours or _HOURS[on.type]
     choice = _choose(found, hours, on)
@@ -100,33 +101,35 @@ def new_suite(
 
 
 def _choose(found: Discovery, hours: float, device: torch.device) -> _Choice:
-    """The largest size at which all methods can be trained for long enough."""
+    """Return the largest size at which all methods can be trained for long enough."""
     sizes = _sizes(found.size, device)
     if not sizes:
         raise UserError(
-            "images of {}x{} are too small: the shorter side needs {} pixels".format(*found.size, _SHORTEST_SIDE)
+            "images of {}x{} are too small: the shorter side needs at least {} pixels".format(
+                *found.size, _SHORTEST_SIDE
+            )
         )
     for size in sizes:
         seconds = _times(found, size, device, hours)
         if seconds is None:
             continue
         each = [one * steps_per_epoch(found.counts[0], _batch(name, device)) for name, one in seconds.items()]
-        # On a CPU trainings run side by side, and get in each other's way.
-        at_once = _at_once(device)
-        per_epoch = max(*each, sum(each) / (0.75 * at_once if at_once > 1 else 1))
+        # Parallel trainings on a CPU slow each other down.
+        concurrent = _concurrent(device)
+        per_epoch = max(*each, sum(each) / (0.75 * concurrent if concurrent > 1 else 1))
         epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
         fewest = max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0]))
-        print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s for an epoch of all methods", file=sys.stderr)
+        print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s per epoch of all methods", file=sys.stderr)
         if epochs >= fewest:
             return _Choice(size, epochs, seconds)
     raise UserError(
-        f"{hours:g} hours are too few to train {len(_METHODS)} methods on {found.counts[0]} pairs, even as small "
-        "images; give more by --hours"
+        f"{hours:g} hours are too few to train {len(_METHODS)} methods on {found.counts[0]} pairs, even of small "
+        "images; pass more with --hours"
     )
 
 
-def _at_once(device: torch.device) -> int:
-    """Trainings that run side by side: one for each core on a CPU."""
+def _concurrent(device: torch.device) -> int:
+    """Return the number of trainings that run in parallel: on a CPU, one per core."""
     if device.type != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,28 +137,28 @@ def _at_once(device: torch.device) -> int:
 
 
 def _sizes(size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
-    """Sizes of nearly the images' shape that all methods take, from the images' own down."""
+    """Return sizes that all methods support, with nearly the aspect ratio of the images, from their full size down."""
     scale = min(1.0, _LONGEST_SIDE / max(size))
-    found: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     while min(size) * scale >= _SHORTEST_SIDE:
-        wanted = tuple(side * scale for side in size)
-        near = [_near(side) for side in wanted]
+        target = tuple(side * scale for side in size)
+        near = [_near(side) for side in target]
         fits = [(w, h) for w in near[0] for h in near[1] if not _problems((w, h), device)]
         if fits:
-            found.append(min(fits, key=lambda given: _distance(given, wanted)))
+            sizes.append(min(fits, key=lambda candidate: _distance(candidate, target)))
         scale /= 2**0.5
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sizes))
 
 
 def _near(side: float) -> list[int]:
-    """Multiples of 32 within a quarter of a side, and the nearest."""
+    """Return the multiples of 32 within 25 % of a side, and the next multiple on either side."""
     first, last = int(0.75 * side / 32), int(1.25 * side / 32) + 1
     return [32 * count for count in range(max(1, first), last + 1)]
 
 
-def _distance(given: tuple[int, int], wanted: Sequence[float]) -> float:
-    """How much a size changes the shape of images, and a little how much it changes their size."""
-    stretch = [a / b for a, b in zip(given, wanted, strict=True)]
+def _distance(size: tuple[int, int], target: Sequence[float]) -> float:
+    """Return how much a size changes the aspect ratio and, with less weight, the area of images."""
+    stretch = [a / b for a, b in zip(size, target, strict=True)]
     return abs(stretch[0] / stretch[1] - 1) + 0.3 * abs(stretch[0] * stretch[1] - 1)
 
 
@@ -177,19 +180,20 @@ def _batch(name: str, device: torch.device) -> int:
 
 
 def _times(found: Discovery, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
-    """Seconds of one training step of each method; None where one does not fit into memory or takes for ever."""
+    """Return the seconds of one training step of each method; None if one needs too much memory or time."""
     torch.set_num_threads(1)
-    there = free_memory(device)
+    free = free_memory(device)
     seconds: dict[str, float] = {}
     for name in _METHODS:
         settings = _settings(name, found, size, device)
         method = build_method(settings)
         phase = method.phases(settings.training)[-1]
         needs = step_needs(method, settings, phase, ComputeSettings())
-        # No core reaches more than a tenth of a TFLOP/s by far, no GPU a hundred in fp32.
+        # Speeds that nothing comes near: 0.1 TFLOP/s for a CPU core, 100 TFLOP/s for a GPU in fp32.
         least = needs.flop / (1e11 if device.type == "cpu" else 1e14)
         allowed = 3600 * hours / (_FEWEST_EPOCHS * found.counts[0])
-        if (there is not None and needs.memory * _at_once(device) > _SHARE * there) or least > min(_PATIENCE, allowed):
+        too_large = free is not None and needs.memory * _concurrent(device) > _MEMORY_SHARE * free
+        if too_large or least > min(_LONGEST_STEP, allowed):
             return None
         step = training_step(settings, Variant("engine", "fp32"), device)
         step()
@@ -243,7 +247,7 @@ def _perceptual(device: torch.device) -> dict[str, Any]:
 
 
 def _flow(value: Any) -> str:
-    """YAML on one line."""
+    """Return a value as YAML on one line."""
     value = list(value) if isinstance(value, tuple) else value
     return (
         yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
@@ -254,13 +258,13 @@ def _flow(value: Any) -> str:
 
 
 def _text(path: Path, found: Discovery, choice: _Choice, hours: float, device: torch.device) -> str:
-    """The suite, by the template beside this file."""
+    """Return the text of the suite, from the template next to this file."""
     loader = jinja2.PackageLoader("msgunet.new_suite", ".")
     environment = jinja2.Environment(  # noqa: S701 (YAML, no HTML)
         loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["flow"] = _flow
-    # A name may look like a number or a truth value.
+    # YAML would read some names as numbers or booleans.
     plain = yaml.load(path.stem, SuiteLoader) == path.stem  # noqa: S506 (a SafeLoader)
     cpu = device.type == "cpu"
     place = found.options.get("pairs") or f"{found.options['source']} to {found.options['target']}"
@@ -270,7 +274,7 @@ def _text(path: Path, found: Discovery, choice: _Choice, hours: float, device: t
         path=shlex.quote(str(path)),
         hours=f"{hours:g}",
         cpu=cpu,
-        description=f"Own images: {place}.",
+        description=f"Custom images: {place}.",
         found=found,
         choice=choice,
         stretch=abs(width * found.size[1] / (height * found.size[0]) - 1),
@@ -289,7 +293,7 @@ def _summary(path: Path, found: Discovery, choice: _Choice) -> str:
         f"{path}: {found.counts[0]} training and {found.counts[1]} test pairs at {choice.size[0]}x{choice.size[1]}, "
         f"{choice.epochs} epochs of {len(_METHODS)} methods (a step: {steps})",
         *(f"  {note}" for note in found.notes),
-        "Look through it, then:",
+        "Check it, then run:",
         f"  msgunet plan {shlex.quote(str(path))}",
         f"  snakemake --cores all --config suite={shlex.quote(str(path))}",
     ]

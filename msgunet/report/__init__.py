@@ -1,1 +1,1 @@
-"""Tables, figures and the page, from result files alone. Imports no torch."""
+"""Tables, figures and the HTML page, built from result files alone. Does not import torch."""

@@ -1,4 +1,4 @@
-"""Read what has been measured: runs, ablations, cost, gradients."""
+"""Collect the results of a suite: runs, ablations, cost and gradients."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ from msgunet.methods.registry import build_method, method_of
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the suite and where its files are."""
+    """One run of the suite, with the folder of its results."""
 
     settings: RunSettings
     folder: Path
@@ -34,50 +34,50 @@ class Run:
 
     @functools.cached_property
     def state(self) -> State:
-        """Where the run is."""
+        """The state of the run."""
         return state_of(self.folder, self.settings, self.evaluation)
 
     @property
     def trainable(self) -> bool:
-        """Whether it is a method, and not one of the rows that show what a number is worth."""
+        """Whether the method is trained, unlike the reference rows `copy` and `mean`."""
         return method_of(self.settings).trainable
 
     def facts(self) -> dict[str, Any]:
-        """What the training wrote about itself; empty where it is not done."""
+        """Return the facts that the training recorded; empty if it is not done."""
         return trained_facts(self.folder, self.settings)
 
     def evaluation_facts(self) -> dict[str, Any]:
-        """What the evaluation wrote about itself; empty where it is not done."""
+        """Return the facts that the evaluation recorded; empty if it is not done."""
         return measured_facts(self.folder, self.settings, self.evaluation)
 
     def prediction(self, name: str) -> Path:
-        """The output for a test image."""
+        """Return the path of the output for a test image."""
         return self.folder / "predictions" / f"{name}{self.settings.target_format.suffix}"
 
     def measured(self) -> pd.DataFrame | None:
-        """One row per test image and protocol, or None where there are none yet."""
+        """Return one row per test image and protocol, or None if the run is not evaluated yet."""
         return _read(self.folder / "metrics.csv") if self.evaluation_facts() else None
 
     def ablation(self) -> pd.DataFrame | None:
-        """One row per test image and cell, or None where there are none yet."""
+        """Return one row per test image and ablation cell, or None if the ablation is not done yet."""
         return _read(self.folder / "ablation.csv") if ablated_facts(self.folder, self.settings) else None
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """A CSV that the training wrote, or None where it is not done."""
+        """Return a CSV written by the training, or None if it is not done."""
         return _read(self.folder / name) if self.facts() else None
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # An image that is called 0001 or NA keeps its name.
+    # Without the converter, pandas would read the id 0001 as a number and NA as missing.
     return pd.read_csv(path, converters={"id": str})
 
 
 class Collection:
-    """All that the report shows, from a suite's `report.json` and its results folder."""
+    """Everything in a report, read from a suite's `report.json` and its results folder."""
 
     def __init__(self, settings_file: Path, results: Path) -> None:
         if not settings_file.is_file():
-            raise UserError(f"there is no {settings_file}; 'snakemake -n --config suite=NAME' writes it")
+            raise UserError(f"there is no {settings_file}; run 'snakemake -n --config suite=NAME' to write it")
         self.settings: dict[str, Any] = json.loads(settings_file.read_text(encoding="utf-8"))
         self.results = results
         self.titles: dict[str, str] = self.settings["titles"]
@@ -98,7 +98,7 @@ class Collection:
         return self.settings["datasets"]
 
     def runs_of(self, dataset: str) -> dict[str, list[Run]]:
-        """Rows of a data set in the suite's order, each with one run per seed."""
+        """Return the rows of a data set in the suite's order: for each entry, one run per seed."""
         rows: dict[str, list[Run]] = {}
         for run in self.runs:
             if run.settings.dataset == dataset:
@@ -106,34 +106,36 @@ class Collection:
         return rows
 
     def ablated(self) -> list[tuple[str, str]]:
-        """Data set and entry of each ablation."""
+        """Return the data set and entry of each ablation."""
         entries = self.settings["ablation"]
         return [(dataset, name) for dataset in self.datasets for name in self.runs_of(dataset) if name in entries]
 
     def several_seeds(self) -> bool:
-        """Whether a row stands for several trainings."""
+        """Whether each row covers several trainings, one per seed."""
         return len({run.settings.seed for run in self.runs}) > 1
 
     def example_runs(self, dataset: str) -> list[Run]:
-        """One run of each trained row, for what is shown of one training: the first seed that has been measured."""
+        """Return one run of each trained row, that of the first evaluated seed, to display a single training."""
         rows = self.runs_of(dataset).values()
-        return [found[0] for runs in rows if (found := [r for r in runs if r.trainable and r.evaluation_facts()])]
+        return [
+            evaluated[0] for runs in rows if (evaluated := [r for r in runs if r.trainable and r.evaluation_facts()])
+        ]
 
     def label(self, run: Run) -> str:
-        """A run's title, with its seed where there are several."""
+        """Return a run's title, with its seed if the suite has several."""
         return f"{run.title}, seed {run.settings.seed}" if self.several_seeds() else run.title
 
     def unfinished(self, dataset: str) -> list[str]:
-        """A sentence for each run of a data set that is not done."""
+        """Return a note on each unfinished run of a data set."""
         runs = [run for runs in self.runs_of(dataset).values() for run in runs if run.state.word != "done"]
-        found = [f"{self.label(run)}: {run.state.sentence}" for run in runs]
+        notes = [f"{self.label(run)}: {run.state.sentence}" for run in runs]
         for run in self.gradients:
             if run.settings.dataset == dataset and run.state.word != "done":
-                found.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
-        return found
+                notes.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
+        return notes
 
     def cost(self) -> pd.DataFrame | None:
-        """The cost of the suite's networks as they are now, or None where it is not counted yet."""
+        """Return the cost of the suite's current networks, or None if it is not counted yet."""
         path = self.results / "cost.csv"
         if not path.is_file() or path.stat().st_size <= 1:
             return None
@@ -143,7 +145,7 @@ class Collection:
         return frame if len(frame) else None
 
     def speed(self) -> pd.DataFrame | None:
-        """What `msgunet bench` has measured of the suite's entries, or None where it has not."""
+        """Return the rows of `msgunet bench` for the suite's entries, or None if there are none."""
         path = self.results / "speed.csv"
         if not path.is_file():
             return None
@@ -151,21 +153,21 @@ class Collection:
         return frame[frame["entry"].isin(self.titles)] if frame["entry"].isin(self.titles).any() else None
 
     def command(self, target: str) -> str:
-        """The command that makes a file of this suite's results."""
+        """Return the command that creates a file of this suite's results."""
         return f"{self.settings['command']} -- {self.results / target}"
 
     def prepared(self, dataset: str) -> Path:
-        """The folder of a data set's images."""
+        """Return the folder of a prepared data set."""
         return Path(next(iter(self.runs_of(dataset).values()))[0].settings.data)
 
     def data_conditions(self, dataset: str) -> str:
-        """One sentence about a data set: pairs and size."""
+        """Describe a data set: its title, size, image formats and number of pairs."""
         entry = self.datasets[dataset]
         title = datasets()[entry["kind"]].title
         size = "{}×{}".format(*entry["size"])
         manifest = self.prepared(dataset) / "manifest.csv"
         if not manifest.is_file():
-            return f"{title} at {size}, not prepared (yet, or any more)"
+            return f"{title} at {size}; the prepared images do not exist (not prepared yet, or deleted)"
         splits = [pair.split for pair in read_manifest(manifest)]
         settings = next(run.settings for run in self.runs if run.settings.dataset == dataset)
         formats = " → ".join(dict.fromkeys(map(str, settings.formats)))
@@ -173,20 +175,20 @@ class Collection:
         return f"{title} at {size}, {formats}: {counts}"
 
     def run_conditions(self, runs: list[Run]) -> str:
-        """One sentence about a row's training."""
+        """Describe the training behind a row."""
         return f"{runs[0].title}: " + ", ".join(training_conditions(runs[0].settings, runs[0].facts()))
 
     def environment(self) -> str:
-        """One sentence about software and device, of all runs that are done."""
-        found: dict[str, set[str]] = {"device": set(), "torch": set(), "piq": set(), "commit": set()}
+        """Describe the devices and software of all finished runs and evaluations."""
+        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "piq": set(), "commit": set()}
         for run in self.runs:
             for facts in (run.facts(), run.evaluation_facts()):
                 if facts:
-                    found["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
-                    found["commit"].add(facts["commit"])
+                    values_of["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
+                    values_of["commit"].add(facts["commit"])
                     for package in ("torch", "piq"):
-                        found[package].add(facts["versions"].get(package, "unknown"))
-        return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in found.items() if values)
+                        values_of[package].add(facts["versions"].get(package, "unknown"))
+        return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in values_of.items() if values)
 
 
 def _label(value: Any) -> str:
@@ -194,7 +196,7 @@ def _label(value: Any) -> str:
 
 
 def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list[str]:
-    """What a reader must know about a training, in parts of a sentence; `facts`: that it wrote, empty if not done."""
+    """Describe a training in parts of a sentence; `facts` are those that it recorded, empty if it is not done."""
     method = build_method(settings)
     if not method.trainable:
         return ["nothing to train"]
@@ -205,26 +207,26 @@ def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list
         f"learning rate {training.learning_rate:g}",
     ]
     if training.decay_epochs:
-        parts.append(f"falling from the {training.decay_from} decay epoch on")
+        parts.append(f"decaying from the {training.decay_from} decay epoch")
     adam = (training.beta1, training.beta2)
     if adam != (0.5, 0.999):
-        parts.append("Adam's betas {:g} and {:g}".format(*adam))
-    usual = method.Options().model_dump(mode="json")
-    parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != usual.get(key)]
+        parts.append("Adam betas {:g} and {:g}".format(*adam))
+    defaults = method.Options().model_dump(mode="json")
+    parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != defaults.get(key)]
     if training.precision != "fp32":
         parts.append(training.precision)
     if training.flip:
-        parts.append("mirrored at random")
+        parts.append("random horizontal flips")
     if training.jitter:
-        parts.append(f"moved at random ({training.jitter} pixels)")
+        parts.append(f"random jitter ({training.jitter} pixels)")
     if training.ema:
-        parts.append(f"average of the generator's weights (decay {training.ema:g})")
+        parts.append(f"moving average of the generator's weights (decay {training.ema:g})")
     if settings.perceptual is not None:
         parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
     if facts:
         parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
         if "peak_memory_mib" in facts:
-            where = "GPU memory" if facts["device_type"] == "cuda" else "memory"
-            each = " in the first process" if facts["processes"] > 1 else ""
-            parts.append(f"at most {facts['peak_memory_mib'] / 1024:.1f} GiB of {where}{each}")
+            memory = "GPU memory" if facts["device_type"] == "cuda" else "memory"
+            process = " in the first process" if facts["processes"] > 1 else ""
+            parts.append(f"peak {memory} {facts['peak_memory_mib'] / 1024:.1f} GiB{process}")
     return [part for part in (*parts, method.conditions()) if part]

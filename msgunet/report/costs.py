@@ -1,4 +1,4 @@
-"""The cost table, with the paper's figures beside ours, and in words what our counts say about them."""
+"""The cost table, with the paper's figures next to ours and notes that compare the two."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,17 @@ from msgunet.core.provenance import device_of
 from msgunet.core.table import Table, number
 from msgunet.report.published import published
 
-# Quoted where a table has no times of its own.
-_ON_A_CPU = "results/measured/cpu_cost.csv"
+# Quoted where a table has no times.
+_CPU_COST = "results/measured/cpu_cost.csv"
 _LOCAL_ENHANCER = 182_701_827  # parameters of Pix2Pix-HD with one local enhancer, as published
-
 
 _TITLE = "Cost of the networks at the suite's sizes"
 
 
 def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: str) -> Table:
-    """The cost of every network, from the rows of `msgunet cost`; None: there are none yet."""
+    """Return the cost of every network from the rows of `msgunet cost`; `frame` is None if there are none yet."""
     if frame is None:
-        return Table(
-            "cost", _TITLE, ["Network"], [], ["not counted yet, or there is no network in this suite"], command
-        )
+        return Table("cost", _TITLE, ["Network"], [], ["Not counted yet, or this suite has no networks."], command)
     titles = {**titles, "vgg19": "VGG-19"}
     timed = "latency_ms" in frame
     with_paper = frame["paper_tflop"].notna().any()
@@ -47,60 +44,66 @@ def cost_table(frame: pd.DataFrame | None, titles: Mapping[str, str], command: s
         rows.append(cells + ["–"] * (len(columns) - len(cells)))
     notes = complexity_notes(frame)
     notes += [
-        "every generator at every size of the suite that it can be built for; in brackets: not used by the suite",
-        "one image; 1 MAC = 2 FLOP; convolutions, counted by torch's counter at the true size and for generators by "
-        "fvcore too (column gmac_fvcore of the CSV); fvcore skips: " + (_skipped(frame) or "nothing"),
+        "Every generator is listed at every size of the suite that it can be built for. Sizes in brackets are not used "
+        "by the suite.",
+        "Operations are those of the convolutions for one image; 1 MAC = 2 FLOP. They are counted by torch's counter "
+        "at the true size and, for generators, also by fvcore (column gmac_fvcore of the CSV). fvcore skips: "
+        + (_skipped(frame) or "nothing"),
     ]
     if timed:
-        how = f"median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
-        notes.append(f"{how}; memory: {frame['memory_kind'].dropna().iloc[0]}; {device_of(frame)}, fp32")
+        time = f"Time: median and quartiles of {frame['repeats'].max():.0f} passes after a warm-up"
+        notes.append(
+            f"{time}. Memory: {frame['memory_kind'].dropna().iloc[0]}. Measured on {device_of(frame)}, in fp32."
+        )
     notes += [str(frame["versions"].iloc[0]), f"commit {frame['commit'].iloc[0]}"]
     return Table("cost", _TITLE, columns, rows, notes, command)
 
 
 def complexity_notes(frame: pd.DataFrame) -> list[str]:
-    """In words what the table says about the paper's 1.28 and 3.32 TFLOP, where it has the networks behind them."""
-    three = paper_networks(frame[frame["part"] == "generator"])
-    if three is None:
+    """Compare our counts with the paper's 1.28 and 3.32 TFLOP, if the table has the networks behind them."""
+    networks = paper_networks(frame[frame["part"] == "generator"])
+    if networks is None:
         return []
-    ours, part, whole = (row["tflop"] for row in three)
-    words = [
-        "the paper's complexity figures are FLOP, two for each MAC: its 1.28 TFLOP for MSG U-Net are our "
-        f"{ours:.2f}; its 3.32 for Pix2Pix-HD are the global generator with three downsamplings, our {part:.2f}",
-        f"with the local enhancer that its authors publish for 2048×1024, Pix2Pix-HD needs {whole:.2f} TFLOP, "
-        f"{whole / ours:.2f} times MSG U-Net's: the paper's factor of 2.5 ({part / ours:.1f} by our counts) "
-        "holds against the global generator only",
+    ours, part, whole = (row["tflop"] for row in networks)
+    notes = [
+        "The paper's complexity figures are FLOP, two for each MAC. Its 1.28 TFLOP for MSG U-Net correspond to our "
+        f"{ours:.2f}; its 3.32 TFLOP for Pix2Pix-HD are those of the global generator with three downsamplings, our "
+        f"{part:.2f}.",
+        f"With the local enhancer that its authors publish for 2048×1024, Pix2Pix-HD needs {whole:.2f} TFLOP, "
+        f"{whole / ours:.2f} times as many as MSG U-Net. The paper's factor of 2.5 ({part / ours:.1f} by our counts) "
+        "therefore holds only against the global generator.",
     ]
     measured, where = frame, "here"
     if "latency_ms" not in frame:
-        measured = pd.read_csv(shipped(_ON_A_CPU))
-        where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_ON_A_CPU})"
-    three = paper_networks(measured[measured["part"] == "generator"])
-    if three is not None:
+        measured = pd.read_csv(shipped(_CPU_COST))
+        where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_CPU_COST})"
+    networks = paper_networks(measured[measured["part"] == "generator"])
+    if networks is not None:
         (time, part_time, whole_time), (memory, part_memory, whole_memory) = (
-            [row[column] for row in three] for column in ("latency_ms", "peak_memory_mib")
+            [row[column] for row in networks] for column in ("latency_ms", "peak_memory_mib")
         )
-        words.append(
-            f"measured at 2048×1024 {where}, {device_of(measured)}, fp32: the global generator takes "
-            f"{part_time / time:.1f} times MSG U-Net's time and {part_memory / memory:.1f} times its memory, with the "
-            f"local enhancer it is {whole_time / time:.1f} and {whole_memory / memory:.1f} times; the paper says "
-            "2.5 times the time, and 8 against 4 GB"
+        notes.append(
+            f"Measured at 2048×1024 {where} on {device_of(measured)} in fp32, the global generator needs "
+            f"{part_time / time:.1f} times the time and {part_memory / memory:.1f} times the memory of MSG U-Net; with "
+            f"the local enhancer, the factors are {whole_time / time:.1f} and {whole_memory / memory:.1f}. The paper "
+            "reports 2.5 times the time, and 8 GB against 4 GB."
         )
-    return words
+    return notes
 
 
 def paper_networks(frame: pd.DataFrame) -> list[pd.Series] | None:
-    """Of rows of generators: MSG U-Net, the global one that the paper counted and the one with the enhancer.
+    """Return the rows of MSG U-Net, the global generator counted in the paper, and the one with the local enhancer.
 
-    All at 2048x1024, known by their parameters.
+    All three are at 2048x1024 and identified by their number of parameters. Returns None if one is missing from the
+    rows of generators in `frame`.
     """
     if "parameters" not in frame:
-        # Of an earlier version of `msgunet bench`.
+        # Written by an earlier version of `msgunet bench`.
         return None
-    there = (frame["width"] == 2048) & (frame["height"] == 1024)
-    by_parameters = frame[there].drop_duplicates("parameters").set_index("parameters")
-    wanted = [*published("complexity")["parameters"], _LOCAL_ENHANCER]
-    return [by_parameters.loc[count] for count in wanted] if set(wanted) <= set(by_parameters.index) else None
+    at_size = (frame["width"] == 2048) & (frame["height"] == 1024)
+    by_parameters = frame[at_size].drop_duplicates("parameters").set_index("parameters")
+    counts = [*published("complexity")["parameters"], _LOCAL_ENHANCER]
+    return [by_parameters.loc[count] for count in counts] if set(counts) <= set(by_parameters.index) else None
 
 
 def _skipped(frame: pd.DataFrame) -> str:

@@ -1,11 +1,11 @@
-"""The files of a report on a suite that is done, known before anything is measured."""
+"""The files in the report of a finished suite, known before anything is measured."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Names of the tables for reading, by section, from the settings of a report."""
+    """Return the names of the formatted tables by section, from the settings of a report."""
     groups = [f"{dataset}_{protocol}" for dataset in report["datasets"] for protocol in report["protocols"]]
     return {
         "results": [f"table1_{group}" for group in groups],
@@ -17,7 +17,7 @@ def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Names of the figures, by section, from the settings of a report."""
+    """Return the names of the figures by section, from the settings of a report."""
     trained = [dataset for dataset, entries in report["trained"].items() if entries]
     return {
         "results": [

@@ -1,4 +1,4 @@
-"""A card for a published generator: what it is, how it was trained, how good it was, how it is used."""
+"""The model card of an exported generator: its method and training, its metrics, and its use."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator
 from msgunet.report.collect import training_conditions
 
-# The last heading, by which a card is known.
+# The last heading, by which a card is recognised.
 _CHECKS = "## Checks of this file"
 _USE = """\
 ```python
@@ -31,31 +31,31 @@ Image.fromarray(values{flat}.astype("{dtype}")).save("target.png")
 
 
 def card_path(model: Path) -> Path:
-    """Where the card of an exported model goes: beside it.
+    """Return the path of an exported model's card, next to the model.
 
     Raises:
-        UserError: a file that is no model card is there.
+        UserError: a file that is not a model card already exists there.
 
     """
     card = model.with_suffix(".md")
     if card.is_file() and _CHECKS not in card.read_text(encoding="utf-8"):
-        raise UserError(f"{card} is there already and is no model card; give --onnx another name")
+        raise UserError(f"{card} already exists and is not a model card; give --onnx another name")
     return card
 
 
 def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequence[str]) -> str:
-    """Markdown about `model`, exported as `out`; `notes`: of the export and its checks.
+    """Return a Markdown card for `model`, exported as `out`; `notes` describe the export and its checks.
 
-    Conditions and metrics are those of the files beside the model, where they are of that very training.
+    Conditions and metrics come from the files next to the model, if they belong to that very training.
     """
     method, settings = generator.method, generator.settings
-    given, wanted = settings.formats
+    source_format, target_format = settings.formats
     stride = method.stride(method.options, settings.size)
     facts = trained_facts(model.parent, settings)
     rows = {
         "method": f"{method.title}{f' ({method.reference})' if method.reference else ''}",
         "data set": _dataset(settings),
-        "source → target": f"{given} ({settings.source_kind}) → {wanted} ({settings.target_kind})",
+        "source → target": f"{source_format} ({settings.source_kind}) → {target_format} ({settings.target_kind})",
         "trained at": "{}×{} pixels, seed {}".format(*settings.size, settings.seed),
         "training": ", ".join(training_conditions(settings, facts)),
     }
@@ -69,19 +69,19 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "|---|---|",
         *(f"| {name} | {_escaped(value)} |" for name, value in rows.items()),
         "",
-        "## Measures",
+        "## Metrics",
         "",
-        _measures(model.parent, settings),
+        _metrics(model.parent, settings),
         "",
         "## Use",
         "",
-        f"`{out.name}` takes `source`, (batch, {given.channels}, height, width) in [-1, 1]: {given.range[0]} is -1 and "
-        f"{given.range[1]} is 1. Height and width are any multiples of {stride}. `output` is as large; `output_1`, "
-        "where there is one, half of it, and so on.",
+        f"The input of `{out.name}` is `source`, of shape (batch, {source_format.channels}, height, width) with values "
+        f"in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height and width must be "
+        f"multiples of {stride}. `output` has the size of `source`; `output_1`, if present, has half of it, and so on.",
         "",
         _use(out, settings),
         "",
-        f"Images of any size, also larger than memory: `msgunet translate {model.name} source.png --out results`.",
+        f"Images of any size, even larger than memory: `msgunet translate {model.name} source.png --out results`.",
         "",
         _CHECKS,
         "",
@@ -96,7 +96,7 @@ def _escaped(text: str) -> str:
 
 
 def _dataset(settings: RunSettings) -> str:
-    """Name and licence, the latter where the prepared data are still there to say what they are."""
+    """Return the data set's name and, if the prepared data set still exists, its title and licence."""
     file = Path(settings.data) / "dataset.json"
     if not file.is_file():
         return settings.dataset
@@ -104,41 +104,41 @@ def _dataset(settings: RunSettings) -> str:
     return f"{settings.dataset}: {kind.title}; licence: {kind.licence} ({kind.source_url})"
 
 
-def _measures(folder: Path, settings: RunSettings) -> str:
+def _metrics(folder: Path, settings: RunSettings) -> str:
     file = folder / "evaluation.json"
-    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    evaluation = EvaluationSettings(**{key: said[key] for key in ("metrics", "protocols") if key in said})
+    recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    evaluation = EvaluationSettings(**{key: recorded[key] for key in ("metrics", "protocols") if key in recorded})
     if not measured_facts(folder, settings, evaluation):
-        return "Not measured, or not beside the model."
+        return "Not evaluated, or the results are not next to the model."
     frame = pd.read_csv(folder / "metrics.csv", dtype={"id": str})
     means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std"])
     digits = {"psnr": 2}
     head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.metrics) + " |"
     lines = [head, "|---|" + "---:|" * len(evaluation.metrics)]
     for protocol in evaluation.protocols:
-        found = {name: means.loc[protocol, name] for name in evaluation.metrics}
-        cells = ["{0:.{2}f} ± {1:.{2}f}".format(*pair, digits.get(name, 3)) for name, pair in found.items()]
+        statistics = {name: means.loc[protocol, name] for name in evaluation.metrics}
+        cells = ["{0:.{2}f} ± {1:.{2}f}".format(*pair, digits.get(name, 3)) for name, pair in statistics.items()]
         lines.append(f"| {protocol} | " + " | ".join(cells) + " |")
     count = frame["id"].nunique()
     return "\n".join(lines) + f"\n\nMean and standard deviation over {count} test images (PSNR in dB)."
 
 
 def _use(out: Path, settings: RunSettings) -> str:
-    given, wanted = settings.formats
-    # What Pillow has images for.
-    if not all(one.channels == 1 or (one.channels, one.bits) == (3, 8) for one in (given, wanted)):
-        return "For images of this kind see `msgunet.data.images.read` and `save`."
-    low, high = given.range
-    convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((given.channels, given.bits), "")
+    source_format, target_format = settings.formats
+    # Pillow supports these formats only.
+    if not all(one.channels == 1 or (one.channels, one.bits) == (3, 8) for one in (source_format, target_format)):
+        return "Read and write images of this format with `msgunet.data.images.read` and `save`."
+    low, high = source_format.range
+    convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((source_format.channels, source_format.bits), "")
     return _USE.format(
         file=out.name,
         convert=convert,
-        axis="[..., None]" if given.channels == 1 else "",
+        axis="[..., None]" if source_format.channels == 1 else "",
         low=low,
         half=(high - low) / 2,
-        target_low=wanted.range[0],
-        target_half=(wanted.range[1] - wanted.range[0]) / 2,
-        target_span=wanted.range[1] - wanted.range[0],
-        flat="[..., 0]" if wanted.channels == 1 else "",
-        dtype=wanted.dtype,
+        target_low=target_format.range[0],
+        target_half=(target_format.range[1] - target_format.range[0]) / 2,
+        target_span=target_format.range[1] - target_format.range[0],
+        flat="[..., 0]" if target_format.channels == 1 else "",
+        dtype=target_format.dtype,
     )

@@ -1,4 +1,4 @@
-"""Where the time of one network goes: the tables of `msgunet profile`."""
+"""The tables of `msgunet profile`: the time of one network by layer, operator and kernel."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,19 +7,19 @@ import pandas as pd
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Cell, Table, number
 
-_OPERATORS = {"operator": "by torch's operators", "kernel": "by the GPU's kernels"}
+_OPERATORS = {"operator": "by torch operator", "kernel": "by GPU kernel"}
 
 
 def profile_tables(frame: pd.DataFrame, titles: Mapping[str, str], rows: int, command: str) -> Iterator[Table]:
-    """A table by layer, where there are layers, one by operator, and on a GPU one by kernel; `rows` of each at most."""
+    """Yield a table by layer (if any), one by operator, and on a GPU one by kernel, each with at most `rows` rows."""
     first = frame.iloc[0]
     network = f"{titles.get(first['entry'], first['entry'])} at {first['width']}×{first['height']}"
-    what = f"{network}, {first['part']}, {first['way']}, {first['precision']}"
+    subject = f"{network}, {first['part']}, {first['way']}, {first['precision']}"
     for level, part in frame.groupby("level", sort=False):
         if level == "layer":
-            yield _by_layer(part, f"{what}: by layer", rows, command)
+            yield _by_layer(part, f"{subject}: by layer", rows, command)
         else:
-            yield _by_operator(part, f"{what}: {_OPERATORS[level]}", rows, command)
+            yield _by_operator(part, f"{subject}: {_OPERATORS[level]}", rows, command)
 
 
 def _by_layer(frame: pd.DataFrame, title: str, rows: int, command: str) -> Table:
@@ -28,22 +28,24 @@ def _by_layer(frame: pd.DataFrame, title: str, rows: int, command: str) -> Table
     cells = [
         [row["name"], row["kind"], number(row["calls"], "g"), *_numbers(row, total)] for _, row in frame.iterrows()
     ]
-    shown = [*_cut(cells, rows, len(columns)), ["all of these", "", "", *_numbers(total, total)]]
+    table_rows = [*_cut(cells, rows, len(columns)), ["total", "", "", *_numbers(total, total)]]
     form = _form(total["median_ms"])
     notes = [
-        f"all of these take {total['median_ms']:{form}} ms, a pass in which nothing is measured "
-        f"{first['undisturbed_ms']:{form}} ms; measured passes take {first['slowdown']:.2f} times as long (by turns)",
-        "limit: the larger of operations over the rate of large matrix products and bytes over the bandwidth of a "
-        f"large copy, measured here: {first['matrix_tflop_per_s']:.3g} TFLOP/s in {first['precision']}, "
-        f"{first['bandwidth_gb_per_s']:.3g} GB/s; lost: the time above it, below 0 where data stay in the caches",
-        "GFLOP: 1 MAC = 2 FLOP; MB: the fewest bytes that a layer reads and writes, every tensor once; between layers, "
-        "that every operation there does",
-        "between layers: additions, concatenations, resizing and the like, and Python; layers that do nothing are not "
-        "listed",
-        f"median of {first['repeats']:.0f} passes after three to warm up; {device_of(frame)}",
+        f"The total is {total['median_ms']:{form}} ms; a pass without per-layer timing takes "
+        f"{first['undisturbed_ms']:{form}} ms. Passes with it take {first['slowdown']:.2f} times as long (measured in "
+        "turns).",
+        "Limit: the larger of the operations divided by the rate of large matrix products and the bytes divided by the "
+        f"bandwidth of a large copy, measured as {first['matrix_tflop_per_s']:.3g} TFLOP/s in {first['precision']} and "
+        f"{first['bandwidth_gb_per_s']:.3g} GB/s. Lost: the time above the limit, negative where data stay in the "
+        "caches.",
+        "GFLOP: 1 MAC = 2 FLOP. MB: the fewest bytes that a layer reads and writes, with every tensor counted once; "
+        "between layers, the bytes of every single operation.",
+        "Between layers: additions, concatenations, resizing and the like, and Python. Layers that do nothing are not "
+        "listed.",
+        f"Median of {first['repeats']:.0f} passes after three warm-up passes on {device_of(frame)}.",
         *_software(first),
     ]
-    return Table("profile_layers", title, columns, shown, notes, command)
+    return Table("profile_layers", title, columns, table_rows, notes, command)
 
 
 def _numbers(row: pd.Series, total: pd.Series) -> list[Cell]:
@@ -60,33 +62,38 @@ def _numbers(row: pd.Series, total: pd.Series) -> list[Cell]:
 
 def _by_operator(frame: pd.DataFrame, title: str, rows: int, command: str) -> Table:
     one = {"inference": "pass", "training": "step"}[frame["part"].iloc[0]]
-    columns = ["Kernel" if frame["level"].iloc[0] == "kernel" else "Operator", f"Calls a {one}", f"ms a {one}", "Share"]
+    columns = [
+        "Kernel" if frame["level"].iloc[0] == "kernel" else "Operator",
+        f"Calls per {one}",
+        f"ms per {one}",
+        "Share",
+    ]
     first = frame.iloc[0]
     form = _form(first["measured_ms"])
     cells = [
         [row["name"], number(row["calls"], "g"), number(row["mean_ms"], form), number(row["share"], ".1%")]
         for _, row in frame.iterrows()
     ]
-    device = "the GPU's" if first["device_type"] == "cuda" else "the CPU's"
+    device = "GPU" if first["device_type"] == "cuda" else "CPU"
     notes = [
-        f"all of these take {frame['mean_ms'].sum():{form}} ms of a {one} of {first['measured_ms']:{form}} ms; without "
-        f"torch's profiler a {one} takes {first['undisturbed_ms']:{form}} ms",
-        f"{device} time, without that of operators which an operator calls; mean of {first['repeats']:.0f}; "
-        f"{device_of(frame)}",
+        f"All rows together take {frame['mean_ms'].sum():{form}} ms of a {one} of {first['measured_ms']:{form}} ms. "
+        f"Without torch's profiler, a {one} takes {first['undisturbed_ms']:{form}} ms.",
+        f"{device} time of each operator, without the operators that it calls; mean of {first['repeats']:.0f} repeats "
+        f"on {device_of(frame)}.",
         *_software(first),
     ]
     return Table(f"profile_{first['level']}s", title, columns, _cut(cells, rows, len(columns)), notes, command)
 
 
 def _cut(cells: list[list[Cell | str]], rows: int, width: int) -> list[list[Cell | str]]:
-    """The first rows, and how many more there are."""
-    more = len(cells) - rows
-    return cells if more < 1 else [*cells[:rows], [f"({more} more)", *[""] * (width - 1)]]
+    """Return the first rows, followed by a row with the number of those left out."""
+    left_out = len(cells) - rows
+    return cells if left_out < 1 else [*cells[:rows], [f"({left_out} more)", *[""] * (width - 1)]]
 
 
-def _form(whole: float) -> str:
-    """How the parts of a whole are written."""
-    return ",.1f" if whole >= 100 else ".3f"
+def _form(total: float) -> str:
+    """Return the number format for the parts of a total."""
+    return ",.1f" if total >= 100 else ".3f"
 
 
 def _software(row: pd.Series) -> list[str]:

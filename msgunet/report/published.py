@@ -1,4 +1,4 @@
-"""The paper's own numbers, in `results/published`."""
+"""The numbers published in the paper, from `results/published`."""
 
 import pandas as pd
 
@@ -6,15 +6,15 @@ from msgunet.core.checkout import shipped
 
 
 def published(name: str) -> pd.DataFrame:
-    """A table of the paper's own numbers: `table1`, `table2`, `table3` or `complexity`."""
+    """Return a table of the paper's numbers: `table1`, `table2`, `table3` or `complexity`."""
     return pd.read_csv(shipped(f"results/published/{name}.csv"))
 
 
 def with_paper_cost(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the paper's complexity figures to the generators that have them.
+    """Add the paper's complexity figures to the generators that it reports.
 
-    A network is known by its method, size and number of parameters, not by its name in a suite: a variant does not get
-    the figures of another network.
+    A network is identified by its method, size and number of parameters, not by its name in a suite, so a variant does
+    not get the figures of another network.
     """
     paper = published("complexity").drop(columns=["place", "title"]).assign(part="generator")
     figures = {"tflop": "paper_tflop", "memory_gb": "paper_memory_gb", "relative_time": "paper_relative_time"}

@@ -1,4 +1,4 @@
-"""Each number of the paper, ours, and whether the paper's lies in our interval."""
+"""Each number of the paper, our number, and whether the paper's is inside our interval."""
 
 from typing import Any
 
@@ -16,31 +16,31 @@ _WORDS = {True: "inside", False: "outside"}
 def reproduction_frame(
     summary: pd.DataFrame, ablation: pd.DataFrame, cost: pd.DataFrame | None, collection: Collection
 ) -> pd.DataFrame:
-    """One row per number of the paper that the suite has a network, data set and size for.
+    """Return one row per number of the paper for which the suite has the network, data set and size.
 
-    `difference`: ours - paper. `inside`: whether the paper's lies in our 95 % interval; for counts, which have none,
-    whether ours is the same at the paper's digits.
+    `difference`: ours - paper. `inside`: whether the paper's number is inside our 95 % interval. Counts have no
+    interval: for them, whether ours equals the paper's at the paper's digits.
     """
     rows: list[dict[str, Any]] = []
     units = {"psnr": "dB"}
     for row in summary.to_dict("records"):
         for metric in collection.settings["metrics"]:
-            found = {"ours": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]}
-            what = f"{metric.upper()} at {row['width']}×{row['height']}"
+            ours = {"ours": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]}
+            quantity = f"{metric.upper()} at {row['width']}×{row['height']}"
             rows.append(
                 {
                     "place": "Table 1",
                     **{key: row[key] for key in ("dataset", "entry", "title", "status")},
-                    **{"what": what, "unit": units.get(metric, ""), "paper": row[f"paper_{metric}"], **found},
+                    **{"what": quantity, "unit": units.get(metric, ""), "paper": row[f"paper_{metric}"], **ours},
                 }
             )
     for row in ablation.to_dict("records"):
-        what = "SSIM, {input_width}×{input_height} → {output_width}×{output_height}".format(**row)
+        quantity = "SSIM, {input_width}×{input_height} → {output_width}×{output_height}".format(**row)
         rows.append(
             {
                 "place": "Tables 2 and 3",
                 **{"dataset": row["dataset"], "entry": row["entry"], "title": collection.titles[row["entry"]]},
-                **{"what": what, "unit": "", "paper": row["paper_ssim"], "status": row["status"]},
+                **{"what": quantity, "unit": "", "paper": row["paper_ssim"], "status": row["status"]},
                 **{"ours": row["ssim"], "low": row["ssim_low"], "high": row["ssim_high"]},
             }
         )
@@ -49,16 +49,16 @@ def reproduction_frame(
     frame[["paper", "ours", "low", "high"]] = frame[["paper", "ours", "low", "high"]].astype(float)
     frame = frame[frame["paper"].notna()].reset_index(drop=True)
     frame["difference"] = frame["ours"] - frame["paper"]
-    # The paper's numbers are rounded, and stand for all that are rounded to them.
+    # The paper's numbers are rounded: each covers all values that round to it.
     inside = (frame["low"] - _ROUNDING <= frame["paper"]) & (frame["paper"] <= frame["high"] + _ROUNDING)
-    counted = frame["unit"] == "TFLOP"
-    inside[counted] = frame["ours"].round(2)[counted] == frame["paper"][counted]
-    frame["inside"] = inside.map(_WORDS).where(frame["low"].notna() | counted & frame["ours"].notna(), "")
+    is_count = frame["unit"] == "TFLOP"
+    inside[is_count] = frame["ours"].round(2)[is_count] == frame["paper"][is_count]
+    frame["inside"] = inside.map(_WORDS).where(frame["low"].notna() | is_count & frame["ours"].notna(), "")
     return frame.assign(suite=collection.suite)
 
 
 def _complexity(cost: pd.DataFrame, collection: Collection) -> list[dict[str, Any]]:
-    """The paper's counts; its times and memory are of another device, and stand in the words under the cost table."""
+    """Return the paper's operation counts; times and memory, from another device, are in notes of the cost table."""
     place = published("complexity")["place"].iloc[0]
     return [
         {
@@ -72,8 +72,9 @@ def _complexity(cost: pd.DataFrame, collection: Collection) -> list[dict[str, An
 
 
 def reproduction_table(frame: pd.DataFrame, collection: Collection) -> Table:
-    """The summary for reading."""
-    columns = ["Method", "Data set", "Place", "What", "paper", "ours", "95 % interval", "difference", "paper's number"]
+    """Return the formatted table."""
+    columns = ["Method", "Data set", "In the paper", "Quantity", "Paper", "Ours", "95 % interval", "Difference"]
+    columns += ["Paper's number"]
     rows = []
     for row in frame.to_dict("records"):
         digits = 2 if row["unit"] else 3
@@ -96,15 +97,15 @@ def reproduction_table(frame: pd.DataFrame, collection: Collection) -> Table:
     done = frame[frame["inside"] != ""]
     numbers = frame.drop_duplicates(["place", "dataset", "what", "paper"])
     notes = [
-        f"{len(frame)} comparisons with {len(numbers)} numbers of the paper; {len(done)} are measured, in "
-        f"{(done['inside'] == 'inside').sum()} of them the paper's number lies in our interval"
+        f"{len(frame)} comparisons with {len(numbers)} numbers of the paper. {len(done)} are measured; in "
+        f"{(done['inside'] == 'inside').sum()} of these, the paper's number is inside our interval."
         if len(frame)
-        else "the paper has no numbers for the data sets, methods and sizes of this suite",
-        "interval: bootstrap over test images and seeds; it does not hold how much the paper's own number would "
-        "change with another training",
-        "the paper's numbers have two digits after the point: inside is what could be rounded to one in the interval; "
-        "operations are counted, without an interval, and inside where they are the same number at these digits",
-        "difference: ours − the paper's",
+        else "The paper reports no numbers for the data sets, methods and sizes of this suite.",
+        "Interval: bootstrap over test images and seeds. It does not cover how much the paper's own number would vary "
+        "with another training.",
+        "The paper's numbers have two decimal places: one is inside if any value that rounds to it is in our interval. "
+        "Operations are counted and have no interval: the paper's number is inside if ours rounds to it.",
+        "Difference: ours − the paper's.",
         *(note for dataset in collection.datasets for note in collection.unfinished(dataset)),
         collection.environment(),
     ]

@@ -1,4 +1,4 @@
-"""`msgunet share`: what of a suite's results may be passed on, small enough to be committed."""
+"""`msgunet share`: the redistributable results of a suite, in a folder small enough to commit."""
 
 import re
 import shutil
@@ -16,52 +16,53 @@ from msgunet.suite.file import suite_path
 from msgunet.suite.plan import Plan
 
 _FOLDERS = ("tables", "figures")
-# All that a folder of shared results holds, beside these.
+# All other files in a folder of shared results.
 _FILES = re.compile(r"README\.md|suite\.yaml|metrics\.csv|gradients\.csv|speed\.\w+")
 
 
 def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
-    """Copy tables, figures, numbers and the suite itself into a folder; images only of data sets that allow it.
+    """Copy tables, figures, numbers and the suite file into a folder; images only if their data set allows it.
 
     Args:
-        plan: of the suite.
-        suite: its name or path, as it was given.
-        out: the folder; None: `results/gpu/DEVICE/SUITE`, on a CPU `results/cpu/DEVICE/SUITE`.
-        command: that makes it.
+        plan: the plan of the suite.
+        suite: the suite's name or path, as given by the user.
+        out: the folder; None means `results/gpu/DEVICE/SUITE`, or `results/cpu/DEVICE/SUITE` on a CPU.
+        command: the command that creates the folder.
 
-    Returns the folder; what an earlier call has written there is replaced.
+    Returns:
+        The folder. Files written there by an earlier call are replaced.
 
     Raises:
-        UserError: there is nothing to share yet; what there is was measured on several devices, and `out` is None; or
-            `out` holds something else, or is within the results.
+        UserError: there are no results yet; `out` is None and the results come from several devices; or `out` contains
+            other files, or overlaps with the results.
 
     """
     if not any((plan.results / name).exists() for name in (*_FOLDERS, "speed.csv")):
         raise UserError(f"there are no results in {plan.results} yet; run snakemake --cores all --config suite={suite}")
     collection = Collection(plan.results / "settings" / "report.json", plan.results)
     out = out or _place(plan, collection)
-    _refuse_strangers(out, plan.results)
+    _refuse_foreign_files(out, plan.results)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
-        made = Path(work)
-        _write(plan, collection, suite, made, command)
+        new_folder = Path(work)
+        _write(plan, collection, suite, new_folder, command)
         out.mkdir(exist_ok=True)
         for old in out.iterdir():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        for new in made.iterdir():
+        for new in new_folder.iterdir():
             new.rename(out / new.name)
     return out
 
 
-def _refuse_strangers(out: Path, results: Path) -> None:
-    """Nothing goes that was not shared before."""
+def _refuse_foreign_files(out: Path, results: Path) -> None:
+    """Raise UserError if replacing `out` could delete anything that `msgunet share` did not write."""
     if out.resolve().is_relative_to(results.resolve()) or results.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{out} and {results} hold each other; give another --out")
+        raise UserError(f"{out} and {results} overlap: one contains the other; give another --out")
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is no folder; give another --out")
-    there = out.iterdir() if out.is_dir() else ()
-    if others := sorted(p.name for p in there if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p)):
-        raise UserError(f"{out} holds what 'msgunet share' has not written ({others[0]}); give another --out")
+        raise UserError(f"{out} is not a folder; give another --out")
+    existing = out.iterdir() if out.is_dir() else ()
+    if others := sorted(p.name for p in existing if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p)):
+        raise UserError(f"{out} contains {others[0]}, which 'msgunet share' did not write; give another --out")
 
 
 def _ours(path: Path) -> bool:
@@ -69,42 +70,45 @@ def _ours(path: Path) -> bool:
 
 
 def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str) -> None:
-    kept = _kept_back(plan)
-    hidden = shutil.ignore_patterns(*(f"images_{dataset}.*" for dataset in kept))
+    withheld = _withheld(plan)
+    ignored = shutil.ignore_patterns(*(f"images_{dataset}.*" for dataset in withheld))
     for name in _FOLDERS:
         if (plan.results / name).is_dir():
-            shutil.copytree(plan.results / name, out / name, ignore=hidden)
+            shutil.copytree(plan.results / name, out / name, ignore=ignored)
     for path in plan.results.glob("speed.*"):
         shutil.copy(path, out)
     shutil.copy(suite_path(suite), out / "suite.yaml")
     for name, frame in {"metrics": _metrics(collection), "gradients": _gradient_rows(collection)}.items():
         if frame is not None:
             frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
-    write_text(out / "README.md", _about(plan, collection, out, kept, command))
+    write_text(out / "README.md", _readme(plan, collection, out, withheld, command))
 
 
 def _place(plan: Plan, collection: Collection) -> Path:
-    """Named by the device that everything was measured on."""
+    """Return the default folder, named after the device on which everything was measured."""
     frames = [frame for frame in (collection.cost(), collection.speed()) if frame is not None and "device" in frame]
-    found = {(row.device, row.device_type) for frame in frames for row in frame.itertuples()}
+    devices = {(row.device, row.device_type) for frame in frames for row in frame.itertuples()}
     facts = [run.facts() for run in (*collection.runs, *collection.gradients) if run.trainable and run.facts()]
-    found |= {(fact["device"], fact["device_type"]) for fact in facts}
-    if len(found) != 1:
-        names = ", ".join(sorted(name for name, _ in found)) or "no device"
-        raise UserError(f"the results of '{plan.name}' are of {names}; give a folder for them: --out FOLDER")
-    ((name, kind),) = found
+    devices |= {(fact["device"], fact["device_type"]) for fact in facts}
+    if len(devices) != 1:
+        names = ", ".join(sorted(name for name, _ in devices)) or "none recorded"
+        raise UserError(
+            f"the results of '{plan.name}' were not measured on exactly one device ({names}); choose the folder with "
+            "--out FOLDER"
+        )
+    ((name, kind),) = devices
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return Path("results") / ("gpu" if kind == "cuda" else "cpu") / slug / plan.name
 
 
-def _kept_back(plan: Plan) -> list[str]:
-    """Data sets whose images may not be passed on, or are a user's own."""
-    own = "folder"
-    return [data.name for data in plan.data if data.kind == own or not datasets()[data.kind].shareable]
+def _withheld(plan: Plan) -> list[str]:
+    """Return the data sets whose images are not redistributable or are the user's own."""
+    users_own = "folder"
+    return [data.name for data in plan.data if data.kind == users_own or not datasets()[data.kind].shareable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:
-    """One row per image, run and protocol."""
+    """Return one row per image, run and protocol."""
     frames = []
     for run in collection.runs:
         frame = run.measured()
@@ -118,31 +122,31 @@ def _metrics(collection: Collection) -> pd.DataFrame | None:
 
 
 def _gradient_rows(collection: Collection) -> pd.DataFrame | None:
-    """What was recorded with and without intermediate outputs."""
+    """Return the gradients recorded with and without intermediate outputs."""
     frames = {run.folder.name: run.table("gradients.csv") for run in collection.gradients}
-    there = [frame.assign(variant=variant) for variant, frame in frames.items() if frame is not None]
-    return pd.concat(there, ignore_index=True) if there else None
+    available = [frame.assign(variant=variant) for variant, frame in frames.items() if frame is not None]
+    return pd.concat(available, ignore_index=True) if available else None
 
 
-def _about(plan: Plan, collection: Collection, out: Path, kept: list[str], command: str) -> str:
-    """What is in the folder, and under which conditions it was measured."""
-    there = {
+def _readme(plan: Plan, collection: Collection, out: Path, withheld: list[str], command: str) -> str:
+    """Return the README: the contents of the folder and the conditions of the measurements."""
+    contents = {
         "tables": "`tables/*.csv`: the numbers of the tables",
         "metrics.csv": "`metrics.csv`: one row per test image, run and protocol",
-        "gradients.csv": "`gradients.csv`: what was recorded with and without intermediate outputs",
-        "speed.csv": "`speed.csv`: what `msgunet bench` has measured",
+        "gradients.csv": "`gradients.csv`: gradients recorded with and without intermediate outputs",
+        "speed.csv": "`speed.csv`: results of `msgunet bench`",
     }
     lines = [f"# Results of the suite '{plan.name}'", "", plan.suite.description, ""]
     lines += [f"- written by `{command}`; `suite.yaml` is the suite"]
-    lines += [f"- {text}" for name, text in there.items() if (out / name).exists()]
+    lines += [f"- {text}" for name, text in contents.items() if (out / name).exists()]
     speed = collection.speed()
     lines += [] if speed is None else [f"- timed on {device_of(speed)}, commit {speed['commit'].iloc[0]}"]
     if (out / "tables").exists():
         lines += [f"- {collection.data_conditions(dataset)}" for dataset in plan.suite.datasets]
         lines += [f"- {collection.environment()}"]
         lines += [f"- {sentence}" for dataset in collection.datasets for sentence in collection.unfinished(dataset)]
-    if kept and (out / "figures").exists():
-        lines.append(f"- no images of {', '.join(kept)}")
+    if withheld and (out / "figures").exists():
+        lines.append(f"- no images of {', '.join(withheld)}")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.md"))
     lines += ["", *(f"- [{file}]({file})" for file in files)]
     lines += [f"- ![{path.stem}]({path.relative_to(out).as_posix()})" for path in sorted(out.rglob("*.png"))]

@@ -1,11 +1,11 @@
-"""What a suite ended with, on the terminal."""
+"""The results of a suite on the terminal."""
 
 from msgunet.core.errors import UserError
 from msgunet.suite.plan import Plan
 
 
 def show(plan: Plan) -> None:
-    """Print Table 1 in the suite's protocol, and where the page is."""
+    """Print Table 1 in the suite's protocol and the address of the page."""
     page = plan.results / "report" / "index.html"
     for dataset in plan.data:
         path = plan.results / "tables" / f"table1_{dataset.name}_{plan.suite.report.protocol}.md"

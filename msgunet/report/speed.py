@@ -10,8 +10,21 @@ from msgunet.report.claims import efficiency
 
 
 def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) -> Table:
-    """Every way and precision of every network and size; speed-ups are over plain PyTorch in the first precision."""
-    columns = ["Network", "Size", "Part", "Way", "Precision", "Time (ms)", "quartiles", "Images/s", "Speed-up"]
+    """Return the speed of every network and size in each implementation and precision.
+
+    Speed-ups are relative to plain PyTorch in the first precision.
+    """
+    columns = [
+        "Network",
+        "Size",
+        "Part",
+        "Implementation",
+        "Precision",
+        "Time (ms)",
+        "quartiles",
+        "Images/s",
+        "Speed-up",
+    ]
     columns += ["quartiles", "Memory (MiB)", "TFLOP/s", "Share of limit"]
     rows = []
     for row in frame.to_dict("records"):
@@ -36,17 +49,21 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
     rates = frame.drop_duplicates("precision")
     limits = ", ".join(f"{r.matrix_tflop_per_s:.3g} TFLOP/s in {r.precision}" for r in rates.itertuples())
     notes = [
-        "plain: what one writes first, contiguous memory and every loss with passes of its own; engine: what this "
-        "project does; compiled: that under torch.compile",
-        f"median and quartiles of {first['repeats']} passes or steps after a warm-up, in turns in one process; "
-        "speed-up: of the same turn, over the first row of each network and part",
-        f"{device_of(frame)}; measured here: {limits} (large matrix products), "
-        f"{first['bandwidth_gb_per_s']:.3g} GB/s (copying)",
-        "share of limit: the larger of operations over that rate and the fewest bytes that the convolutions move over "
-        "that bandwidth, by the time; operations without any that are done twice, 1 MAC = 2 FLOP",
-        "memory: " + ("of the device" if first["device_type"] == "cuda" else "of the process, above the state before"),
+        "Implementations: plain is straightforward PyTorch with contiguous memory and separate passes for every loss; "
+        "engine is this project's optimised path; compiled is the engine under torch.compile.",
+        f"Times are the median and quartiles of {first['repeats']} passes or steps after a warm-up, taken in turns "
+        "within one process. Speed-ups are relative to the first row of each network and part in the same turn.",
+        f"Measured on {device_of(frame)}, which reaches {limits} (large matrix products) and "
+        f"{first['bandwidth_gb_per_s']:.3g} GB/s (copying).",
+        "Share of limit: the least possible time as a share of the measured time. It is the larger of the operations "
+        "divided by that rate and the fewest bytes that the convolutions move divided by that bandwidth. Recomputed "
+        "operations are not counted; 1 MAC = 2 FLOP.",
+        "Memory: that of the device."
+        if first["device_type"] == "cuda"
+        else "Memory: that of the process, above its level before the measurement.",
         *(
-            f"{claim.claim}, says the paper; {claim.on}: {claim.measured}, so it {claim.verdict}"
+            f"The paper claims that {claim.claim}. Against {claim.on}, the factor is {claim.measured}: the claim "
+            f"{claim.verdict}."
             for claim in efficiency(None, frame)
             if claim.measured
         ),

@@ -1,4 +1,4 @@
-"""Intervals and tests over test images."""
+"""Confidence intervals and significance tests over test images."""
 
 import itertools
 
@@ -10,10 +10,10 @@ LEVEL = 0.05
 
 
 def bootstrap(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
-    """Mean of `values` (seeds, images) and its 95 % percentile interval.
+    """Return the mean of `values` (seeds, images) and the ends of its 95 % bootstrap percentile interval.
 
-    Images are drawn again with replacement and, where there are several, seeds too. The draws are seeded: the same
-    values always give the same interval.
+    Images are resampled with replacement and, if there are several, seeds too. The random generator has a fixed seed,
+    so the same values always have the same interval.
     """
     draw = np.random.default_rng(0)
     seeds, images = values.shape
@@ -29,10 +29,11 @@ def bootstrap(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
 
 
 def compare(values: pd.DataFrame) -> pd.DataFrame:
-    """Wilcoxon's signed-rank test (two-sided) between every two columns of `values`, whose rows are images.
+    """Apply Wilcoxon's signed-rank test (two-sided) to every pair of columns of `values`, whose rows are images.
 
-    Images without a value in one of the two are left out of their test. `p_holm` is corrected by Holm's procedure for
-    all tests of the frame. Columns: `first`, `second`, `images`, `difference` (mean of first - second), `p`, `p_holm`.
+    A test leaves out images without a value in one of its two columns. `p_holm` is corrected by Holm's procedure over
+    all tests of the frame. Columns of the result: `first`, `second`, `images`, `difference` (mean of first - second),
+    `p`, `p_holm`.
     """
     rows = []
     for first, second in itertools.combinations(values.columns, 2):
@@ -45,7 +46,10 @@ def compare(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values corrected for being n (Holm 1979): the k-th smallest times n - k + 1, never falling, at most 1."""
+    """Correct n p-values for multiple testing (Holm 1979).
+
+    The k-th smallest is multiplied by n - k + 1. Corrected values never decrease with k and are at most 1.
+    """
     order = np.argsort(p)
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     result = np.empty(len(p))
@@ -54,6 +58,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def tied(comparisons: pd.DataFrame, best: str) -> set[str]:
-    """Those that `compare` cannot tell from `best` at the 5 % level, with `best` itself."""
-    unclear = comparisons[comparisons["p_holm"] >= LEVEL]
-    return {best, *unclear.loc[unclear["first"] == best, "second"], *unclear.loc[unclear["second"] == best, "first"]}
+    """Return `best` and the columns whose difference from it is not significant at the 5 % level in `compare`."""
+    insignificant = comparisons[comparisons["p_holm"] >= LEVEL]
+    return {
+        best,
+        *insignificant.loc[insignificant["first"] == best, "second"],
+        *insignificant.loc[insignificant["second"] == best, "first"],
+    }

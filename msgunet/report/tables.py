@@ -1,4 +1,4 @@
-"""All tables of a suite as CSV, Markdown, LaTeX and HTML; here Table 1 and its comparisons."""
+"""All tables of a suite as CSV, Markdown, LaTeX and HTML; Table 1 and its comparisons are built here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,28 +21,32 @@ from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
 _DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 _CONVENTIONS = (
-    "PSNR, SSIM and VIF by piq on the images as stored, mean over images of one value per image; SSIM Gaussian "
-    "11×11 without pooling; VIF in the pixel domain on luma",
-    "in brackets: 95 % bootstrap interval over test images and seeds",
+    "PSNR, SSIM and VIF are computed with piq for each image as stored, and averaged over images. SSIM uses a Gaussian "
+    "11×11 window without pooling; VIF is computed in the pixel domain on luma.",
+    "Brackets: 95 % bootstrap interval over test images and seeds.",
 )
 _TIED = (
-    "bold: the best trained method, and those that Wilcoxon's signed-rank test on the same images (seeds averaged, "
-    f"Holm's correction over all pairs of methods) cannot tell from it at the {100 * LEVEL:g} % level"
+    "Bold: the best trained method and all methods that do not differ from it significantly at the "
+    f"{100 * LEVEL:g} % level (Wilcoxon's signed-rank test on the same images, seeds averaged, Holm's correction over "
+    "all pairs of methods)."
 )
 _PROTOCOLS = {
-    "native": "native protocol: each output against the target at the network's own size, as in the paper",
-    "full": "full protocol: each output first brought to the data set's full size (bicubic), one target for all",
+    "native": "Native protocol: each output is compared with the target at the network's own size, as in the paper.",
+    "full": (
+        "Full protocol: each output is first resized to the data set's full size (bicubic) and compared with the same "
+        "target for all methods."
+    ),
 }
 _ENDINGS = {".csv", ".md", ".tex", ".html", ".pdf", ".png"}
 _FLAT = (
-    "the rows 'copy' and 'mean' show what a number is worth: SSIM gives one flat colour a high score wherever the "
-    "target is nearly flat (open sea), so 'mean' is hard to beat in SSIM on images that are mostly sea"
+    "The rows 'copy' and 'mean' are reference points for the numbers. SSIM scores a flat colour highly wherever the "
+    "target is nearly flat (open sea), so 'mean' is hard to beat in SSIM on images that are mostly sea."
 )
 
 
 @dataclass(frozen=True)
 class Tables:
-    """All tables of a suite: for reading by section, and their numbers by the CSV's name."""
+    """All tables of a suite: formatted tables by section, and their numbers by name of the CSV file."""
 
     sections: dict[str, list[Table]]
     frames: dict[str, pd.DataFrame]
@@ -53,17 +57,17 @@ class Tables:
         return [table for tables in self.sections.values() for table in tables]
 
     def write(self, folder: Path) -> None:
-        """Write all of them into a folder; files of an earlier state of the suite go."""
+        """Write all tables into a folder, and remove the files of an earlier state of the suite."""
         for name, frame in self.frames.items():
             with atomic(folder / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
         for table in self.all:
             table.write(folder)
-        remove_others(folder, {*self.frames, *(table.name for table in self.all)})
+        remove_stale(folder, {*self.frames, *(table.name for table in self.all)})
 
 
 def build_tables(collection: Collection) -> Tables:
-    """Make every table from what has been measured; what is missing says so in its place."""
+    """Build every table from the available results; cells without a result state the reason."""
     summary, pairs = summarise(collection), comparisons(collection)
     ablation = ablation_frame(collection)
     cost, speed = collection.cost(), collection.speed()
@@ -94,27 +98,27 @@ def write_tables(settings_file: Path, results: Path) -> None:
     build_tables(Collection(settings_file, results)).write(results / "tables")
 
 
-def remove_others(folder: Path, names: set[str]) -> None:
-    """Remove tables and figures of an earlier state of the suite, whose names are not among these; nothing else."""
+def remove_stale(folder: Path, names: set[str]) -> None:
+    """Remove tables and figures of an earlier state of the suite: those whose names are not in `names`."""
     for path in folder.iterdir():
         if path.suffix in _ENDINGS and path.stem not in names:
             path.unlink()
 
 
 def _part(frame: pd.DataFrame, dataset: str, protocol: str) -> pd.DataFrame:
-    there = (frame["dataset"] == dataset) & (frame["protocol"] == protocol)
-    return frame[there].reset_index(drop=True)
+    rows = (frame["dataset"] == dataset) & (frame["protocol"] == protocol)
+    return frame[rows].reset_index(drop=True)
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
-    """One row per data set, method and protocol: means, intervals, the paper's numbers, conditions as columns."""
+    """Return one row per data set, entry and protocol: means, intervals, the paper's numbers and conditions."""
     paper = published("table1")
     rows = []
     for dataset, entry in collection.datasets.items():
         for runs in collection.runs_of(dataset).values():
             settings = runs[0].settings
-            same = (paper["width"] == settings.size[0]) & (paper["height"] == settings.size[1])
-            match = paper[same & (paper["method"] == settings.method) & (paper["dataset"] == entry["kind"])]
+            same_size = (paper["width"] == settings.size[0]) & (paper["height"] == settings.size[1])
+            match = paper[same_size & (paper["method"] == settings.method) & (paper["dataset"] == entry["kind"])]
             for protocol in collection.settings["protocols"]:
                 row = {
                     "dataset": dataset,
@@ -127,9 +131,9 @@ def summarise(collection: Collection) -> pd.DataFrame:
                     **_measured(collection, runs, protocol),
                 }
                 for metric in collection.settings["metrics"]:
-                    # The paper measures each method at its own size.
-                    there = len(match) and protocol == "native"
-                    row[f"paper_{metric}"] = float(match[metric].iloc[0]) if there else None
+                    # The paper evaluates each method at its own size.
+                    reported = len(match) and protocol == "native"
+                    row[f"paper_{metric}"] = float(match[metric].iloc[0]) if reported else None
                 rows.append({**row, **conditions_of(collection, runs)})
     return pd.DataFrame(rows)
 
@@ -146,13 +150,13 @@ def _measured(collection: Collection, runs: list[Run], protocol: str) -> dict:
         values = values.dropna().to_numpy().T
         row[f"{metric}_images"] = values.shape[1]
         if values.size:
-            found = bootstrap(values, collection.settings["resamples"])
-            row[metric], row[f"{metric}_low"], row[f"{metric}_high"] = found
+            interval = bootstrap(values, collection.settings["resamples"])
+            row[metric], row[f"{metric}_low"], row[f"{metric}_high"] = interval
     return row
 
 
 def status_of(runs: list[Run]) -> str:
-    """Of the seeds of a row: done, how many of them, or why there is no number."""
+    """Return the status of a row: done, or why it has no number, with the number of finished seeds if there are any."""
     states = [run.state for run in runs if not run.evaluation_facts()]
     count = len(runs) - len(states)
     if not states:
@@ -162,7 +166,7 @@ def status_of(runs: list[Run]) -> str:
 
 
 def per_image(runs: list[Run], protocol: str, metric: str) -> pd.DataFrame:
-    """A metric of every test image (rows, by id) and seed (columns) of a row that is done."""
+    """Return a metric for every test image (rows, by id) and seed (columns) of a finished row."""
     frames = [run.measured() for run in runs]
     columns = {
         run.settings.seed: frame[frame["protocol"] == protocol].set_index("id")[metric]
@@ -172,7 +176,7 @@ def per_image(runs: list[Run], protocol: str, metric: str) -> pd.DataFrame:
 
 
 def comparisons(collection: Collection) -> pd.DataFrame:
-    """Wilcoxon's test between every two trained methods, for each data set, protocol and metric; seeds averaged."""
+    """Compare all pairs of trained methods by Wilcoxon's test, per data set, protocol and metric; seeds averaged."""
     frames = []
     for dataset in collection.datasets:
         rows = {name: runs for name, runs in collection.runs_of(dataset).items() if runs[0].trainable}
@@ -187,7 +191,7 @@ def comparisons(collection: Collection) -> pd.DataFrame:
 
 
 def conditions_of(collection: Collection, runs: list[Run]) -> dict:
-    """What a row of a CSV says about the trainings behind it."""
+    """Return the columns of a CSV row that describe the trainings behind it."""
     settings, facts = runs[0].settings, runs[0].facts()
     method, training = build_method(settings), settings.training
     return {
@@ -219,14 +223,14 @@ def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFr
         rows.append(cells)
     notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS, _TIED, _FLAT]
     if with_paper:
-        notes.append("the paper's numbers stand beside every row of their method and size, whatever its settings")
+        notes.append("The paper's numbers are listed for every row of the same method and size, whatever its settings.")
         if (part["width"] == 2048).any():
             notes.append(
-                "the paper does not say which generator its Pix2Pix-HD is; its 3.32 TFLOP are the global generator's "
-                "with three downsamplings, without the local enhancer"
+                "The paper does not state which generator its Pix2Pix-HD uses. Its 3.32 TFLOP are those of the global "
+                "generator with three downsamplings, without the local enhancer."
             )
     else:
-        notes.append(f"the paper has no numbers for {dataset} at these sizes in this protocol")
+        notes.append(f"The paper reports no numbers for {dataset} at these sizes in this protocol.")
     notes += collection.unfinished(dataset)
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
@@ -255,15 +259,16 @@ def _comparisons(collection: Collection, dataset: str, protocol: str, pairs: pd.
         cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
         for metric, test in tests.set_index("metric").loc[metrics].iterrows():
             form = f"+.{_DIGITS[str(metric)]}f"
-            clear = test["p_holm"] < LEVEL
-            cells += [number(test["difference"], form, bold=clear), number(test["p_holm"], ".2g", bold=clear)]
+            significant = test["p_holm"] < LEVEL
+            cells.append(number(test["difference"], form, bold=significant))
+            cells.append(number(test["p_holm"], ".2g", bold=significant))
         rows.append(cells)
     count = pairs["images"].max() if len(pairs) else 0
     notes = [
-        f"mean difference over {count} test images, seeds averaged; Wilcoxon's signed-rank test (two-sided), p by "
-        f"Holm's correction for all pairs of methods in a metric; bold: below {LEVEL:g}",
-        *([] if len(rows) else ["two trained methods that are done are needed"]),
-        *(["with fewer than six images no difference can have p below 0.05"] if count < 6 else []),
+        f"Mean difference over {count} test images, with seeds averaged. p: two-sided Wilcoxon signed-rank test with "
+        f"Holm's correction over all pairs of methods in a metric. Bold: p below {LEVEL:g}.",
+        *([] if len(rows) else ["This table needs at least two finished trained methods."]),
+        *(["With fewer than six images, no difference can reach p below 0.05."] if count < 6 else []),
         _PROTOCOLS[protocol],
         *collection.unfinished(dataset),
         collection.environment(),

@@ -1,1 +1,1 @@
-"""A suite: its file, its runs, what they need, what they will take, and where they are."""
+"""Suites: the file, its runs, their resource requirements, the forecast and the status."""

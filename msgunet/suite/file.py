@@ -1,4 +1,4 @@
-"""Reading a suite's YAML file: found by name, parsed strictly, and everything wrong with it said at once."""
+"""Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.registry import custom_methods, methods
 from msgunet.suite.models import Suite
 
-# Keys that had another name in an earlier version.
+# Keys that earlier versions called by another name.
 _RENAMED = {"evaluation.measures": "evaluation.metrics"}
 
 
 class SuiteLoader(yaml.SafeLoader):
-    """YAML as people expect it: `1e-4` is a number, and a key that stands twice is an error."""
+    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise UserError(f"key '{key}' stands twice{node.start_mark}")
+                raise UserError(f"duplicate key '{key}'{node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
@@ -38,12 +38,14 @@ SuiteLoader.add_implicit_resolver(
 
 
 def suite_path(name: str) -> Path:
-    """The file of a suite: `config/NAME.yaml`, or `name` itself where it is a path that ends in .yaml."""
+    """Return the path of a suite file: `config/NAME.yaml`, or `name` itself if it ends in .yaml or .yml."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
     else:
         if not re.fullmatch(r"[a-z0-9_]{1,64}", name):
-            raise UserError(f"suite '{name}': a suite's name has only a-z, 0-9 and _; or give the path of a .yaml file")
+            raise UserError(
+                f"suite '{name}': a suite's name has only a-z, 0-9 and _; otherwise pass the path of a .yaml file"
+            )
         path = shipped("config") / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in ROOT.joinpath("config").glob("*.yaml"))
@@ -55,13 +57,13 @@ def load_suite(path: Path) -> Suite:
     """Parse and validate a suite file.
 
     Raises:
-        UserError: naming every problem with its place in the file and the nearest right name.
+        UserError: the file has problems; each is listed with its place in the file and the closest valid name.
 
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), SuiteLoader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     problems, suite = _validate(Suite, raw if raw is not None else {}, "")
@@ -82,18 +84,18 @@ def _explain(model: type[BaseModel], error: Any, place: str) -> str:
     loc = [str(part) for part in error["loc"] if part != "[key]"]
     where = ".".join([*([place] if place else []), *loc])
     if where in _RENAMED:
-        return f"{where}: this key is called '{_RENAMED[where]}' now"
+        return f"{where}: this key has been renamed to '{_RENAMED[where]}'"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {nearest(loc[-1], _siblings(model, loc[:-1]))}"
     return f"{where}: {error['msg']} (got {error['input']!r})"
 
 
 def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
-    """The keys that a suite may have at `loc`."""
+    """Return the valid keys of a suite at `loc`."""
     current: Any = model
     for part in loc:
         fields = getattr(current, "model_fields", None)
-        # Below a dictionary of entries, the next part is the entry's name.
+        # In a dictionary of entries, the next part of `loc` is the name of an entry, not a field.
         current = _model_in(fields[part].annotation) if fields and part in fields else current
     return list(current.model_fields)
 
@@ -101,12 +103,15 @@ def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
 def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None]
-    return found[-1] if found else None
+    models = [m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None]
+    return models[-1] if models else None
 
 
 def _entry_problems(raw: dict[str, Any]) -> list[str]:
-    """What is wrong with names and options, entry by entry; works on the raw file so that all is said at once."""
+    """Return the problems with names and options, entry by entry.
+
+    Works on the raw file, so that these are reported together with the problems that pydantic finds.
+    """
     problems: list[str] = []
 
     def table(key: str) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
         return value if isinstance(value, dict) else {}
 
     def names(value: Any) -> list[str]:
-        """The names in a list; what is no list of names is pydantic's to report."""
+        """Return the names in a list; pydantic reports anything that is not a list of names."""
         return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
     for key, field, registered in (
@@ -134,8 +139,8 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                     problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
                     continue
                 if kind not in known:
-                    there = ", ".join(f"'{other}'" for other in known)
-                    problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', it registers {there}")
+                    available = ", ".join(f"'{other}'" for other in known)
+                    problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', only {available}")
                     continue
             if kind not in known:
                 problems.append(f"{key}.{name}: unknown {field} '{kind}'; {nearest(kind, list(known))}")
@@ -148,21 +153,24 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
     if isinstance(data.get("urls"), dict):
         problems += _unknown(data["urls"], dict.fromkeys(remote_files()), "data.urls", "published file")
     gradients = table("gradients")
-    wanted = [gradients.get("method") or "msgunet"] if gradients else []
+    trained = [gradients.get("method") or "msgunet"] if gradients else []
     problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
-    problems += _unknown(names(wanted), table("methods"), "gradients.method", "method entry")
+    problems += _unknown(names(trained), table("methods"), "gradients.method", "method entry")
     problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
     return problems
 
 
-def _unknown(wanted: Iterable[str], known: dict[str, Any], place: str, what: str) -> list[str]:
+def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:
     return [
-        f"{place}: there is no {what} '{name}'; {nearest(name, list(known))}" for name in wanted if name not in known
+        f"{place}: there is no {noun} '{name}'; {nearest(name, list(known))}" for name in given if name not in known
     ]
 
 
 def suite_from_config(config: dict[str, Any]) -> str:
-    """The suite that Snakemake's `--config` names; any other key is an error, not a silent run of the paper."""
+    """Return the suite named by Snakemake's `--config`.
+
+    Any other key is an error: a typo must not silently run the paper's suite.
+    """
     unknown = sorted(set(config) - {"suite"})
     if unknown:
         raise UserError(*(f"--config {key}: unknown key; did you mean 'suite'?" for key in unknown))

@@ -1,4 +1,4 @@
-"""`msgunet plan`: what a suite will take, before anyone spends it: jobs, steps, operations, hours."""
+"""`msgunet plan`: forecast the jobs, steps, operations and hours of a suite before it runs."""
 
 import heapq
 import math
@@ -20,22 +20,23 @@ from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
 from msgunet.training.memory import step_needs
 
-# What `msgunet bench` wrote for this project.
+# This project's own measurements, made with `msgunet bench`.
 _MEASURED = "results/measured/cpu_speed.csv"
-_AT_ONCE = (1, 4, 16)
+# Numbers of trainings in parallel, for the totals.
+_CONCURRENT = (1, 4, 16)
 
 
 def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str) -> Table:
-    """One row for each training.
+    """Return the forecast of a suite, one row for each training.
 
     Args:
-        plan: of the suite.
-        speed: what `msgunet bench` has written; None: the project's own measurements.
-        rate: TFLOP/s that trainings reach, instead of measured ones.
-        command: that makes the table.
+        plan: plan of the suite.
+        speed: table written by `msgunet bench`; None: the project's own measurements.
+        rate: assumed TFLOP/s of all trainings, instead of measured speeds.
+        command: command that makes the table.
 
     Raises:
-        UserError: `speed` has no row of a training step in the suite's precision.
+        UserError: `speed` has no training step in the precision of the suite.
 
     """
     measured = None if rate else _measured(speed)
@@ -47,12 +48,12 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        reached, same = (rate, True) if rate else _reached(measured, settings)
-        assumed |= not same
-        speed_of_all = 1e12 * reached * plan.suite.compute.processes
-        steps, flop = _work(settings, count, counted, speed_of_all)
+        reached, exact = (rate, True) if rate else _reached(measured, settings)
+        assumed |= not exact
+        total_speed = 1e12 * reached * plan.suite.compute.processes
+        steps, flop = _work(settings, count, counted, total_speed)
         timed |= settings.training.minutes is not None
-        hours.append((settings.training.minutes or flop / speed_of_all / 60) / 60)
+        hours.append((settings.training.minutes or flop / total_speed / 60) / 60)
         rows.append(
             [
                 plan.label(run),
@@ -62,28 +63,28 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
                 number(steps / steps_per_epoch(count, settings.training.batch_size), ",.0f"),
                 number(steps, ",.0f"),
                 number(flop / steps / 1e12, ".3g"),
-                Cell(f"{reached:.3g}" + ("" if same else "*"), reached),
+                Cell(f"{reached:.3g}" + ("" if exact else "*"), reached),
                 Cell(_time(hours[-1]), hours[-1]),
                 number(math.ceil(hours[-1] / plan.suite.compute.job_hours), ","),
             ]
         )
     if rate:
-        notes = _totals(plan, hours, "a device")
-        notes.append(f"time: at {rate:g} TFLOP/s, as --rate says, whatever the network")
+        notes = _totals(plan, hours, "device")
+        notes.append(f"time: at {rate:g} TFLOP/s (--rate) for every network")
     else:
-        notes = _totals(plan, hours, "a GPU" if measured["device_type"].iloc[0] == "cuda" else "a CPU")
+        notes = _totals(plan, hours, "GPU" if measured["device_type"].iloc[0] == "cuda" else "CPU")
         notes.append(
-            f"time: at the speed of training steps measured on {device_of(measured)} at commit "
-            f"{measured['commit'].iloc[0]}; for another device: msgunet bench, then --speed, or --rate TFLOP/s"
+            f"time: from the speed of training steps measured on {device_of(measured)} at commit "
+            f"{measured['commit'].iloc[0]}; for another device: msgunet bench, then --speed; or --rate TFLOP/s"
         )
     if assumed:
-        notes.append("* not measured for this network at this size: the rate of the nearest that was")
+        notes.append("* not measured for this network at this size: the speed of the closest measurement")
     if timed:
-        notes.append("trainings for a number of minutes: the epochs and steps that these are enough for")
+        notes.append("time-limited trainings (training.minutes): epochs and steps are estimates")
     notes.append(
-        "operations: counted for one step of each phase, 1 MAC = 2 FLOP; evaluations are minutes each, not in it"
+        "operations: counted for one step of each phase, 1 MAC = 2 FLOP; evaluations (minutes each) are not included"
     )
-    return Table("plan", f"What the suite '{plan.name}' will take", columns, rows, notes, command)
+    return Table("plan", f"Forecast of the suite '{plan.name}'", columns, rows, notes, command)
 
 
 def _measured(speed: Path | None) -> pd.DataFrame:
@@ -92,56 +93,58 @@ def _measured(speed: Path | None) -> pd.DataFrame:
         frame = pd.read_csv(path)
         frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a table of 'msgunet bench' ({error})") from error
+        raise UserError(f"{path}: not a table written by 'msgunet bench' ({error})") from error
     if frame.empty:
         raise UserError(f"{path} has no training step; measure it: msgunet bench --part training --out {path}")
     return frame
 
 
 def _reached(measured: pd.DataFrame, settings: RunSettings) -> tuple[float, bool]:
-    """TFLOP/s of this training's steps, and whether just these were measured."""
+    """Return the TFLOP/s of this training's steps, and whether they were measured for this network and size."""
     width, height = settings.size
     precision = settings.training.precision
-    there = measured[measured["precision"] == precision]
-    if there.empty:
+    available = measured[measured["precision"] == precision]
+    if available.empty:
         raise UserError(f"the measured speeds have no training step in {precision}; measure it: msgunet bench")
-    same = (there["entry"] == settings.entry) & (there["width"] == width) & (there["height"] == height)
-    if same.any():
-        return there.loc[same, "tflop_per_s"].iloc[0], True
-    found = there[there["entry"] == settings.entry] if (there["entry"] == settings.entry).any() else there
-    distance = (found["width"] * found["height"] / (width * height)).map(lambda ratio: abs(math.log(ratio)))
-    return found.loc[distance.idxmin(), "tflop_per_s"], False
+    same_entry = available["entry"] == settings.entry
+    exact = same_entry & (available["width"] == width) & (available["height"] == height)
+    if exact.any():
+        return available.loc[exact, "tflop_per_s"].iloc[0], True
+    candidates = available[same_entry] if same_entry.any() else available
+    distance = (candidates["width"] * candidates["height"] / (width * height)).map(lambda ratio: abs(math.log(ratio)))
+    return candidates.loc[distance.idxmin(), "tflop_per_s"], False
 
 
 def _work(settings: RunSettings, count: int, counted: dict[str, list[int]], speed: float) -> tuple[float, float]:
-    """Steps of a training, and FLOP of all of them.
+    """Return the number of steps of a training and their total FLOP.
 
-    counted: FLOP of a step of each phase, of networks before. speed: FLOP/s, which say what a training by the clock
-    comes to.
+    `counted` caches the FLOP of one step in each phase. `speed` in FLOP/s determines the steps of a time-limited
+    training.
     """
     method = build_method(settings)
     phases = method.phases(settings.training)
-    # The same network on another data set takes the same steps.
-    same = settings.model_dump(mode="json", exclude={"dataset", "data", "entry", "seed", "gradient_records"})
-    key = canonical_json(same)
+    # These settings do not change the FLOP of a step.
+    relevant = settings.model_dump(mode="json", exclude={"dataset", "data", "entry", "seed", "gradient_records"})
+    key = canonical_json(relevant)
     if key not in counted:
         print(f"counting {settings.entry} at {settings.size[0]}x{settings.size[1]}", file=sys.stderr, flush=True)
         counted[key] = [step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases]
     per_epoch = steps_per_epoch(count, settings.training.batch_size)
     steps = [float(phase.length * per_epoch) for phase in phases]
     if settings.training.minutes is not None:
-        second = 60 * settings.training.minutes * speed / sum(phase.length for phase in phases)
-        steps = [phase.length * second / one for phase, one in zip(phases, counted[key], strict=True)]
-    return sum(steps), sum(number * one for number, one in zip(steps, counted[key], strict=True))
+        flop_per_length = 60 * settings.training.minutes * speed / sum(phase.length for phase in phases)
+        steps = [phase.length * flop_per_length / flop for phase, flop in zip(phases, counted[key], strict=True)]
+    return sum(steps), sum(n * flop for n, flop in zip(steps, counted[key], strict=True))
 
 
 def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:
-    team = plan.suite.compute.processes
-    side_by_side = ", ".join(f"{_time(_side_by_side(hours, count))} with {count}" for count in _AT_ONCE)
+    processes = plan.suite.compute.processes
+    ends = ", ".join(f"{_time(_parallel_hours(hours, count))} with {count}" for count in _CONCURRENT)
     return [
-        f"jobs: {_jobs(plan)}; a training that takes longer than compute.job_hours ({plan.suite.compute.job_hours:g}) "
-        "takes several",
-        f"all trainings: {_time(team * sum(hours))} of {device}; longest first they end after {side_by_side} at once",
+        f"jobs: {_jobs(plan)}; a training longer than compute.job_hours ({plan.suite.compute.job_hours:g}) needs "
+        "several",
+        f"all trainings: {_time(processes * sum(hours))} of {device} time; longest first, they finish after {ends} "
+        "in parallel",
         f"critical path: data, the longest training ({_time(max(hours, default=0))}), its evaluation, tables, page",
     ]
 
@@ -156,12 +159,12 @@ def _jobs(plan: Plan) -> str:
         "gradient trainings": len(plan.gradients),
         "cost": 1,
     }
-    said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return f"{sum(counts.values())} ({said}); fetching, tables, figures and page are done where Snakemake runs"
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{sum(counts.values())} ({listed}); downloads, tables, figures and page run on Snakemake's own machine"
 
 
-def _side_by_side(hours: Sequence[float], count: int) -> float:
-    """When the last training ends if so many run at once, each taking the longest that is left."""
+def _parallel_hours(hours: Sequence[float], count: int) -> float:
+    """Return when the last training ends if `count` run in parallel, the longest remaining one first."""
     ends = [0.0] * count
     for one in sorted(hours, reverse=True):
         heapq.heappush(ends, heapq.heappop(ends) + one)

@@ -1,4 +1,4 @@
-"""What a suite's jobs ask a machine or cluster for. Free of torch: rules read it."""
+"""The resource requirements of a suite's jobs. Imports no torch, since the rules import it."""
 
 import contextlib
 import functools
@@ -9,25 +9,26 @@ from pathlib import Path
 from msgunet.core.errors import UserError
 from msgunet.data.base import DataSet
 from msgunet.data.manifest import read_manifest
-from msgunet.suite.plan import DataPlan, Plan, RunPlan
+from msgunet.suite.plan import Plan
+from msgunet.suite.runs import DataPlan, RunPlan
 
-# Upper bounds over all methods at full width, by `msgunet plan`'s counts and docs/training.md: for each pixel of a
-# training step's images FLOP and bytes, for each of a test image bytes; and MB of a process and its weights.
+# Upper bounds over all methods at full width, from the counts of `msgunet plan` and docs/training.md: FLOP and bytes
+# per pixel of a training step's images, bytes per pixel of a test image, and MB of a process and its weights.
 _FLOP_A_PIXEL = 8.2e6
 _TRAINING_BYTES = 9e3
 _TEST_BYTES = 4e3
 _PROCESS, _CUDA = 3000, 3000
-# FLOP a second, on the safe side: fp32 on a GPU of 2017, and on a CPU with each thread (docs/training.md).
+# Conservative FLOP/s: fp32 on a GPU of 2017, and on each thread of a CPU (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10
-# So much more for methods in files of a user's own, of which nothing is known without building their networks.
-_OWN = 2.5
-# Where a data set cannot say it.
+# Factor for custom methods, whose cost is unknown until their networks are built.
+_CUSTOM = 2.5
+# Training and test pairs of a data set that cannot count them before its preparation.
 _UNKNOWN = (2000, 500)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks for: `runtime` in minutes, `mem_mb`, and `gpu`."""
+    """The resources requested for a job: `runtime` in minutes, `mem_mb` and the number of GPUs in `gpu`."""
 
     runtime: int
     mem_mb: int
@@ -35,26 +36,26 @@ class Request:
 
 
 def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
-    """One training; its runtime is cut at `compute.job_hours`, after which it goes on in another job."""
+    """Return the requirements of a training; runtime is capped at `compute.job_hours`, then another job resumes it."""
     compute, settings = plan.suite.compute, run.settings
     count = compute.processes if run.trainable else 1
     gpu = int(compute.gpu_required and run.trainable)
     rate = count * (_GPU_RATE if gpu else _CPU_RATE * compute.threads)
-    more = 1 if settings.file is None else _OWN
-    flop = run.work * 1000 * pairs(plan, run)[0] * _FLOP_A_PIXEL * more
-    by_the_clock = settings.training.minutes if run.trainable else None
-    minutes = 20 + (by_the_clock or flop / rate / 60)
+    margin = 1 if settings.file is None else _CUSTOM
+    flop = run.work * 1000 * pairs(plan, run)[0] * _FLOP_A_PIXEL * margin
+    time_limit = settings.training.minutes if run.trainable else None
+    minutes = 20 + (time_limit or flop / rate / 60)
     megabytes = _PROCESS + _CUDA * gpu + 1000 * compute.workers
     if run.trainable and not gpu:
         width, height = settings.size
-        megabytes += width * height * settings.training.batch_size * _TRAINING_BYTES * more / 1e6 / count
-    # More for one that ran out of it, but no end of it for one that is pre-empted again and again.
+        megabytes += width * height * settings.training.batch_size * _TRAINING_BYTES * margin / 1e6 / count
+    # A training that ran out of memory gets more; the cap keeps repeated pre-emptions from raising it without end.
     megabytes *= min(2, 1 + (attempt - 1) / 2)
     return Request(_minutes(plan, minutes * attempt), math.ceil(count * megabytes), gpu * count)
 
 
 def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
-    """Translating and measuring the test images of a run; VIF of full-size images on a CPU takes most of it."""
+    """Return the requirements of evaluating a run; VIF of full-size images on a CPU takes most of the time."""
     width, height = _data(plan, run).entry.size
     seconds = pairs(plan, run)[1] * (1 + 20 * width * height / 1e6)
     gpu = int(plan.suite.compute.gpu_required and run.trainable)
@@ -63,7 +64,7 @@ def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
 
 
 def cost(plan: Plan, attempt: int = 1) -> Request:
-    """Counting and timing all networks at all sizes; about a minute for each on a CPU."""
+    """Return the requirements of the cost table: counts and timings, about a minute per network and size on a CPU."""
     gpu = int(plan.suite.compute.gpu_required)
     pixels = max((network.size[0] * network.size[1] for network in plan.networks.networks), default=0)
     megabytes = _PROCESS + _CUDA * gpu + _TEST_BYTES * pixels / 1e6
@@ -72,11 +73,11 @@ def cost(plan: Plan, attempt: int = 1) -> Request:
 
 
 def pairs(plan: Plan, run: RunPlan) -> tuple[int, int]:
-    """Training and test pairs of a run: as prepared, or as published, or a guess."""
+    """Return the training and test pairs of a run: as prepared, else as published, else a guess."""
     data = _data(plan, run)
     if not (data.folder / "manifest.csv").is_file():
-        found = _expected(plan.dataset(data)[0], data.settings)
-        return found if data.entry.pairs is None else tuple(map(min, found, data.entry.pairs))
+        expected = _expected(plan.dataset(data)[0], data.settings)
+        return expected if data.entry.pairs is None else tuple(map(min, expected, data.entry.pairs))
     return _counted(data.folder / "manifest.csv")
 
 
@@ -99,7 +100,7 @@ _expectations: dict[str, tuple[int, int]] = {}
 
 def _expected(dataset: DataSet, settings: str) -> tuple[int, int]:
     if settings not in _expectations:
-        # What is wrong with a data set is said by its preparation.
+        # The preparation reports the problems of a data set.
         with contextlib.suppress(UserError):
             _expectations[settings] = dataset.count() or _UNKNOWN
     return _expectations.get(settings, _UNKNOWN)

@@ -1,4 +1,4 @@
-"""What a suite file may say: frozen models, whose descriptions are the reference of all keys (docs/suites.md)."""
+"""The keys of a suite file, as frozen models; their descriptions are the reference of all keys (docs/suites.md)."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -21,61 +21,73 @@ from msgunet.core.settings import (
 class DataSetEntry(Strict):
     """One data set of a suite."""
 
-    kind: Name | None = Field(None, description="registered data set; by default the entry's own name")
-    size: Size = Field(description="width and height that the images are prepared at")
+    kind: Name | None = Field(None, description="registered data set; by default the name of the entry")
+    size: Size = Field(description="width and height of the prepared images")
     pairs: Pairs | None = Field(
-        None, description="of training and of test pairs take only so many, spread evenly; by default all"
+        None, description="use only this many training and test pairs, evenly spaced; by default all"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="the data set's own settings")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the data set")
 
 
 class MethodEntry(Strict):
     """One row of the tables: a method with its settings."""
 
-    method: Name | None = Field(None, description="registered method; by default the entry's own name")
+    method: Name | None = Field(None, description="registered method; by default the name of the entry")
     file: str | None = Field(
-        None, min_length=1, description="Python file of your own that registers the method; by default the project's"
+        None,
+        min_length=1,
+        description="Python file that registers a custom method; by default a method of this project",
     )
-    title: str | None = Field(None, max_length=80, description="how tables and figures call it")
-    size: Size | None = Field(None, description="width and height the network works at; by default the data set's")
-    datasets: tuple[Name, ...] | None = Field(None, description="only on these data sets; by default on all")
-    options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
-    training: TrainingSettings = Field(TrainingSettings(), description="overrides the suite's, key by key")
+    title: str | None = Field(
+        None, max_length=80, description="name in tables and figures; by default the method's title"
+    )
+    size: Size | None = Field(
+        None, description="width and height of the network's images; by default those of the data set"
+    )
+    datasets: tuple[Name, ...] | None = Field(None, description="data sets to run it on; by default all")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the method")
+    training: TrainingSettings = Field(
+        TrainingSettings(), description="overrides the training section of the suite, key by key"
+    )
 
 
 class AblationSettings(Strict):
-    """Input against output resolution (the paper's Tables 2 and 3)."""
+    """Ablation of input versus output resolution (the paper's Tables 2 and 3)."""
 
-    methods: tuple[Name, ...] = Field((), description="entries with several scales")
+    methods: tuple[Name, ...] = Field((), description="entries to ablate; they need several scales")
 
 
 class GradientSettings(Strict):
-    """Gradient distribution with and without the intermediate outputs (the paper's Fig. 2)."""
+    """Gradient distributions with and without intermediate outputs (the paper's Fig. 2)."""
 
-    method: Name = Field("msgunet", description="entry that is trained both ways")
-    dataset: Name = Field(description="entry that it is trained on")
+    method: Name = Field("msgunet", description="entry to train with and without intermediate outputs")
+    dataset: Name = Field(description="data set to train it on")
     epochs: int = Field(20, ge=1, description="epochs at the constant learning rate (20 in the paper)")
-    records: int = Field(20, ge=1, description="how often the gradients are recorded over the training")
+    records: int = Field(20, ge=1, description="how many times the training records its gradients")
 
 
 class ReportSettings(Strict):
-    """How results are shown; never changes a result."""
+    """How results are presented; never changes a result."""
 
-    examples: int = Field(4, ge=1, le=32, description="test images in the figure of images")
-    resamples: int = Field(2000, ge=100, description="of the bootstrap behind the 95 % intervals")
-    protocol: Literal["native", "full"] = Field("native", description="of the table that the demo prints")
+    examples: int = Field(4, ge=1, le=32, description="test images in the figure of example images")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples for the 95 % intervals")
+    protocol: Literal["native", "full"] = Field(
+        "native", description="protocol of the table that `msgunet show` prints"
+    )
 
 
 class Suite(Strict):
     """A suite file."""
 
-    description: str = Field("", description="one sentence, shown on the page")
+    description: str = Field("", description="one sentence for the page")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        (0,), min_length=1, description="each entry is trained once with each on every data set"
+        (0,), min_length=1, description="each entry is trained once per seed on every data set"
     )
     datasets: dict[Name, DataSetEntry] = Field(min_length=1)
     methods: dict[Name, MethodEntry] = Field(min_length=1)
-    training: TrainingSettings = Field(TrainingSettings(), description="overrides each method's recipe, key by key")
+    training: TrainingSettings = Field(
+        TrainingSettings(), description="overrides the recipe of each method, key by key"
+    )
     perceptual: PerceptualSettings = PerceptualSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     ablation: AblationSettings = AblationSettings()
@@ -86,7 +98,9 @@ class Suite(Strict):
     data: DataSettings = DataSettings()
 
     @model_validator(mode="after")
-    def _shown_protocol_is_measured(self) -> Self:
+    def _reported_protocol_is_evaluated(self) -> Self:
         if self.report.protocol not in self.evaluation.protocols:
-            raise ValueError(f"report.protocol is '{self.report.protocol}', which evaluation.protocols leaves out")
+            raise ValueError(
+                f"report.protocol is '{self.report.protocol}', which evaluation.protocols does not include"
+            )
         return self

@@ -1,4 +1,4 @@
-"""The networks of a suite: what the cost table counts, and what `msgunet bench` and `profile` time."""
+"""The networks of a suite, for the cost table, `msgunet bench` and `msgunet profile`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
-    """What the cost table counts.
+    """Return the networks of the cost table.
 
-    Every trained entry's generator at every size of the suite that it can be built for (`used`: the suite trains it
-    there); discriminators and VGG-19 at the sizes that they are trained with.
+    These are the generator of every trained entry, at every size of the suite at which it can be built (`used`: the
+    suite trains it at this size), and the discriminators and VGG-19, at the sizes of the trainings that use them.
     """
     sizes = sorted({run.size for run in runs}, key=lambda size: size[0] * size[1])
     used = {(run.entry, run.size) for run in runs}
@@ -29,7 +29,7 @@ def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
         for size in sizes:
             if method.problem(options, size) is not None:
                 continue
-            found = Network(
+            generator = Network(
                 entry=settings.entry,
                 part="generator",
                 method=settings.method,
@@ -41,10 +41,10 @@ def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
                 channels=settings.channels,
                 used=(settings.entry, size) in used,
             )
-            generators.append(found)
-            if found.used:
-                discriminators.append(found.model_copy(update={"part": "discriminator"}))
-            if found.used and settings.perceptual is not None:
+            generators.append(generator)
+            if generator.used:
+                discriminators.append(generator.model_copy(update={"part": "discriminator"}))
+            if generator.used and settings.perceptual is not None:
                 width = {"width": settings.perceptual.width}
                 perceptual[size] = Network(entry="vgg19", part="perceptual", size=size, options=width, used=True)
     return [*generators, *discriminators, *perceptual.values()]
@@ -53,10 +53,10 @@ def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
 def trained_networks(
     plan: "Plan", entries: Sequence[str] | None = None, size: tuple[int, int] | None = None
 ) -> list[RunSettings]:
-    """One run for each trained entry and size of a suite; for `size` as if the suite said that one.
+    """Return one run for each trained entry and size of a suite; `size` overrides the sizes of the suite.
 
     Raises:
-        UserError: the suite trains no such entry, or an entry cannot be built at the size.
+        UserError: the suite does not train a requested entry, or an entry cannot be built at this size.
 
     """
     trained = [run.settings for run in plan.runs if run.trainable]
@@ -66,7 +66,7 @@ def trained_networks(
         for name in entries or ()
         if name not in known
     ]
-    found: dict[Any, RunSettings] = {}
+    networks: dict[Any, RunSettings] = {}
     for settings in trained:
         if entries and settings.entry not in entries:
             continue
@@ -74,7 +74,7 @@ def trained_networks(
         method = method_of(at)
         if problem := method.problem(method.Options.model_validate(at.options), at.size):
             problems.append(f"{at.entry}: {problem}")
-        found.setdefault((at.entry, at.size), at)
+        networks.setdefault((at.entry, at.size), at)
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return list(found.values())
+    return list(networks.values())

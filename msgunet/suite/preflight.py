@@ -1,4 +1,4 @@
-"""What a suite needs and this machine lacks, said before any work."""
+"""The preflight check: find what this machine lacks for a suite, before any work starts."""
 
 import shutil
 from pathlib import Path
@@ -9,12 +9,12 @@ from msgunet.suite.plan import Plan
 
 
 def check(plan: Plan, elsewhere: bool = False) -> None:
-    """Look for the archives, GPU and disk that a suite needs.
+    """Check for the archives, weights, GPUs and disk space that a suite needs.
 
-    `elsewhere`: trainings run on other machines, such as a cluster's, and this one needs no GPU.
+    `elsewhere`: trainings run on other machines, such as a cluster's nodes, so that this one needs no GPU.
 
     Raises:
-        UserError: naming all that is missing, how to get it, and the suite that runs without.
+        UserError: requirements are not met; lists each with its remedy, and names a suite that needs none of them.
 
     """
     missing = []
@@ -22,48 +22,47 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
     for data in unprepared:
         dataset, downloads = plan.dataset(data)
         missing += dataset.missing(downloads)
-    # What is done already needs neither GPU nor disk: tables can be made again anywhere.
+    # Finished runs need neither GPU nor disk: tables can be made again on any machine.
     if not elsewhere and any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
         missing += _gpu(plan)
     if unprepared:
         missing += _disk(plan)
     missing += _weights(plan)
     if missing:
-        head = (
-            f"suite '{plan.name}' cannot start, {len(missing)} thing{'s are' if len(missing) > 1 else ' is'} missing:"
-        )
-        tail = "'snakemake --cores all --config suite=demo' needs none of this and ends within minutes on a laptop"
+        count = f"{len(missing)} requirement{'s are' if len(missing) > 1 else ' is'}"
+        head = f"suite '{plan.name}' cannot start: {count} not met:"
+        tail = "'snakemake --cores all --config suite=demo' needs none of these and finishes within minutes on a laptop"
         raise UserError(head, *(f"  - {problem}" for problem in missing), tail)
 
 
 def rehearse(plan: Plan) -> list[str]:
-    """Take a training step of a suite's own methods, in each phase, on shapes alone; a line about each.
+    """Run a training step of each custom method in each phase, on shapes alone; return one line per method.
 
-    What their code raises is not caught: its traceback leads to the line.
+    Exceptions of their code are not caught: the traceback points to the faulty line.
 
     Raises:
-        UserError: a generator's output is not as large as the target.
+        UserError: a generator's output does not have the size of the target.
 
     """
-    own = {}
+    custom = {}
     for run in plan.runs:
         settings = run.settings
         if settings.file is not None:
-            own.setdefault((settings.entry, settings.size, settings.channels), settings)
-    if not own:
+            custom.setdefault((settings.entry, settings.size, settings.channels), settings)
+    if not custom:
         return []
     from msgunet.training.rehearsal import rehearse
 
-    return [rehearse(settings, plan.suite.compute) for settings in own.values()]
+    return [rehearse(settings, plan.suite.compute) for settings in custom.values()]
 
 
 def _weights(plan: Plan) -> list[str]:
-    """The default file is downloaded by a rule; one that the suite names must be there."""
+    """Check for VGG-19 weights that the suite names; a rule downloads the default file."""
     used = any(run.settings.perceptual and run.settings.perceptual.weights == "imagenet" for run in plan.runs)
     path = Path(plan.machine.vgg19)
     if not used or path.is_file() or plan.machine.vgg19 == MachineSettings().vgg19:
         return []
-    return [f"VGG-19's weights: data.vgg19 names {path}, which is not there; leave it out to download them (548 MB)"]
+    return [f"VGG-19 weights: data.vgg19 is {path}, which does not exist; leave it out to download them (548 MB)"]
 
 
 def _gpu(plan: Plan) -> list[str]:
@@ -71,19 +70,20 @@ def _gpu(plan: Plan) -> list[str]:
         return []
     from msgunet.device.pick import gpu_count
 
-    wanted, there = plan.suite.compute.processes, gpu_count()
-    if there >= wanted:
+    required, available = plan.suite.compute.processes, gpu_count()
+    if available >= required:
         return []
-    if there:
-        return [f"CUDA GPUs: compute.processes asks for {wanted}, torch finds {there}"]
+    if available:
+        return [f"CUDA GPUs: compute.processes needs {required}, torch finds {available}"]
     return [
-        "a CUDA GPU: torch finds none; with compute.gpu_required false the CPU trains ('msgunet plan' says how long)"
+        "a CUDA GPU: torch finds none; to train on the CPU, set compute.gpu_required to false ('msgunet plan' "
+        "forecasts the time)"
     ]
 
 
 def _disk(plan: Plan) -> list[str]:
     free = shutil.disk_usage(".").free / 1e9
-    wanted = plan.suite.compute.disk_gb
-    if free >= wanted:
+    required = plan.suite.compute.disk_gb
+    if free >= required:
         return []
-    return [f"disk: {wanted:.0f} GB are needed in {Path.cwd()}, {free:.0f} GB are free (compute.disk_gb)"]
+    return [f"disk: {required:.0f} GB are needed in {Path.cwd()} (compute.disk_gb), {free:.0f} GB are free"]

@@ -1,26 +1,27 @@
-"""Where a suite is: what is done, running, failed or still to come."""
+"""The status of a suite: which runs are done, running, failed or pending, and what else is missing."""
 
 from msgunet.core.attempts import State, ablated_facts, duration, state_of
 from msgunet.core.table import Cell, Table
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method
 from msgunet.suite import jobs
-from msgunet.suite.plan import Plan, RunPlan
+from msgunet.suite.plan import Plan
+from msgunet.suite.runs import RunPlan
 
 States = list[tuple[RunPlan, State]]
 
 
 def status_table(plan: Plan, command: str) -> Table:
-    """One row for each run, and what else is still to be made. Reads files only; does nothing."""
+    """Return the status of a suite: one row for each run, and the other outputs still to be made. Only reads files."""
     states = _states(plan)
-    rows, left, unknown = [], 0.0, 0
+    rows, remaining, unknown = [], 0.0, 0
     for run, state in states:
         name = plan.label(run)
         total = state.total or _steps(plan, run)
         seconds = _seconds_left(run, state, total, states)
         if seconds is None:
             unknown += 1
-        left += seconds or 0
+        remaining += seconds or 0
         rows.append(
             [
                 name,
@@ -35,17 +36,17 @@ def status_table(plan: Plan, command: str) -> Table:
     count = {word: words.count(word) for word in dict.fromkeys(words)}
     notes = [f"{len(states)} runs: {', '.join(f'{number} {word}' for word, number in count.items())}"]
     notes += [f"{plan.label(run)} on {run.settings.dataset}: {s.sentence}" for run, s in states if s.why]
-    if left:
-        notes.append(f"trainings: about {duration(left)} to come, one after the other, at the speeds so far")
+    if remaining:
+        notes.append(f"trainings: about {duration(remaining)} left, one after another, at the speeds so far")
     if unknown:
-        notes.append(f"{unknown} trainings to come whose speed is not known yet: 'msgunet plan' estimates them")
-    notes += _to_come(plan, states)
+        notes.append(f"{unknown} trainings left whose speed is not known yet: 'msgunet plan' forecasts them")
+    notes += _pending(plan, states)
     columns = ["Run", "Data set", "State", "Steps", "Time", "Left"]
-    return Table("status", f"Where the suite '{plan.name}' is", columns, rows, notes, command)
+    return Table("status", f"Status of the suite '{plan.name}'", columns, rows, notes, command)
 
 
 def report_is_due(plan: Plan) -> bool:
-    """Whether a suite that has ended before its time has something to show, and nobody has stopped it."""
+    """Return whether a suite that ended early has results to report and was not stopped on purpose."""
     states = [state for _, state in _states(plan)]
     stopped = any(state.word == "running" or (state.word == "stopped" and not state.why) for state in states)
     return not stopped and any(state.word == "done" for state in states)
@@ -62,7 +63,7 @@ def _counts(run: RunPlan, state: State, total: int | None) -> str:
 
 
 def _steps(plan: Plan, run: RunPlan) -> int | None:
-    """In all; None for a training by the clock."""
+    """Return the steps of a whole training; None for a time-limited one."""
     training = run.settings.training
     if training.minutes is not None:
         return None
@@ -71,7 +72,10 @@ def _steps(plan: Plan, run: RunPlan) -> int | None:
 
 
 def _seconds_left(run: RunPlan, state: State, total: int | None, states: States) -> float | None:
-    """Of a training, by its own speed or that of its entry with another seed or data set; None: not known."""
+    """Return the seconds left of a training; None if unknown.
+
+    Uses its own speed, else that of the same entry with another seed or data set.
+    """
     if state.word in ("done", "trained") or not run.trainable:
         return 0.0
     if run.settings.training.minutes is not None:
@@ -86,22 +90,22 @@ def _seconds_left(run: RunPlan, state: State, total: int | None, states: States)
     return None
 
 
-def _to_come(plan: Plan, states: States) -> list[str]:
-    """What else the suite ends with and is not there, or older than what it is made from."""
-    absent = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
+def _pending(plan: Plan, states: States) -> list[str]:
+    """Return a note on the outputs, other than trainings, that are missing or older than their inputs."""
+    pending = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for run, state in states:
         name = f"{plan.label(run)} on {run.settings.dataset}"
         if state.word == "trained":
-            absent.append(f"evaluation of {name}")
+            pending.append(f"evaluation of {name}")
         if run.settings.entry in plan.suite.ablation.methods and run in plan.runs and state.word in ("trained", "done"):
-            absent += [] if ablated_facts(run.folder, run.settings) else [f"ablation of {name}"]
+            pending += [] if ablated_facts(run.folder, run.settings) else [f"ablation of {name}"]
     cost = plan.results / "cost.csv"
-    absent += [] if cost.is_file() else ["cost"]
-    made_from = [plan.results / "settings" / "report.json", cost, *(run.folder / "metrics.csv" for run in plan.runs)]
-    newest = max((path.stat().st_mtime for path in made_from if path.is_file()), default=0)
+    pending += [] if cost.is_file() else ["cost"]
+    inputs = [plan.results / "settings" / "report.json", cost, *(run.folder / "metrics.csv" for run in plan.runs)]
+    newest = max((path.stat().st_mtime for path in inputs if path.is_file()), default=0)
     files = {"tables": "tables/table1.csv", "figures": "figures/figures.json", "page": "report/index.html"}
     for name, file in files.items():
         path = plan.results / file
         if not path.is_file() or path.stat().st_mtime < newest:
-            absent.append(name)
-    return [f"beside trainings still to come: {', '.join(absent)}"] if absent else []
+            pending.append(name)
+    return [f"still to be made, apart from trainings: {', '.join(pending)}"] if pending else []

@@ -1,7 +1,7 @@
-"""Checkpoints: written atomically, named by their content's hash, and never unpickled.
+"""Checkpoints: written atomically, named after the hash of their content, and loaded without running pickled code.
 
-A checkpoint `step-00001200.1f3a….pt` carries the first sixteen hexadecimal digits of its SHA-256 in its name, so that
-the file and its checksum appear together.
+The name of a checkpoint (`step-00001200.1f3a….pt`) contains the first sixteen hexadecimal digits of its SHA-256, so
+that the file and its checksum appear together.
 """
 
 import re
@@ -20,7 +20,7 @@ _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = KEEP) -> Path:
-    """Write `state` as the checkpoint of `step`, then remove all but the last `keep`."""
+    """Write `state` as the checkpoint of `step`, then delete all checkpoints except the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
@@ -29,16 +29,16 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
             torch.save(state, temporary)
             digest = sha256_file(temporary)
     except (OSError, RuntimeError) as error:
-        # A full disk is a RuntimeError in torch.
-        free, wanted = shutil.disk_usage(folder).free, _bytes(state)
-        if isinstance(error, RuntimeError) and free > wanted:
+        # torch raises a RuntimeError when the disk is full.
+        free, needed = shutil.disk_usage(folder).free, _bytes(state)
+        if isinstance(error, RuntimeError) and free > needed:
             raise
-        kept = "the one before it is whole: " if checkpoints(folder) else ""
+        intact = "the previous checkpoint is intact; " if checkpoints(folder) else ""
         raise UserError(
-            f"{folder}: the checkpoint of step {step} could not be written, it needs {wanted:,} bytes and {free:,} are "
-            f"free there; {kept}make room and start again"
+            f"{folder}: could not write the checkpoint of step {step}: it needs {needed:,} bytes, and {free:,} are "
+            f"free; {intact}free disk space and start again"
         ) from error
-    # `next.pt` is whole, but only under its own name is it a checkpoint.
+    # `next.pt` is complete, but it counts as a checkpoint only under its final name.
     path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
     sync_folder(folder)
     for old, _ in checkpoints(folder)[keep:]:
@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
 
 
 def _bytes(state: Any) -> int:
-    """How large the tensors in a nested state are."""
+    """Return the total size of the tensors in a nested state."""
     if isinstance(state, torch.Tensor):
         return state.numel() * state.element_size()
     inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
@@ -55,23 +55,23 @@ def _bytes(state: Any) -> int:
 
 
 def checkpoints(folder: Path) -> list[tuple[Path, int]]:
-    """Checkpoints and their steps, newest first."""
+    """Return the checkpoints and their steps, newest first."""
     found = [(path, int(match[1])) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, key=lambda item: item[1], reverse=True)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint; a damaged one is named and the one before it used. None where there is none.
+    """Return the newest intact checkpoint, or None if there are no checkpoints. Skip damaged ones with a message.
 
     Raises:
-        UserError: there are checkpoints, but all are damaged.
+        UserError: all existing checkpoints are damaged.
 
     """
     found = checkpoints(folder)
     for path, _ in found:
         if sha256_file(path).startswith(_NAME.fullmatch(path.name)[2]):
             return torch.load(path, map_location="cpu", weights_only=True)
-        print(f"{path}: damaged (its checksum differs); trying the checkpoint before it", file=sys.stderr, flush=True)
+        print(f"{path}: damaged (its checksum differs); trying the previous checkpoint", file=sys.stderr, flush=True)
     if found:
-        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; remove the folder to start again")
+        raise UserError(f"all {len(found)} checkpoints in {folder} are damaged; remove this folder to start over")
     return None

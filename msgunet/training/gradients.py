@@ -1,7 +1,7 @@
-"""The generator's gradients over a training (the paper's Fig. 2, and by depth).
+"""The generator's gradients over a training (the paper's Fig. 2), also by depth.
 
-Recorded are, per layer, the norm and quantiles of |gradient|, and over all layers a histogram with logarithmic bins on
-both sides of zero, which shows both how close to zero the gradients are and how far they spread.
+For each layer, the norm and quantiles of |gradient| are recorded. For all layers together, a histogram with logarithmic
+bins on both sides of zero is recorded. It shows both how close to zero the gradients are and how far they spread.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from msgunet.core.files import write_csv
 if TYPE_CHECKING:
     from msgunet.training.state import TrainingState
 
-# Sixteen bins a decade from 1e-12 to 1e3; the outermost also hold all beyond, the innermost zero itself.
+# Sixteen bins per decade from 1e-12 to 1e3. The outermost bins also hold all larger values, the innermost also zero.
 _EXPONENTS = torch.arange(-12, 3.001, 1 / 16)
 
 
 class GradientRecorder:
-    """Takes a number of records, evenly spaced over a training of `total` steps, into `rows`.
+    """Records gradients in `rows`, at `records` steps that are evenly spaced over a training of `total` steps.
 
     `rows` is part of the checkpoint.
     """
@@ -30,22 +30,22 @@ class GradientRecorder:
         self.rows = rows
         self._steps = {max(0, round((i + 1) * total / records) - 1) for i in range(records)} if records else set()
 
-    def wants(self, step: int) -> bool:
-        """Whether the gradients of this step (counted from 0) are recorded."""
+    def is_due(self, step: int) -> bool:
+        """Return whether the gradients of this step (counted from 0) are to be recorded."""
         return step in self._steps
 
     def hook(self, state: "TrainingState") -> Callable[[], None]:
-        """What to call between the generator's backward pass and its update."""
+        """Return the function to call between the generator's backward pass and its update."""
         return lambda: self.rows.extend(gradient_rows(state.generator, state.step + 1))
 
     def write(self, path: Path) -> None:
-        """Write the rows as CSV, if any were asked for."""
+        """Write the rows as CSV if any records were requested."""
         if self._steps:
             write_csv(path, self.rows)
 
 
 def gradient_rows(generator: nn.Module, step: int) -> list[dict[str, Any]]:
-    """One `layer` row per convolution and one `bin` row per histogram bin that is not empty."""
+    """Return one `layer` row per convolution and one `bin` row per non-empty histogram bin."""
     rows: list[dict[str, Any]] = []
     counts = torch.zeros(2 * len(_EXPONENTS), dtype=torch.int64)
     for depth, (name, weight) in enumerate(_by_depth(generator)):
@@ -67,7 +67,7 @@ def gradient_rows(generator: nn.Module, step: int) -> list[dict[str, Any]]:
             }
         )
         index = torch.bucketize(size.clamp(min=1e-300).log10(), _EXPONENTS.double()).clamp(1, len(_EXPONENTS) - 1)
-        # Left of the middle the negative bins, counted from large to small; right of it the positive ones.
+        # The negative bins are left of the middle, from large to small magnitude; the positive bins are right of it.
         index = torch.where(gradient < 0, len(_EXPONENTS) - 1 - index, len(_EXPONENTS) - 1 + index)
         counts += torch.bincount(index, minlength=len(counts))
     for i in counts.nonzero().flatten().tolist():
@@ -87,6 +87,6 @@ def _bin_edges(index: int) -> tuple[float, float]:
 
 
 def _by_depth(generator: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Convolution weights that have a gradient, from the input to the output."""
+    """Return the convolution weights that have a gradient, ordered from the input to the output."""
     layers = [(n, p) for n, p in generator.named_parameters() if p.ndim == 4 and p.grad is not None]
     return sorted(layers, key=lambda layer: generator.depth(layer[0]))

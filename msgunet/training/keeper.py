@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs, and the pyramids that it works on."""
+"""The outputs of a training while it runs, and the pyramids that it works on."""
 
 import contextlib
 import copy
@@ -16,12 +16,12 @@ from msgunet.methods.method import Method, Phase
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
 
-# Seconds between two notes of how far a training is.
-_NOTE_SECONDS = 15.0
+# Seconds between two updates of the progress file.
+_PROGRESS_SECONDS = 15.0
 
 
 class Keeper:
-    """What a training shows and keeps while it runs: history, progress, samples and checkpoints."""
+    """Writes the outputs of a training while it runs: history, progress, samples and checkpoints."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class Keeper:
     ) -> None:
         self._method, self._settings, self._compute, self._state = method, settings, compute, state
         self._folder = checkpoint_folder(out, settings)
-        self._note = out / PROGRESS
+        self._progress_file = out / PROGRESS
         self._history = History(out, state.history, state.step)
         self._progress = Progress(f"{settings.entry} on {settings.dataset}", state.step)
         self._sample = _Sample(settings, pairs, out / "samples")
         self._start = self._last_save = time.monotonic()
-        self._first, self._last_note = state.step, 0.0
+        self._first, self._last_progress = state.step, 0.0
 
     def after_step(
         self,
@@ -51,15 +51,18 @@ class Keeper:
         done: float,
         save: bool,
     ) -> None:
-        """Take in a step with which this share of the training is done, and write what is due; `save` or not."""
+        """Record a step and write all outputs that are due.
+
+        `done` is the share of the training that is complete after this step, from 0 to 1. `save` forces a checkpoint.
+        """
         state, compute = self._state, self._compute
         self._history.add(losses)
         total = round(state.step / done)
         self._progress.step(losses, total)
         last = done == 1
         now = time.monotonic()
-        if save or last or now - self._last_note > _NOTE_SECONDS:
-            self._note_progress(now, total)
+        if save or last or now - self._last_progress > _PROGRESS_SECONDS:
+            self._write_progress(now, total)
         if state.step % compute.log_steps == 0 or last:
             self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
         epoch, rest = divmod(state.step, per_epoch)
@@ -72,24 +75,24 @@ class Keeper:
             self._history.write()
             self._last_save = time.monotonic()
 
-    def _note_progress(self, now: float, total: int) -> None:
-        """Write how far the training is, for `msgunet status`; `rate`: steps a second since it last started."""
+    def _write_progress(self, now: float, total: int) -> None:
+        """Write the progress file for `msgunet status`; its `rate` is in steps per second since the last start."""
         state = self._state
         rate = (state.step - self._first) / max(now - self._start, 1e-9)
-        found = {"step": state.step, "total": total, "seconds": round(state.seconds, 2), "rate": rate}
-        # A disk that is full for a moment must not end a training between two checkpoints.
+        progress = {"step": state.step, "total": total, "seconds": round(state.seconds, 2), "rate": rate}
+        # A disk that is briefly full must not end a training between two checkpoints.
         with contextlib.suppress(OSError):
-            write_json(self._note, {**found, "settings": self._settings.identity})
-        self._last_note = now
+            write_json(self._progress_file, {**progress, "settings": self._settings.identity})
+        self._last_progress = now
 
     def close(self) -> None:
-        """The training is over."""
+        """Close the progress bar and the history at the end of the training."""
         self._progress.close()
         self._history.close()
 
 
 class _Sample:
-    """A grid of source, output and target of the same four training pairs, to look at while training."""
+    """A grid of source, output and target for the same four training pairs, to inspect during training."""
 
     def __init__(self, settings: RunSettings, pairs: PairDataset, folder: Path) -> None:
         self._settings, self._folder = settings, folder
@@ -97,7 +100,7 @@ class _Sample:
 
     @torch.inference_mode()
     def save(self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device) -> None:
-        """Write the grid of an epoch without touching the training's random numbers or batch statistics."""
+        """Write the grid of an epoch without changing the training's random state or batch statistics."""
         network = copy.deepcopy(generator)
         method.prepare_inference(network)
         with torch.random.fork_rng():
@@ -116,13 +119,13 @@ def pyramids(
     device: torch.device,
     layout: torch.memory_format = torch.channels_last,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Sources and targets as a phase of the method works on them."""
+    """Return the source and target pyramids of a batch as a phase of the method uses them."""
     scales = method.scales(method.options, settings.size)
 
-    def prepared(images: Tensor, kind: str, given: ImageFormat) -> list[Tensor]:
-        images = normalise(images.to(device, non_blocking=True), given.range).contiguous(memory_format=layout)
+    def prepared(images: Tensor, kind: str, image_format: ImageFormat) -> list[Tensor]:
+        images = normalise(images.to(device, non_blocking=True), image_format.range).contiguous(memory_format=layout)
         return method.view(phase, pyramid(images, scales, kind), kind)
 
-    of_each = zip(batch, settings.kinds, settings.formats, strict=True)
-    sources, targets = (prepared(*given) for given in of_each)
+    arguments = zip(batch, settings.kinds, settings.formats, strict=True)
+    sources, targets = (prepared(*each) for each in arguments)
     return sources, targets

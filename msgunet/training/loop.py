@@ -36,22 +36,22 @@ from msgunet.training.schedule import Schedule
 from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
 
-# Steps of a phase after which cuDNN has chosen its algorithms.
+# cuDNN has chosen its algorithms after this many steps of a phase.
 _WARM_UP = 2
 
 
 def train(
     run_file: Path, out: Path, compute: ComputeSettings, vgg19: Path, data: Path | None = None, wait: bool = False
 ) -> None:
-    """Train the run that `run_file` describes, going on from the newest checkpoint in `out` if there is one.
+    """Train the run that `run_file` describes, resuming from the newest checkpoint in `out` if one exists.
 
-    Writes `generator.safetensors`, `history.csv` and `training.json`; while running also checkpoints, sample grids and
-    TensorBoard files in `out`. Under torchrun several processes train it together. `wait`: until another process that
-    trains this run has ended, instead of raising an error.
+    Write `generator.safetensors`, `history.csv` and `training.json` to `out`, and during the training also checkpoints,
+    sample grids and TensorBoard files. Under torchrun, several processes train the run together. If another process is
+    already training this run, `wait` waits for it to end instead of raising an error.
 
     Raises:
-        UserError: the run cannot be trained as it is asked for, or another process trains it now.
-        InterruptedTraining: SIGTERM or SIGINT arrived; the state is saved.
+        UserError: the run cannot be trained with these settings, or another process is training it.
+        InterruptedTraining: SIGTERM or SIGINT was received; the state is saved.
 
     """
     settings = read_settings(run_file, RunSettings)
@@ -82,20 +82,20 @@ def train(
             _publish(method, generator, settings, out, [row], seconds, 0, facts(device, compute.threads))
         if team.first and read_settings(run_file, RunSettings) != settings:
             (out / "generator.safetensors").unlink()
-            raise UserError(f"{run_file} was changed while it was trained; start again to train the new settings")
+            raise UserError(f"{run_file} was changed during the training; start again to train with the new settings")
 
 
 @contextlib.contextmanager
 def _run_lock(out: Path, team: Processes, wait: bool) -> Iterator[None]:
-    """Hold the lock of a run's folder; the first process holds it for all."""
+    """Hold the lock of a run's folder. The first process holds it for all processes."""
     lock = KernelLock(out / LOCK)
-    # `msgunet status` holds it for a moment, to see whether there is a trainer.
-    if not _taken(lock, team, timeout=0.3):
+    # `msgunet status` holds the lock briefly to check whether a training is running.
+    if not _acquire(lock, team, timeout=0.3):
         if not wait:
-            raise UserError(f"another process is training in {out}; wait for it or stop it")
-        _say(team, f"another process is training in {out}; going on when it has ended")
-        # Not too long at a time: the others wait for this one.
-        while not _taken(lock, team, timeout=60):
+            raise UserError(f"another process is training in {out}; wait for it to end or stop it")
+        _report(team, f"another process is training in {out}; waiting for it to end")
+        # Keep each attempt short: the other processes wait for this one.
+        while not _acquire(lock, team, timeout=60):
             pass
     try:
         yield
@@ -103,8 +103,8 @@ def _run_lock(out: Path, team: Processes, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _taken(lock: KernelLock, team: Processes, timeout: float) -> bool:
-    """Whether the first process has the lock now, as all are told."""
+def _acquire(lock: KernelLock, team: Processes, timeout: float) -> bool:
+    """Let the first process try to acquire the lock; return in all processes whether it holds the lock now."""
     held = True
     if team.first:
         try:
@@ -128,18 +128,18 @@ def _train(
     if problem := batch_problem(min(training.batch_size, len(pairs)), training.accumulate, team.size):
         raise UserError(problem)
     if training.precision == "bf16" and not has_bf16(device):
-        _say(team, f"{device_name(device)} has no instructions for bf16, fp32 may be faster")
+        _report(team, f"{device_name(device)} has no bf16 instructions; fp32 may be faster")
     if training.precision == "tf32" and device.type == "cpu":
-        raise UserError("training.precision: tf32 is for CUDA GPUs; on a CPU there are fp32 and bf16")
+        raise UserError("training.precision: tf32 is for CUDA GPUs; on a CPU, use fp32 or bf16")
     if team.first or device.type == "cuda":
-        _say(team, memory.check(method, settings, compute, device, team.size))
+        _report(team, memory.check(method, settings, compute, device, team.size))
     team.wait()
     state = TrainingState(method, settings, device, compute, team)
     folder = checkpoint_folder(out, settings)
     saved = load_checkpoint(folder)
     if saved is not None:
         state.load(saved, settings, folder)
-        _say(team, f"going on from step {state.step} ({folder})")
+        _report(team, f"resuming from step {state.step} ({folder})")
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=state.layout)
@@ -167,31 +167,31 @@ def _train(
             index, phase, rate = schedule.at(state.step, state.seconds)
             if index != state.phase or state.step == first_step:
                 if state.step > first_step:
-                    state.note_peak()
+                    state.record_peak()
                 state.begin_phase(method, phase, resumed=index == state.phase)
-                state.phase, begun = index, state.step
+                state.phase, phase_start = index, state.step
             sources, targets = pyramids(batch, method, phase, settings, device, state.layout)
-            # Dropout too is keyed by the step, so that there is no state of random numbers to carry over.
+            # Dropout is also seeded by the step, so that checkpoints need no random state.
             torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
-            recording = recorder.wants(state.step)
+            recording = recorder.is_due(state.step)
             losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
             state.step += 1
-            if state.step == begun + _WARM_UP:
+            if state.step == phase_start + _WARM_UP:
                 reset_peak_memory(device)
             state.update_average(training.ema)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
             if training.minutes is not None:
-                # All take the same rate, and end after the same step.
+                # All processes must use the same learning rate and end after the same step.
                 state.seconds = team.broadcast(state.seconds)
             done = schedule.done(state.step, state.seconds)
-            # All stop after the same step, whoever of them was told first.
-            arrived = team.any(signals.arrived is not None)
+            # All processes stop after the same step, whichever of them received the signal first.
+            interrupted = team.any(signals.received is not None)
             if keeper is not None:
-                keeper.after_step(losses, phase, rate, per_epoch, device, done, save=arrived)
-            if arrived:
-                number = signals.arrived or signal.SIGTERM
-                # torchrun ends the others when one has ended: not before the state is saved.
+                keeper.after_step(losses, phase, rate, per_epoch, device, done, save=interrupted)
+            if interrupted:
+                number = signals.received or signal.SIGTERM
+                # torchrun ends the other processes once one has ended, so wait until the state is saved.
                 team.wait()
                 raise InterruptedTraining(
                     f"stopped by {signal.Signals(number).name} after step {state.step} of "
@@ -203,7 +203,7 @@ def _train(
     if keeper is not None:
         keeper.close()
         recorder.write(out / "gradients.csv")
-        # The last state stays, so that a training that is asked for again has nothing to do but to publish.
+        # Keep the last state, so that a finished training that is started again only publishes its results.
         state.save(folder, settings, keep=1)
         environment = {**facts(device, compute.threads), "processes": team.size}
         environment["peak_memory_mib"] = round(state.peak_mib)
@@ -211,7 +211,7 @@ def _train(
         _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
 
 
-def _say(team: Processes, text: str) -> None:
+def _report(team: Processes, text: str) -> None:
     if team.first:
         print(text, file=sys.stderr, flush=True)
 
@@ -234,7 +234,7 @@ def _publish(
 
 @contextlib.contextmanager
 def _explain_memory_errors(settings: RunSettings, compute: ComputeSettings) -> Iterator[None]:
-    """Too little memory as a user's error; nothing is made smaller behind anybody's back."""
+    """Turn an out-of-memory error into a user error. Nothing is reduced silently to make the training fit."""
     try:
         yield
     except RuntimeError as error:
@@ -242,31 +242,31 @@ def _explain_memory_errors(settings: RunSettings, compute: ComputeSettings) -> I
             raise
         raise OutOfMemory(
             f"{settings.entry} on {settings.dataset}: out of memory at {settings.size[0]}x{settings.size[1]}, batch "
-            f"{settings.training.batch_size}; {memory.less(settings, compute)}",
+            f"{settings.training.batch_size}; {memory.advice(settings, compute)}",
             f"  {str(error).splitlines()[0]}",
         ) from error
 
 
 def _ignore_signals(_: int) -> None:
-    """Workers leave signals to the main process, which finishes the step first."""
+    """Make a worker ignore signals; the main process handles them after it has finished the step."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 class _Signals(contextlib.AbstractContextManager):
-    """Notes SIGTERM and SIGINT instead of ending by them; a second SIGINT does not wait."""
+    """Records SIGTERM and SIGINT instead of exiting. A second SIGINT interrupts immediately."""
 
-    arrived: int | None = None
+    received: int | None = None
 
     def __enter__(self) -> "_Signals":
         numbers = (signal.SIGTERM, signal.SIGINT)
-        self._old = {number: signal.signal(number, self._note) for number in numbers}
+        self._old = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
-    def _note(self, number: int, _: Any) -> None:
-        if number == signal.SIGINT and self.arrived == signal.SIGINT:
+    def _record(self, number: int, _: Any) -> None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.arrived = number
+        self.received = number
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._old.items():

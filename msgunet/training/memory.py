@@ -1,6 +1,6 @@
-"""What a training step will need, found before it runs: memory, operations and bytes.
+"""The requirements of a training step, determined before it runs: memory, operations and bytes moved.
 
-The step is run on torch's `meta` device, where tensors have shapes and no numbers, and what it asks for is counted.
+The step is run on torch's `meta` device, where tensors have shapes but no values, and its requirements are counted.
 """
 
 import re
@@ -29,13 +29,13 @@ from msgunet.training.step import step
 
 
 class Meter(TorchDispatchMode):
-    """Counts what happens while it is entered.
+    """A context that counts the memory and operations of the code inside it.
 
     Attributes:
-        bytes: of all tensors that are alive; `peak`: the most that it was. Not in it: what libraries take for
-            themselves.
-        flop: of convolutions and matrix products, 2 for each multiply-accumulate.
-        moved: bytes that convolutions and matrix products read and write if each tensor goes to and from memory once.
+        bytes: the size of all live tensors, without the memory that libraries allocate for themselves.
+        peak: the largest value that `bytes` has had.
+        flop: the FLOP of convolutions and matrix products, 2 for each multiply-accumulate.
+        moved: the bytes that convolutions and matrix products read and write if each tensor is transferred once.
 
     """
 
@@ -70,13 +70,13 @@ class Meter(TorchDispatchMode):
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
+    """Return the tensors in nested lists, tuples and dictionaries."""
     return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 @dataclass(frozen=True)
 class StepNeeds:
-    """What one step of a training needs: bytes of memory at its peak, FLOP, and bytes moved (see `Meter`)."""
+    """The requirements of one training step: peak memory in bytes, FLOP, and bytes moved (see `Meter`)."""
 
     memory: int
     flop: int
@@ -84,10 +84,10 @@ class StepNeeds:
 
 
 def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: ComputeSettings) -> StepNeeds:
-    """The needs of one step in a phase, with the whole batch in one process."""
+    """Return the requirements of one step in a phase, with the whole batch in one process."""
     meta = torch.device("meta")
     with meta, _without_power_iterations(), Meter() as meter:
-        # What torch.compile has once met here, it would leave alone in the training.
+        # Do not compile here: torch.compile would then skip the same code in the actual training.
         state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)
         perceptual = VGG19Features(settings.perceptual.width) if settings.perceptual else None
@@ -101,11 +101,11 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
 def blank_batch(
     method: Method, settings: RunSettings, phase: Phase, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """A batch of black sources and targets as a phase works on them."""
+    """Return a batch of black sources and targets as a phase uses them."""
     scales = method.scales(method.options, settings.size)
-    given = settings.size, settings.training.batch_size, device
+    shape = settings.size, settings.training.batch_size, device
     sources, targets = (
-        method.view(phase, blank_pyramid(scales, *given, channels), kind)
+        method.view(phase, blank_pyramid(scales, *shape, channels), kind)
         for channels, kind in zip(settings.channels, settings.kinds, strict=True)
     )
     return sources, targets
@@ -113,32 +113,35 @@ def blank_batch(
 
 @contextmanager
 def _meta_autocast() -> Iterator[None]:
-    """What autocast does to convolutions, also when they run again: for the `meta` device torch has none."""
-    kept = F.conv2d, F.conv_transpose2d
+    """Run convolutions in bf16 as autocast does, also when they are recomputed.
+
+    torch has no autocast for the `meta` device.
+    """
+    originals = F.conv2d, F.conv_transpose2d
 
     def narrowed(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *args: function(*(a.bfloat16() if isinstance(a, Tensor) else a for a in args))
 
-    F.conv2d, F.conv_transpose2d = map(narrowed, kept)
+    F.conv2d, F.conv_transpose2d = map(narrowed, originals)
     try:
         yield
     finally:
-        F.conv2d, F.conv_transpose2d = kept
+        F.conv2d, F.conv_transpose2d = originals
 
 
 @contextmanager
 def _without_power_iterations() -> Iterator[None]:
-    """Spectral norm looks for its vectors here in vain, for most of the time that a step of SPADE takes."""
-    kept = _SpectralNorm._power_method
+    """Skip the power iterations of spectral norm: they are useless here and take most of the time of a SPADE step."""
+    original = _SpectralNorm._power_method
     _SpectralNorm._power_method = lambda *_: None
     try:
         yield
     finally:
-        _SpectralNorm._power_method = kept
+        _SpectralNorm._power_method = original
 
 
 class _MetaState(TrainingState):
-    """A training whose optimisers hold their memory and do nothing: Adam has no numbers here to work on."""
+    """A training state whose optimisers allocate their memory but do nothing, as there are no values to update."""
 
     def renew_optimizers(self, names: Any) -> None:
         for name in names:
@@ -157,13 +160,13 @@ class _Idle(torch.optim.Optimizer):
 def check(
     method: Method, settings: RunSettings, compute: ComputeSettings, device: torch.device, processes: int = 1
 ) -> str:
-    """How much memory a training needs and how much there is, in words.
+    """Return a message with the memory that a training needs and the memory that is free.
 
     Raises:
-        OutOfMemory: there is less than it needs.
+        OutOfMemory: the training needs more memory than is free.
 
     """
-    # A process takes its share of the batch.
+    # Each process trains on its share of the batch.
     training = settings.training
     share = training.model_copy(update={"batch_size": max(1, training.batch_size // processes)})
     settings = settings.model_copy(update={"training": share})
@@ -171,20 +174,20 @@ def check(
     need = max((step_needs(method, settings, phase, compute).memory for phase in phases), default=0)
     if device.type == "cpu":
         need *= processes
-    there = free_memory(device)
+    free = free_memory(device)
     text = f"needs about {_size(need)} of {'GPU ' if device.type == 'cuda' else ''}memory"
-    if there is None:
+    if free is None:
         return text
-    if need > there:
+    if need > free:
         raise OutOfMemory(
             f"{settings.entry} on {settings.dataset} {text} at {settings.size[0]}x{settings.size[1]}, batch "
-            f"{training.batch_size}, and {_size(there)} are free; {less(settings, compute)}"
+            f"{training.batch_size}, but only {_size(free)} is free; {advice(settings, compute)}"
         )
-    return f"{text}, {_size(there)} are free"
+    return f"{text}; {_size(free)} is free"
 
 
-def less(settings: RunSettings, compute: ComputeSettings) -> str:
-    """What a training of these settings could still do to need less memory."""
+def advice(settings: RunSettings, compute: ComputeSettings) -> str:
+    """Return the settings that could still reduce the memory of a training."""
     training = settings.training
     ways = [
         *(["compute.activation_checkpointing"] if not compute.activation_checkpointing else []),
@@ -193,7 +196,7 @@ def less(settings: RunSettings, compute: ComputeSettings) -> str:
         *(["a smaller training.batch_size"] if training.batch_size > 1 else []),
         "a smaller size or options.width",
     ]
-    return f"what needs less: {', '.join(ways)}"
+    return f"ways to use less memory: {', '.join(ways)}"
 
 
 def _size(count: int) -> str:
@@ -201,21 +204,24 @@ def _size(count: int) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken; None where the system does not tell."""
+    """Return the number of bytes that can still be allocated, or None if the system does not report it."""
     if device.type == "cuda":
-        # What torch keeps of what it has freed, it gives to whoever asks next.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        # Memory that torch has freed but still reserves is available for its next allocations.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return None
-    found = dict(re.findall(r"(\w+):\s+(\d+) kB", meminfo.read_text(encoding="utf-8")))
-    free = (int(found["MemAvailable"]) + int(found["SwapFree"])) * 1024
+    fields = dict(re.findall(r"(\w+):\s+(\d+) kB", meminfo.read_text(encoding="utf-8")))
+    free = (int(fields["MemAvailable"]) + int(fields["SwapFree"])) * 1024
     return min([free, *_group_limits()])
 
 
 def _group_limits(root: Path = Path("/")) -> Iterator[int]:
-    """What the control groups of this process still allow (version 2): containers and batch systems set these."""
+    """Yield the bytes that each control group (version 2) of this process still allows.
+
+    Containers and batch systems set these limits.
+    """
     groups = root / "proc/self/cgroup"
     match = re.search(r"^0::(/.*)$", groups.read_text(encoding="utf-8"), re.MULTILINE) if groups.is_file() else None
     if match is None:
@@ -225,6 +231,6 @@ def _group_limits(root: Path = Path("/")) -> Iterator[int]:
     for place in (folder, *(parent for parent in folder.parents if parent.is_relative_to(top))):
         limit, used = place / "memory.max", place / "memory.current"
         if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-            # The cache of files counts as used, and is given up when memory is wanted.
+            # The file cache counts as used, but the system frees it when memory is needed.
             cache = re.findall(r"^(?:in)?active_file (\d+)", (place / "memory.stat").read_text(), re.MULTILINE)
             yield int(text) - int(used.read_text()) + sum(map(int, cache))

@@ -1,7 +1,7 @@
 """Several processes that train one run together (data parallelism), each on a share of every batch.
 
-`torchrun --nproc-per-node N -m -- msgunet train ...` starts them, one for each GPU. They do what one process does with
-the whole batch: batch norm and dropout see all of it, gradients and losses are averaged.
+`torchrun --nproc-per-node N -m -- msgunet train ...` starts them, one per GPU. Together they compute the same as one
+process with the whole batch: batch norm and dropout cover the whole batch, and gradients and losses are averaged.
 """
 
 import os
@@ -19,24 +19,24 @@ from msgunet.device.precision import upcast
 
 
 class Processes:
-    """The processes of a training: this one's `rank`, and how many there are (`size`)."""
+    """The processes of a training: the `rank` of this process and the number of processes (`size`)."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     @property
     def first(self) -> bool:
-        """Whether this one writes files and reports progress."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def share(self, batch: Sequence[Any], parts: int) -> list[Any]:
-        """What this process takes of a batch that goes through the networks in `parts` parts."""
+        """Return this process's share of a batch that is split into `parts` micro-batches."""
         count = len(batch) // (parts * self.size)
         starts = [(part * self.size + self.rank) * count for part in range(parts)]
         return [item for start in starts for item in batch[start : start + count]]
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over all processes."""
+        """Replace each tensor with its mean over all processes."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -46,7 +46,7 @@ class Processes:
             tensor.copy_(mean.view(tensor.shape))
 
     def any(self, value: bool) -> bool:
-        """Whether `value` holds in one of the processes; asked on the host, so that no device is waited for."""
+        """Return whether `value` is true in any process. This runs on the host and does not wait for the device."""
         if self.size == 1:
             return value
         flag = torch.tensor(float(value))
@@ -54,23 +54,23 @@ class Processes:
         return bool(flag)
 
     def broadcast(self, value: float) -> float:
-        """What `value` is in the first process."""
+        """Return the `value` of the first process."""
         if self.size == 1:
             return value
-        said = torch.tensor(value, dtype=torch.float64)
-        dist.broadcast(said, 0)
-        return float(said)
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return float(shared)
 
     def wait(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all processes have reached this point."""
         self.any(False)
 
     def join(self, network: nn.Module) -> None:
-        """Let batch norm and dropout of a network see the whole batch."""
+        """Make the batch norm and dropout layers of a network cover the whole batch."""
         if self.size == 1:
             return
         for layer in network.modules():
-            # In place, so that names, weights and whoever holds the layer stay.
+            # Change the class in place, so that names, weights and references to the layer stay valid.
             if type(layer) is nn.BatchNorm2d:
                 layer.__class__ = _SharedBatchNorm
             elif type(layer) is nn.Dropout:
@@ -80,14 +80,14 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """The processes that torchrun started, while they work together; without torchrun this one alone."""
+    """Connect the processes that torchrun started for the duration of the context; without torchrun, only this one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend)
-    # After an error the group is left as it is: to end it in order takes all processes, and NCCL would wait for them.
+    # After an error, leave the group as it is: a clean shutdown needs all processes, and NCCL would wait for them.
     try:
         yield Processes(dist.get_rank(), size)
     except InterruptedTraining:
@@ -96,12 +96,12 @@ def processes() -> Iterator[Processes]:
     except RuntimeError as error:
         if "closed by peer" not in str(error) and "reset by peer" not in str(error):
             raise
-        raise UserError("another process of this training has ended; its own message says why") from error
+        raise UserError("another process of this training has ended; see its own error message") from error
     dist.destroy_process_group()
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm in training over the batches of all processes; torch's own is for GPUs only."""
+    """Batch norm whose training statistics cover all processes; torch's version is for GPUs only."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -115,7 +115,10 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean and variance of each channel over all processes (the same number of images in each), and of how many."""
+    """Return the mean and variance of each channel over all processes, and the number of values per channel.
+
+    All processes must have the same number of images.
+    """
     mean = upcast(x.detach()).mean((0, 2, 3))
     dist.all_reduce(mean)
     mean /= dist.get_world_size()
@@ -126,7 +129,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias, with the gradient of the mean and the variance of all."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias, with gradients through the shared mean and variance."""
 
     @staticmethod
     def forward(
@@ -140,19 +143,19 @@ class _Normalise(torch.autograd.Function):
         x, mean, scale, weight = context.saved_tensors
         gradient = upcast(gradient)
         normalised = (upcast(x) - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
-        of_bias, of_weight = gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))
-        means = torch.cat((of_bias, of_weight))
+        bias_gradient, weight_gradient = gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))
+        means = torch.cat((bias_gradient, weight_gradient))
         dist.all_reduce(means)
         means /= x.numel() / x.shape[1] * dist.get_world_size()
         a, b = (m.view(1, -1, 1, 1) for m in means.chunk(2))
         if weight is None:
             return ((gradient - a - normalised * b) * scale.view(1, -1, 1, 1)).to(x.dtype), *[None] * 5
-        of_x = (gradient - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
-        return of_x.to(x.dtype), None, None, of_weight, of_bias, None
+        x_gradient = (gradient - a - normalised * b) * (weight * scale).view(1, -1, 1, 1)
+        return x_gradient.to(x.dtype), None, None, weight_gradient, bias_gradient, None
 
 
 class _SharedDropout(nn.Dropout):
-    """Dropout that draws for the images of all processes and takes its own."""
+    """Dropout that draws the mask of all processes' images and applies the part of this process."""
 
     processes: Processes
 

@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs: progress, history, TensorBoard, sample grids."""
+"""The outputs of a training while it runs: progress, history, TensorBoard, sample grids."""
 
 import math
 import sys
@@ -25,10 +25,11 @@ _LINE_SECONDS = 15.0
 
 
 class History:
-    """Mean losses since the last row, every so many steps; as CSV and TensorBoard.
+    """The history of the losses, as CSV and in TensorBoard; each row holds the means since the previous row.
 
-    `state` (rows, sums and count since the last row) is part of the checkpoint, so that a resumed training's history
-    has no gap and nothing twice. Values stay on the device until a row or a checkpoint needs them (`settle`).
+    `state` (the rows, and the sums and count since the last row) is part of the checkpoint, so that the history of a
+    resumed training has no gaps or duplicates. Values stay on the device until a row or a checkpoint needs them
+    (`settle`).
     """
 
     def __init__(self, folder: Path, state: dict[str, Any], first_step: int) -> None:
@@ -39,14 +40,14 @@ class History:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Take in one step's values."""
+        """Add the values of one step."""
         self._pending.append(losses)
 
     def settle(self) -> None:
-        """Fetch the values of all steps since the last time.
+        """Fetch the values of all steps since the last call.
 
         Raises:
-            UserError: a loss or a gradient is not finite; no weight has changed by it, nor is anything saved after it.
+            UserError: a loss or a gradient is not finite. It has changed no weight, and nothing is saved after it.
 
         """
         if not self._pending:
@@ -55,20 +56,20 @@ class History:
         sums = self._state["sums"]
         for losses in self._pending:
             self._settled += 1
-            found = {name: next(values) for name in losses}
-            if not all(map(math.isfinite, found.values())):
-                text = ", ".join(f"{name} = {value:g}" for name, value in found.items())
+            step_values = {name: next(values) for name in losses}
+            if not all(map(math.isfinite, step_values.values())):
+                text = ", ".join(f"{name} = {value:g}" for name, value in step_values.items())
                 raise UserError(
                     f"step {self._settled}: a loss or gradient is not finite ({text}); a lower training.learning_rate "
                     "may help"
                 )
-            for name, value in found.items():
+            for name, value in step_values.items():
                 sums[name] = sums.get(name, 0.0) + value
         self._state["count"] += len(self._pending)
         self._pending = []
 
     def row(self, step: int, epoch: float, learning_rate: float, seconds: float) -> None:
-        """Close a row: the means since the last one."""
+        """Add a row with the means since the last row."""
         self.settle()
         means = {name: total / self._state["count"] for name, total in self._state["sums"].items()}
         self._state.update(sums={}, count=0)
@@ -78,17 +79,17 @@ class History:
             self._board.add_scalar(name if name.startswith("gradient_") else f"loss/{name}", value, step)
 
     def write(self) -> None:
-        """Write the CSV, and what TensorBoard still holds in memory."""
+        """Write the CSV and flush TensorBoard."""
         write_csv(self.path, self._state["rows"])
         self._board.flush()
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close the TensorBoard file."""
         self._board.close()
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line every fifteen seconds, with rate and time left."""
+    """A progress bar on a terminal; elsewhere, a plain line every fifteen seconds with the rate and the time left."""
 
     def __init__(self, title: str, done: int) -> None:
         self._bar = tqdm(initial=done, desc=title, unit="step", disable=not sys.stderr.isatty())
@@ -96,7 +97,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def step(self, losses: dict[str, Tensor], total: int) -> None:
-        """Count one step of so many, as far as is known now; reads the losses only when they are shown."""
+        """Count one step out of `total`, as currently estimated. The losses are read only when they are displayed."""
         self._done += 1
         now = time.monotonic()
         if not self._bar.disable:
@@ -113,21 +114,21 @@ class Progress:
             self._last = now
 
     def close(self) -> None:
-        """Leave the bar."""
+        """Close the progress bar."""
         self._bar.close()
 
 
 def _losses(losses: dict[str, Tensor]) -> str:
-    shown = {name: value for name, value in losses.items() if not name.startswith("gradient_")}
-    return " ".join(f"{name}={value.item():.3g}" for name, value in shown.items())
+    terms = {name: value for name, value in losses.items() if not name.startswith("gradient_")}
+    return " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
 
 
 def save_grid(path: Path, columns: Sequence[tuple[Tensor, ImageFormat]], rows: int = 4) -> None:
-    """A grid with one row per pair: each of `columns` is a batch (N, C, H, W) in [-1, 1], and its format."""
+    """Save a grid with one row per pair. Each of `columns` is a batch (N, C, H, W) in [-1, 1] and its format."""
     count = min(rows, *(len(images) for images, _ in columns))
     strips = [
-        np.concatenate([to_display(to_pixels(image, given), given) for image in images[:count]])
-        for images, given in columns
+        np.concatenate([to_display(to_pixels(image, image_format), image_format) for image in images[:count]])
+        for images, image_format in columns
     ]
     grid = Image.fromarray(np.concatenate(strips, 1))
     with atomic(path) as temporary:

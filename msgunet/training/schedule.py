@@ -1,4 +1,4 @@
-"""Phases and learning rate, epoch by epoch."""
+"""The phases and the learning rate of a training, by epoch."""
 
 import sys
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from msgunet.methods.method import Phase
 
 
 class Schedule:
-    """The phases of a training one after another: constant learning rate, then linear towards zero, epoch by epoch.
+    """The phases of a training in order. In each, the learning rate is constant, then decays linearly towards zero.
 
-    In epoch k of d decay epochs, counted from 0, the rate is 1 - (k + 1) / (d + 1) of the full one for Pix2Pix and
-    1 - k / d for Pix2Pix-HD, as in their published code (`TrainingSettings.decay_from`).
+    The rate changes once per epoch. In epoch k of d decay epochs, counted from 0, it is 1 - (k + 1) / (d + 1) of the
+    full rate for Pix2Pix and 1 - k / d for Pix2Pix-HD, as in their published code (`TrainingSettings.decay_from`).
 
-    A training for a number of minutes (`TrainingSettings.minutes`) goes through the same epochs by the clock: each
-    takes an equal share of the time, whatever the number of steps.
+    A time-limited training (`TrainingSettings.minutes`) goes through the same epochs. Each epoch gets an equal share of
+    the time, whatever the number of steps.
     """
 
     def __init__(self, phases: Sequence[Phase], training: TrainingSettings, per_epoch: int) -> None:
@@ -23,18 +23,18 @@ class Schedule:
 
     @property
     def epochs(self) -> int:
-        """That images are drawn for; without end where the clock says when it is over."""
+        """The number of epochs to draw images for; practically unlimited in a time-limited training."""
         return self._length if self._training.minutes is None else sys.maxsize
 
     def done(self, step: int, seconds: float) -> float:
-        """The share of the training that is over after so many steps and seconds, from 0 to 1."""
+        """Return the share of the training that is complete after `step` steps and `seconds` seconds, from 0 to 1."""
         if self._training.minutes is not None:
             return min(1.0, seconds / (60 * self._training.minutes))
         total = self._length * self._per_epoch
         return step / total if total else 1.0
 
     def at(self, step: int, seconds: float) -> tuple[int, Phase, float]:
-        """For the step after so many steps and seconds: the number of the phase, the phase, and the learning rate.
+        """Return the phase's number, the phase and the learning rate after `step` steps and `seconds` seconds.
 
         Raises:
             IndexError: the training has ended.

@@ -1,4 +1,4 @@
-"""Everything that a training is: networks, optimisers, counters and history, and how it goes to disk and back."""
+"""The state of a training (networks, optimisers, counters and history), and how it is saved and loaded."""
 
 import copy
 import json
@@ -28,12 +28,12 @@ _ITEMS = {
 
 
 def checkpoint_folder(out: Path, settings: RunSettings) -> Path:
-    """Where a run's checkpoints are: other settings, other folder, so that neither is mixed up nor lost."""
+    """Return the folder of a run's checkpoints. It depends on the settings, so that none are mixed up or lost."""
     return out / "checkpoints" / settings.identity
 
 
 class TrainingState:
-    """Everything that a checkpoint holds: networks, optimisers, the average of the weights, counters, history."""
+    """The contents of a checkpoint: networks, optimisers, the average of the weights, counters and history."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TrainingState:
         compute: ComputeSettings | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """`compute` and `processes`: how the work is done; they change no result."""
+        """Build the initial state. `compute` and `processes` determine how the work is done, and change no result."""
         compute = compute or ComputeSettings()
         self.processes = processes or Processes()
         torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
@@ -73,7 +73,7 @@ class TrainingState:
         self.gradients: list[dict[str, Any]] = []
 
     def renew_optimizers(self, names: Sequence[str]) -> None:
-        """Adam for these networks, without memory of steps before."""
+        """Create new Adam optimisers for these networks, without state from earlier steps."""
         betas = (self._training.beta1, self._training.beta2)
         for name in names:
             parameters = getattr(self, name).parameters()
@@ -81,16 +81,16 @@ class TrainingState:
             self.optimizers[name] = torch.optim.Adam(parameters, rate, betas, fused=True)
 
     def rate(self, name: str, rate: float) -> float:
-        """The learning rate of a network where that of the training is `rate`."""
+        """Return the learning rate of a network when that of the training is `rate`."""
         return rate * self._rates.get(name, 1.0)
 
     def compile(self) -> None:
-        """Run both networks through torch.compile from now on."""
+        """Compile both networks with torch.compile."""
         self.generator.compile()
         self.discriminator.compile()
 
     def begin_phase(self, method: Method, phase: Phase, resumed: bool) -> None:
-        """Set the networks to a phase of the training; unless it is only gone on with, also renew its optimisers."""
+        """Set the networks to a phase of the training. Unless the phase is resumed, also renew its optimisers."""
         for network in filter(None, (self.generator, self.average)):
             method.begin_phase(phase, network, self.discriminator)
         if not resumed:
@@ -98,39 +98,39 @@ class TrainingState:
 
     @property
     def parts(self) -> int:
-        """How many parts a batch goes through the networks in."""
+        """The number of micro-batches that a batch is split into."""
         return self._training.accumulate
 
     def autocast(self) -> AbstractContextManager:
-        """What forward passes run under: bfloat16 where the suite asks for it, else nothing."""
+        """Return the context for forward passes: bf16 if the suite requests it, otherwise an empty context."""
         return autocast(self._device, self._training.precision)
 
     def published(self) -> nn.Module:
-        """The generator that is kept: the average of the weights where the suite asks for one."""
+        """Return the generator to publish: the average of the weights if the suite requests one."""
         return self.generator if self.average is None else self.average
 
     def update_average(self, decay: float) -> None:
-        """Move the average a step towards the generator; in the first steps faster, so that it forgets its start."""
+        """Move the average towards the generator; in the first steps faster, so that the initial weights fade."""
         if self.average is None:
             return
         decay = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            now = self.generator.state_dict()
-            for name, kept in self.average.state_dict().items():
-                new = now[name]
-                # The vectors of spectral norm have length one, which an average of them has not.
-                if kept.is_floating_point() and not name.endswith(("._u", "._v")):
-                    kept.lerp_(new, 1 - decay)
+            weights = self.generator.state_dict()
+            for name, average in self.average.state_dict().items():
+                current = weights[name]
+                # The vectors of spectral norm have length one, but their average does not.
+                if average.is_floating_point() and not name.endswith(("._u", "._v")):
+                    average.lerp_(current, 1 - decay)
                 else:
-                    kept.copy_(new)
+                    average.copy_(current)
 
-    def note_peak(self) -> None:
-        """Keep in mind how much memory has been taken so far."""
+    def record_peak(self) -> None:
+        """Record the peak memory so far."""
         self.peak_mib = max(self.peak_mib, process_peak_memory(self._device))
 
     def save(self, folder: Path, settings: RunSettings, keep: int = KEEP) -> None:
         """Write a checkpoint."""
-        self.note_peak()
+        self.record_peak()
         state = {
             "settings": canonical_json(settings.model_dump(mode="json")),
             "generator": self.generator.state_dict(),
@@ -147,17 +147,15 @@ class TrainingState:
         save_checkpoint(folder, self.step, state, keep)
 
     def load(self, state: dict[str, Any], settings: RunSettings, folder: Path) -> None:
-        """Take over a checkpoint.
+        """Restore the state from a checkpoint.
 
         Raises:
-            UserError: an item is missing, or it is of other settings.
+            UserError: an item is missing, or the checkpoint has other settings.
 
         """
         missing = sorted(_ITEMS - state.keys()) or sorted(self.optimizers.keys() - state["optimizers"].keys())
         if missing:
-            raise UserError(
-                f"the checkpoint in {folder} has no {', '.join(missing)}; remove that folder to start again"
-            )
+            raise UserError(f"the checkpoint in {folder} has no {', '.join(missing)}; remove this folder to start over")
         _check_same_settings(json.loads(state["settings"]), settings, folder)
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
@@ -166,7 +164,7 @@ class TrainingState:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.seconds = state["step"], state["seconds"]
-        # Checkpoints of an earlier version have neither.
+        # Checkpoints of earlier versions have neither of these.
         self.phase, self.peak_mib = state.get("phase"), state.get("peak_mib", 0.0)
         self.history, self.gradients = state["history"], state["gradients"]
 
@@ -180,8 +178,8 @@ def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Pat
             return [d for k in keys for d in differing(a.get(k), b.get(k), f"{place}.{k}".strip("."))]
         return [] if a == b else [f"{place}: {a} in the checkpoint, {b} now"]
 
-    found = differing(old, json.loads(canonical_json(new)), "")
-    if found:
+    differences = differing(old, json.loads(canonical_json(new)), "")
+    if differences:
         raise UserError(
-            f"the checkpoints in {folder} are of other settings; remove that folder to start again:", *found
+            f"the checkpoints in {folder} have other settings; remove this folder to start over:", *differences
         )

@@ -1,4 +1,4 @@
-"""One step of a training: both losses, both updates, nothing computed twice and no waiting for the device."""
+"""One training step: both losses and both updates, without repeated computation or waiting for the device."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,13 @@ def step(
     rate: float,
     recorder: GradientRecorder | None,
 ) -> dict[str, Tensor]:
-    """One update of generator and discriminator, in the method's order.
+    """Update the generator and the discriminator once, in the method's order.
 
-    With `training.accumulate` the batch goes through the networks in so many parts, whose gradients are averaged.
+    With `training.accumulate`, the batch is split into that many micro-batches, and their gradients are averaged.
 
-    Returns the weighted terms of both losses and the L2 norm of both gradients (`gradient_generator` and
+    Return the weighted terms of both losses and the L2 norm of both gradients (`gradient_generator` and
     `gradient_discriminator`), still on the device. An update with a loss or gradient that is not finite changes no
-    weight; who reads the values must then stop (see `History.settle`).
+    weight; the code that reads the values must then stop the training (see `History.settle`).
     """
     after_backward = recorder and recorder.hook(state)
     for optimizer in state.optimizers.values():
@@ -39,7 +39,7 @@ def step(
 
 
 def _forward(state: TrainingState, sources: list[Tensor], targets: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The generator's outputs, and the targets that they are judged against: those of the scales that it has."""
+    """Return the generator's outputs and the targets at the scales of these outputs."""
     with state.autocast():
         outputs = state.generator(sources)
     return outputs, targets[: len(outputs)]
@@ -53,32 +53,32 @@ def _generator_first(
     rate: float,
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
-    """Pix2Pix-HD's order: both losses read the discriminator as it was before, so that one pass serves both."""
-    of_generator, of_discriminator = _Terms(len(parts)), _Terms(len(parts))
-    for sources, wanted in parts:
-        outputs, targets = _forward(state, sources, wanted)
+    """Pix2Pix-HD's order: both losses use the discriminator before its update, so that one pass serves both."""
+    generator_terms, discriminator_terms = _Terms(len(parts)), _Terms(len(parts))
+    for sources, all_targets in parts:
+        outputs, targets = _forward(state, sources, all_targets)
         discriminator = _OnePass(state.discriminator)
-        # The generator's gradient stops here for a moment, so that the discriminator's pass can be gone through twice.
+        # Detach the outputs, so that both losses can backpropagate through the same pass of the discriminator.
         leaves = [output.detach().requires_grad_() for output in outputs]
         with state.autocast():
-            total = of_generator.add(method.generator_losses(discriminator, sources, targets, leaves, perceptual))
-        # Beside the outputs' gradients those of terms that reach the weights in another way, such as a penalty on them.
+            total = generator_terms.add(method.generator_losses(discriminator, sources, targets, leaves, perceptual))
+        # Some terms depend on the weights directly, such as a penalty on them: also compute their gradients.
         weights = _trainable(state.generator)
         gradients = torch.autograd.grad(total, [*leaves, *weights], retain_graph=True, allow_unused=True)
         with state.autocast():
-            total = of_discriminator.add(method.discriminator_losses(discriminator, sources, targets, leaves))
+            total = discriminator_terms.add(method.discriminator_losses(discriminator, sources, targets, leaves))
         _backward(total, state.discriminator)
-        # With these goes the discriminator's graph, before the generator's backward pass needs memory.
+        # Free the discriminator's graph before the generator's backward pass needs memory.
         del discriminator, total
         for weight, gradient in zip(weights, gradients[len(leaves) :], strict=True):
             if gradient is not None:
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
         pairs = zip(outputs, gradients, strict=False)
-        given = [(output, gradient) for output, gradient in pairs if output.requires_grad and gradient is not None]
-        if given:
-            torch.autograd.backward(*zip(*given, strict=True))
-    losses = _update(state, "generator", of_generator.mean, rate, after_backward)
-    return losses | _update(state, "discriminator", of_discriminator.mean, rate)
+        connected = [(output, gradient) for output, gradient in pairs if output.requires_grad and gradient is not None]
+        if connected:
+            torch.autograd.backward(*zip(*connected, strict=True))
+    losses = _update(state, "generator", generator_terms.mean, rate, after_backward)
+    return losses | _update(state, "discriminator", discriminator_terms.mean, rate)
 
 
 def _discriminator_first(
@@ -89,35 +89,37 @@ def _discriminator_first(
     rate: float,
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
-    """Pix2Pix's order: the generator is judged by the discriminator that has just learnt."""
-    of_generator, of_discriminator = _Terms(len(parts)), _Terms(len(parts))
-    # The generator's graphs of all parts wait until the discriminator has learnt from all of them.
-    made = [(sources, *_forward(state, sources, targets)) for sources, targets in parts]
-    for sources, outputs, targets in made:
+    """Pix2Pix's order: the discriminator is updated first, and the generator's loss uses the updated discriminator."""
+    generator_terms, discriminator_terms = _Terms(len(parts)), _Terms(len(parts))
+    # Keep the generator's graphs of all micro-batches until the discriminator has been updated with all of them.
+    pending = [(sources, *_forward(state, sources, targets)) for sources, targets in parts]
+    for sources, outputs, targets in pending:
         detached = [output.detach() for output in outputs]
         with state.autocast():
-            total = of_discriminator.add(method.discriminator_losses(state.discriminator, sources, targets, detached))
+            total = discriminator_terms.add(
+                method.discriminator_losses(state.discriminator, sources, targets, detached)
+            )
         _backward(total, state.discriminator)
-    losses = _update(state, "discriminator", of_discriminator.mean, rate)
+    losses = _update(state, "discriminator", discriminator_terms.mean, rate)
     with _frozen(state.discriminator):
-        while made:
-            sources, outputs, targets = made.pop(0)
+        while pending:
+            sources, outputs, targets = pending.pop(0)
             with state.autocast():
                 terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
-                total = of_generator.add(terms)
+                total = generator_terms.add(terms)
             _backward(total, state.generator)
-    return _update(state, "generator", of_generator.mean, rate, after_backward) | losses
+    return _update(state, "generator", generator_terms.mean, rate, after_backward) | losses
 
 
 class _Terms:
-    """The terms of a loss: their mean over the parts of a batch."""
+    """The terms of a loss, averaged over the micro-batches of a batch."""
 
     def __init__(self, parts: int) -> None:
         self._parts = parts
         self.mean: dict[str, Tensor] = {}
 
     def add(self, terms: dict[str, Tensor]) -> Tensor:
-        """Take in the terms of a part; returns what of it is to be minimised."""
+        """Add the terms of a micro-batch, and return its share of the loss to be minimised."""
         for name, term in terms.items():
             share = term.detach() / self._parts
             self.mean[name] = self.mean[name] + share if name in self.mean else share
@@ -125,21 +127,21 @@ class _Terms:
 
 
 class _OnePass:
-    """Stands for a discriminator: called like it, it judges the same images once only, however often it is asked."""
+    """A discriminator that evaluates the same images only once, however often it is called with them."""
 
     def __init__(self, discriminator: nn.Module) -> None:
         self._discriminator = discriminator
-        self._seen: list[tuple[list[Tensor], Any]] = []
+        self._results: list[tuple[list[Tensor], Any]] = []
 
     def __call__(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> Any:
-        asked = [*sources, *images]
-        seen = (r for known, r in self._seen if [*map(id, known)] == [*map(id, asked)])
-        result = next(seen, None)
+        inputs = [*sources, *images]
+        matches = (r for known, r in self._results if [*map(id, known)] == [*map(id, inputs)])
+        result = next(matches, None)
         if result is None:
-            # Whoever asks first may not want gradients, but the next one may.
+            # The first caller may not need gradients, but a later caller may.
             with torch.enable_grad():
                 result = self._discriminator(sources, images)
-            self._seen.append((asked, result))
+            self._results.append((inputs, result))
         return [list(scale) for scale in result]
 
     def __getattr__(self, name: str) -> Any:
@@ -148,7 +150,7 @@ class _OnePass:
 
 @contextlib.contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Without gradients for the parameters that have them now."""
+    """Freeze the trainable parameters of a network for the duration of the context."""
     parameters = _trainable(network)
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -168,8 +170,8 @@ def _sum(terms: dict[str, Tensor]) -> Tensor:
 
 
 def _backward(total: Tensor, network: nn.Module) -> None:
-    """Add the gradients of one network's weights, and of no other's."""
-    # A phase may freeze all of a network.
+    """Accumulate the gradients of the weights of `network` only."""
+    # A phase can freeze a whole network.
     if weights := _trainable(network):
         total.backward(inputs=weights)
 
@@ -181,7 +183,7 @@ def _update(
     rate: float,
     after_backward: Callable[[], None] | None = None,
 ) -> dict[str, Tensor]:
-    """One step of a network's optimiser; returns the terms and the norm of the gradient, over all processes."""
+    """Run one step of a network's optimiser. Return the terms and the gradient's norm, over all processes."""
     optimizer = state.optimizers[network]
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     state.processes.average([*gradients, *terms.values()])
@@ -192,7 +194,7 @@ def _update(
     finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in optimizer.param_groups:
         group["lr"] = state.rate(network, rate)
-    # Fused Adam leaves the weights alone where this is 1, decided on the device, so that nobody waits for it here.
+    # Fused Adam skips the update if this is 1. The decision is made on the device, so that the host need not wait.
     optimizer.found_inf = (~finite).to(torch.float32)
     optimizer.step()
     return {**terms, f"gradient_{network}": norm}

@@ -1,1 +1,1 @@
-"""A trained generator on new images: any size, whole folders, and export to ONNX."""
+"""Use a trained generator: translate images of any size and whole folders, and export to ONNX."""

@@ -1,4 +1,4 @@
-"""`msgunet export`: a published generator as an ONNX file that was checked."""
+"""`msgunet export`: write a published generator as a verified ONNX file."""
 
 import copy
 import logging
@@ -19,12 +19,12 @@ from msgunet.data.pairs import pyramid
 from msgunet.methods.generator import LoadedGenerator
 from msgunet.methods.norms import per_image_norms
 
-# The largest difference to torch's outputs, in [-1, 1], that a file may have.
+# The largest allowed difference from PyTorch's outputs, which are in [-1, 1].
 TOLERANCE = 1e-4
 
 
 class _ImageNorm(nn.Module):
-    """A norm by the statistics of each image, as the operator of ONNX that means just that."""
+    """A norm that uses the statistics of each image; it is exported as the instance norm operator of ONNX."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _ImageNorm(nn.Module):
 
 
 class _OneInput(nn.Module):
-    """A generator that makes the pyramid of sources itself."""
+    """A generator that accepts the source at full resolution and builds the pyramid itself."""
 
     def __init__(self, network: nn.Module, scales: int, kind: str) -> None:
         super().__init__()
@@ -50,54 +50,55 @@ class _OneInput(nn.Module):
 
 
 def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
-    """Write a generator as ONNX with any batch, height and width.
+    """Write a generator as an ONNX file that accepts any batch size, height and width.
 
-    Input `source`: (N, channels, height, width) in [-1, 1]; outputs `output`, `output_1`, …: one for each scale. The
-    file gets its name only after its outputs were compared with torch's, at three sizes, in onnxruntime.
+    The input is `source`, (N, channels, height, width) in [-1, 1]. The outputs are `output`, `output_1`, …: one per
+    scale. Before the file gets its name, onnxruntime runs it at three sizes and its outputs are compared with
+    PyTorch's.
 
     Args:
-        generator: loaded on a CPU in fp32.
-        out: file to write.
+        generator: a generator loaded on a CPU in fp32.
+        out: the file to write.
 
     Returns:
-        Notes for its model card: what is different in this file, and what was found at each size.
+        Notes for the model card: how this file differs from the method, and the largest difference at each size.
 
     Raises:
-        UserError: `out` does not end in .onnx, or outputs differ by more than `TOLERANCE`.
+        UserError: `out` does not end in .onnx, or the outputs differ by more than `TOLERANCE`.
 
     """
     if out.suffix != ".onnx":
-        raise UserError(f"{out}: give a file that ends in .onnx; its card is written beside it")
+        raise UserError(f"{out}: choose a file name that ends in .onnx; the model card is written next to it")
     method, settings = generator.method, generator.settings
     stride = method.stride(method.options, settings.size)
     original, notes = _without_dropout(generator.network)
     scales = method.scales(method.options, settings.size)
-    wanted, given = (
+    reference, exported = (
         _OneInput(network, scales, settings.source_kind) for network in (original, _with_onnx_norms(original))
     )
     width, height = settings.size
     sizes = [(width, height), (width + stride, height), (width + 2 * stride, height + stride)]
     with torch.no_grad():
         example = _images(settings.channels[0], sizes[1])
-        names = ["output", *(f"output_{i}" for i in range(1, len(given(example))))]
+        names = ["output", *(f"output_{i}" for i in range(1, len(exported(example))))]
     with atomic(out) as temporary:
-        _export(given, example, names, temporary)
+        _export(exported, example, names, temporary)
         _describe(temporary, generator, stride)
-        found = [_compare(wanted, temporary, settings.channels[0], size) for size in sizes]
-    return [*notes, *found]
+        differences = [_compare(reference, temporary, settings.channels[0], size) for size in sizes]
+    return [*notes, *differences]
 
 
 def _without_dropout(network: nn.Module) -> tuple[nn.Module, list[str]]:
-    """The network without the dropout that some methods keep at test time, and a note on it."""
+    """Return the network without the dropout that some methods keep at test time, and a note if it had any."""
     network = copy.deepcopy(network)
     active = [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.training]
     for layer in active:
         layer.eval()
-    return network, ["dropout, which the method has at test time too, is off in this file"] if active else []
+    return network, ["dropout is off in this file, although the method keeps it on at test time"] if active else []
 
 
 def _with_onnx_norms(network: nn.Module) -> nn.Module:
-    """The network with norms by the statistics of an image as ONNX has them: batch norm's are those of a batch."""
+    """Return the network with per-image norms as ONNX instance norms; batch norm would mix the images of a batch."""
     network = copy.deepcopy(network)
     norms = {id(norm) for norm in per_image_norms(network)}
     for parent in list(network.modules()):
@@ -143,7 +144,7 @@ def _describe(path: Path, generator: LoadedGenerator, stride: int) -> None:
 
 
 def _images(channels: int, size: tuple[int, int]) -> Tensor:
-    """Two smooth random images."""
+    """Return two smooth random images."""
     small = torch.rand(2, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return F.interpolate(small, size[::-1], mode="bicubic", align_corners=False).clamp(-1, 1)
 
@@ -154,12 +155,13 @@ def _compare(network: nn.Module, path: Path, channels: int, size: tuple[int, int
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     sources = _images(channels, size)
     with torch.no_grad():
-        # One by one: some norms are by the statistics of a batch.
-        wanted = [torch.cat(outputs) for outputs in zip(*(network(source) for source in sources.split(1)), strict=True)]
-    found = session.run(None, {"source": sources.numpy()})
-    difference = max(float(np.abs(w.numpy() - f).max()) for w, f in zip(wanted, found, strict=True))
-    text = f"{size[0]}x{size[1]}: largest difference to torch {difference:.1e}"
+        # One image at a time, because some norms use the statistics of the batch.
+        by_image = [network(source) for source in sources.split(1)]
+        expected = [torch.cat(outputs) for outputs in zip(*by_image, strict=True)]
+    actual = session.run(None, {"source": sources.numpy()})
+    difference = max(float(np.abs(e.numpy() - a).max()) for e, a in zip(expected, actual, strict=True))
+    text = f"{size[0]}x{size[1]}: largest difference from PyTorch {difference:.1e}"
     print(text, file=sys.stderr)
     if not difference <= TOLERANCE:
-        raise UserError(f"{text}, allowed are {TOLERANCE:.0e}; the file was not written")
+        raise UserError(f"{text}, but at most {TOLERANCE:.0e} is allowed; the file was not written")
     return text

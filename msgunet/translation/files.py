@@ -1,4 +1,4 @@
-"""`msgunet translate`: image files and folders through a published generator."""
+"""`msgunet translate`: translate image files and folders with a published generator."""
 
 import functools
 import os
@@ -19,8 +19,8 @@ from msgunet.data.sets.folder import SUFFIXES, images
 from msgunet.translation.translate import Model
 
 _TIFF = (".tif", ".tiff")
-# Formats that may keep their kind of file, beside PNG and TIFF: they hold 8-bit colours only.
-_COLOURS = (".jpg", ".jpeg", ".webp", ".bmp")
+# Formats that can be kept in addition to PNG and TIFF. They only hold 8-bit colours.
+_EIGHT_BIT = (".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -31,33 +31,35 @@ class _Job:
 
 def translate_files(
     model: Model,
-    given: Sequence[Path],
+    paths: Sequence[Path],
     out: Path,
     scale: int = 0,
     tile: int | None = None,
     keep_format: bool = False,
     resume: bool = False,
 ) -> int:
-    """Translate images, and all images below folders, to files of the same names (and folders) in `out`.
+    """Translate images, and all images in folders and their subfolders, to files of the same names in `out`.
+
+    Subfolders are kept.
 
     Args:
-        model: that translates.
-        given: files and folders.
-        out: folder to write to.
-        scale: of the outputs.
-        tile: side of tiles in pixels, instead of one chosen by memory.
-        keep_format: write the source's kind of file instead of PNG (TIFF where PNG has no such channels).
-        resume: leave what is in `out` already.
+        model: the model that translates.
+        paths: image files and folders.
+        out: the folder to write to.
+        scale: the scale of the outputs.
+        tile: the side of the tiles in pixels; by default it is chosen to fit into memory.
+        keep_format: write the file format of the source instead of PNG (or TIFF, if PNG does not support the channels).
+        resume: skip images whose output already exists in `out`.
 
     Returns:
-        How many were translated.
+        The number of translated images.
 
     Raises:
-        UserError: files are missing, would be written over, or could not be translated; all others are.
+        UserError: files are missing, files would be overwritten, or some images could not be translated. In the last
+            case all other images were translated.
 
     """
-    wanted = model.settings.target_format
-    jobs = _jobs(given, out, wanted, keep_format)
+    jobs = _jobs(paths, out, model.settings.target_format, keep_format)
     todo = [job for job in jobs if not (resume and job.target.is_file())]
     problems: list[str] = []
     done = 0
@@ -66,18 +68,19 @@ def translate_files(
         try:
             pixels = read(job.source, str(job.source), model.settings.source_format)
             tiles = functools.partial(_show_tiles, bar)
-            found = model.translate(pixels, scale, name=job.source.stem, tile=tile, progress=tiles)
+            output = model.translate(pixels, scale, name=job.source.stem, tile=tile, progress=tiles)
             with atomic(job.target) as temporary:
-                _write(temporary, found, job.target.suffix.lower())
+                _write(temporary, output, job.target.suffix.lower())
             done += 1
         except UserError as error:
             named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
             problems += named
         except (RuntimeError, MemoryError, ValueError) as error:
-            # The device's memory, or what a format cannot hold; OSErrors, as of a full disk, would come again.
+            # Too little device memory, or an image that the file format cannot hold. OSErrors are not caught: a full
+            # disk, for example, would stop every other image too.
             problems.append(f"{job.source}: {str(error).splitlines()[0]}")
     if problems:
-        raise UserError(*problems, f"{done} of {len(todo)} images were translated, the others are named above")
+        raise UserError(*problems, f"{done} of {len(todo)} images were translated; the others are listed above")
     return len(todo)
 
 
@@ -88,7 +91,7 @@ def _show_tiles(bar: tqdm, done: int, total: int) -> None:
 
 
 def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:
-    if suffix in _COLOURS:
+    if suffix in _EIGHT_BIT:
         flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
         quality = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
         Image.fromarray(np.ascontiguousarray(flat)).save(path, **quality)
@@ -96,30 +99,30 @@ def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:
         save(path, pixels, tiff=suffix in _TIFF)
 
 
-def _jobs(given: Sequence[Path], out: Path, wanted: ImageFormat, keep_format: bool) -> list[_Job]:
-    """Which file becomes which; nothing may be written over another, or over a source."""
+def _jobs(paths: Sequence[Path], out: Path, target: ImageFormat, keep_format: bool) -> list[_Job]:
+    """Choose the output file of each source; no output may overwrite another output or a source."""
     problems, jobs = [], []
-    for path in given:
+    for path in paths:
         if path.is_dir():
-            # Results of an earlier time are no sources.
-            found = [file for file in images(path) if not _is_below(file, out) or _is_below(path, out)]
-            problems += [] if found else [f"{path}: no images below this folder ({', '.join(sorted(SUFFIXES))})"]
-            jobs += [(file, file.relative_to(path)) for file in found]
+            # Outputs of an earlier call are not sources.
+            files = [file for file in images(path) if not _is_below(file, out) or _is_below(path, out)]
+            problems += [] if files else [f"{path}: no images in or below this folder ({', '.join(sorted(SUFFIXES))})"]
+            jobs += [(file, file.relative_to(path)) for file in files]
         elif path.is_file():
             jobs.append((path, Path(path.name)))
         else:
-            problems.append(f"{path}: there is no such file or folder")
-    named = [_Job(file, out / name.with_suffix(_suffix(name.suffix, wanted, keep_format))) for file, name in jobs]
+            problems.append(f"{path}: no such file or folder")
+    named = [_Job(file, out / name.with_suffix(_suffix(name.suffix, target, keep_format))) for file, name in jobs]
     first: dict[str, Path] = {}
     sources = {os.path.realpath(job.source) for job in named}
     for job in named:
-        # Some file systems do not tell A from a.
+        # Some file systems do not distinguish A from a.
         key = str(job.target).casefold()
         if key in first:
-            problems.append(f"{job.source} and {first[key]} would both become {job.target}: translate them one by one")
+            problems.append(f"{job.source} and {first[key]} would both become {job.target}; translate them separately")
         first.setdefault(key, job.source)
         if os.path.realpath(job.target) in sources:
-            problems.append(f"{job.target} would be written over a source: give another --out")
+            problems.append(f"{job.target} would overwrite a source image; choose another --out")
     if problems:
         raise UserError(*problems)
     return named
@@ -129,12 +132,12 @@ def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _suffix(of_source: str, wanted: ImageFormat, keep_format: bool) -> str:
+def _suffix(source_suffix: str, target: ImageFormat, keep_format: bool) -> str:
     if not keep_format:
-        return wanted.suffix
-    kind = of_source.lower()
-    if kind in _TIFF or (kind == ".png" and wanted.suffix == ".png"):
-        return of_source
-    if kind in _COLOURS and wanted.bits == 8 and wanted.suffix == ".png":
-        return of_source
-    return wanted.suffix
+        return target.suffix
+    kind = source_suffix.lower()
+    if kind in _TIFF or (kind == ".png" and target.suffix == ".png"):
+        return source_suffix
+    if kind in _EIGHT_BIT and target.bits == 8 and target.suffix == ".png":
+        return source_suffix
+    return target.suffix

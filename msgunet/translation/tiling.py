@@ -1,17 +1,18 @@
-"""Images in overlapping tiles that are blended: where tiles lie, and how much of each counts where."""
+"""Overlapping tiles: their positions, their weights, and how their outputs are blended."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-# Tiles overlap by this share of their side.
+# The overlap of neighbouring tiles, as a fraction of their side.
 OVERLAP = 0.25
 
 
 def starts(length: int, tile: int, grid: int) -> list[int]:
-    """Where tiles begin along a side, in multiples of `grid`: each overlaps the next by a quarter or more.
+    """Return where tiles start along one side of an image, as multiples of `grid`.
 
-    All three are multiples of the grid, and a tile is no longer than the side.
+    Each tile overlaps the next by a quarter (rounded to the grid) or more. `length` and `tile` are multiples of
+    `grid`, and `tile` is at most `length`.
     """
     overlap = max(grid, round(OVERLAP * tile / grid) * grid)
     step = max(grid, tile - overlap)
@@ -19,13 +20,20 @@ def starts(length: int, tile: int, grid: int) -> list[int]:
 
 
 def ramp(length: int, before: bool, after: bool) -> np.ndarray:
-    """Weights along a tile's side, (length,): towards a neighbour they fall smoothly to zero over the overlap."""
+    """Return weights along a tile's side, (length,). They fall smoothly to zero over the overlap with a neighbour.
+
+    Args:
+        length: the side of the tile.
+        before: the tile has a neighbour before it.
+        after: the tile has a neighbour after it.
+
+    """
     position = np.arange(length, dtype=np.float32) + 0.5
     weights = np.ones(length, np.float32)
-    for wanted, distance in ((before, position), (after, length - position)):
-        if wanted:
-            share = np.minimum(1, distance / (OVERLAP * length))
-            weights = weights * share**2 * (3 - 2 * share)
+    for has_neighbour, distance in ((before, position), (after, length - position)):
+        if has_neighbour:
+            fraction = np.minimum(1, distance / (OVERLAP * length))
+            weights = weights * fraction**2 * (3 - 2 * fraction)
     return weights
 
 
@@ -37,32 +45,35 @@ def blend(
     channels: int,
     run: Callable[[int, int, int, int, int], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Bands of the blended output from top to bottom, (h, width / shrink, channels); a row of tiles is held at a time.
+    """Yield the blended output from top to bottom, in bands (h, width / shrink, channels).
+
+    Only one row of tiles is in memory at a time.
 
     Args:
-        size: width and height of the source, multiples of the grid.
-        tile: side of the tiles, a multiple of the grid; along a shorter side of the source that side.
-        grid: tiles begin at multiples of it.
-        shrink: how many times smaller the output is.
-        channels: of the output.
-        run: left, top, width, height and number of a tile to its output, (height / shrink, width / shrink, channels).
+        size: width and height of the source, multiples of `grid`.
+        tile: side of the tiles, a multiple of `grid`. Where the source is shorter, so are the tiles.
+        grid: tiles start at multiples of this number.
+        shrink: the factor by which the output is smaller than the source.
+        channels: the number of channels of the output.
+        run: a function that accepts left, top, width, height and number of a tile and returns the output of the tile,
+            (height / shrink, width / shrink, channels).
 
     """
     width, height = size
-    wide, tall = min(tile, width), min(tile, height)
-    lefts, tops = starts(width, wide, grid), starts(height, tall, grid)
-    sums = np.zeros((tall // shrink, width // shrink, channels), np.float32)
-    weights = np.zeros((tall // shrink, width // shrink, 1), np.float32)
+    tile_width, tile_height = min(tile, width), min(tile, height)
+    lefts, tops = starts(width, tile_width, grid), starts(height, tile_height, grid)
+    sums = np.zeros((tile_height // shrink, width // shrink, channels), np.float32)
+    weights = np.zeros((tile_height // shrink, width // shrink, 1), np.float32)
     for i, top in enumerate(tops):
-        rows = ramp(tall // shrink, i > 0, i + 1 < len(tops))[:, None, None]
+        rows = ramp(tile_height // shrink, i > 0, i + 1 < len(tops))[:, None, None]
         for j, left in enumerate(lefts):
-            weight = rows * ramp(wide // shrink, j > 0, j + 1 < len(lefts))[None, :, None]
-            place = np.s_[:, left // shrink : (left + wide) // shrink]
-            sums[place] += weight * run(left, top, wide, tall, i * len(lefts) + j)
-            weights[place] += weight
-        done = ((tops[i + 1] if i + 1 < len(tops) else top + tall) - top) // shrink
+            weight = rows * ramp(tile_width // shrink, j > 0, j + 1 < len(lefts))[None, :, None]
+            region = np.s_[:, left // shrink : (left + tile_width) // shrink]
+            sums[region] += weight * run(left, top, tile_width, tile_height, i * len(lefts) + j)
+            weights[region] += weight
+        done = ((tops[i + 1] if i + 1 < len(tops) else top + tile_height) - top) // shrink
         yield sums[:done] / weights[:done]
         kept = len(sums) - done
-        for held in (sums, weights):
-            held[:kept] = held[done:].copy()
-            held[kept:] = 0
+        for buffer in (sums, weights):
+            buffer[:kept] = buffer[done:].copy()
+            buffer[kept:] = 0

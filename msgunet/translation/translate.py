@@ -1,4 +1,4 @@
-"""Images of any size and shape through a published generator: the Python side of `msgunet translate`."""
+"""Translate images of any size and shape with a published generator: the Python side of `msgunet translate`."""
 
 import contextlib
 from collections.abc import Callable
@@ -21,17 +21,18 @@ from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
 from msgunet.training.memory import Meter, free_memory
 from msgunet.translation.tiling import blend, starts
 
-# Of what is free, so that others keep some.
+# Only this share of the free memory is used, so that other processes keep some.
 _SHARE = 0.8
-# What libraries take beside the tensors that are counted (as tests/training/test_memory.py allows for).
-_MORE, _BESIDE = 1.3, 100 * 2**20
-# Pixels: smaller tiles would see too little around them.
+# The memory of libraries in addition to the counted tensors: a factor, and a constant in bytes. The tests in
+# tests/training/test_memory.py allow the same.
+_OVERHEAD_FACTOR, _OVERHEAD_BYTES = 1.3, 100 * 2**20
+# In pixels. Smaller tiles would have too little context.
 _SMALLEST_TILE = 256
 _GRID = 32
-# 64 channels of more pixels have too many numbers for libraries that count in 32 bits.
-_MOST_PIXELS = 2**24
+# With 64 channels, more pixels than this have too many elements for libraries that count in 32 bits.
+_MAX_PIXELS = 2**24
 
-# A result is of the type of what it was made from.
+# An output has the type of its source.
 _Image = TypeVar("_Image", Image.Image, np.ndarray)
 
 
@@ -39,31 +40,36 @@ class Model:
     """A published generator, ready to translate images.
 
     Attributes:
-        settings: of the run that trained it: method, size, formats of source and target, training.
-        scales: how many outputs there are; that of scale 0 is as large as the source, each next one half.
+        settings: the settings of the run that trained it: method, size, formats of source and target, training.
+        scales: the number of outputs. The output of scale 0 has the size of the source; each further scale halves it.
 
     """
 
     def __init__(self, generator: LoadedGenerator, memory: float | None = None) -> None:
-        """`memory`: bytes that may be taken, on a CPU by the whole process; by default most of what is free.
+        """Prepare a generator for sources of any size.
+
+        Args:
+            generator: the loaded generator.
+            memory: the memory limit in bytes; on a CPU it applies to the whole process. By default most of the free
+                memory is used.
 
         Raises:
-            UserError: the generator gives images of one size whatever the source's is (`mean`).
+            UserError: the generator's outputs have the same size for every source (`mean`).
 
         """
         self._generator = generator
-        self._memory = memory
+        self._memory_limit = memory
         method, self.settings = generator.method, generator.settings
         self._stride = method.stride(method.options, self.settings.size)
-        self._inputs = method.scales(method.options, self.settings.size)
-        # Where tiles may begin: shallow layers, which draw the details, then work in step.
-        self._grid = min(self._stride, max(_GRID, 2 ** (self._inputs - 1)))
-        self._needs: dict[tuple[int, int], int] = {}
-        # Norms and reflections need two pixels at the bottom.
-        self._smallest = -(-max(2 * self._stride, _SMALLEST_TILE) // self._stride) * self._stride
-        shapes = self._count(self._smallest, self._smallest)
-        if shapes[0] != (self._smallest, self._smallest):
-            raise UserError(f"{method.title} gives the same image whatever the source is: nothing to translate")
+        self._source_scales = method.scales(method.options, self.settings.size)
+        # Tiles start at multiples of this, so that the shallow layers, which draw the details, align across tiles.
+        self._grid = min(self._stride, max(_GRID, 2 ** (self._source_scales - 1)))
+        self._peak_bytes: dict[tuple[int, int], int] = {}
+        # Norms and reflection padding need two pixels at the lowest level.
+        self._min_side = -(-max(2 * self._stride, _SMALLEST_TILE) // self._stride) * self._stride
+        shapes = self._count_memory(self._min_side, self._min_side)
+        if shapes[0] != (self._min_side, self._min_side):
+            raise UserError(f"{method.title} outputs the same image for every source; it cannot translate images")
         self.scales = len(shapes)
 
     def translate(
@@ -75,147 +81,152 @@ class Model:
         tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> _Image:
-        """The target that the generator makes of a source, as large as it, halved `scale` times (rounded up).
+        """Return the generator's output for a source image, in the size of the source halved `scale` times.
 
-        What does not fit into memory is translated in overlapping tiles, which are blended.
+        Halved sizes are rounded up. An image that does not fit into memory is translated in overlapping tiles, which
+        are blended.
 
         Args:
-            image: an image, or an array (H, W, C) or (H, W), with the channels and values that the generator was
-                trained on (`settings.source_format`); for 8-bit RGB and grey any of Pillow's that has 8 bits. The
-                result is of the same type, with the values of `settings.target_format`.
-            scale: of the output.
-            name: seeds dropout, where the method has it when it is used; results for test images are those that were
-                measured if it is their id.
-            tile: side of the tiles in pixels, instead of one chosen by memory.
-            progress: is told after each tile how many are done, and of how many.
+            image: a Pillow image, or an array (H, W, C) or (H, W), with the channels and values that the generator was
+                trained on (`settings.source_format`). If that is 8-bit RGB or grey, any 8-bit Pillow image is
+                accepted. The output has the same type, with the values of `settings.target_format`.
+            scale: the scale of the output.
+            name: the seed of dropout, for methods that keep dropout at test time. If it is the id of a test image, the
+                output is the one that was evaluated.
+            tile: the side of the tiles in pixels; by default it is chosen to fit into memory.
+            progress: called after each tile with the number of finished tiles and the total.
 
         Raises:
-            UserError: there is no such scale, or the image has other channels or values.
-            OutOfMemory: not even the smallest tile fits.
+            UserError: the scale does not exist, or the image has other channels or values.
+            OutOfMemory: not even the smallest tile fits into memory.
 
         """
         if not 0 <= scale < self.scales:
             raise UserError(f"scale {scale}: {self.settings.entry} has outputs at scales 0 to {self.scales - 1}")
-        wanted = self.settings.target_format
+        target = self.settings.target_format
         pixels = self._pixels(image)
-        if isinstance(image, Image.Image) and not (wanted.channels == 1 or (wanted.channels == 3 and wanted.bits == 8)):
-            raise UserError(f"targets are {wanted}, for which Pillow has no images: give an array, and get one")
+        if isinstance(image, Image.Image) and not (target.channels == 1 or (target.channels == 3 and target.bits == 8)):
+            raise UserError(f"targets are {target}, which Pillow does not support; pass an array to get an array")
         padded = self._pad(pixels)
         height, width = padded.shape[:2]
-        side = self._tile(width, height, padded.nbytes) if tile is None else self._rounded(tile)
+        side = self._tile_side(width, height, padded.nbytes) if tile is None else self._round_side(tile)
         sides = [(length, min(side, length), self._grid) for length in (width, height)]
         total = len(starts(*sides[0])) * len(starts(*sides[1]))
 
-        def run(left: int, top: int, wide: int, tall: int, number: int) -> np.ndarray:
-            sources = self._sources(padded[top : top + tall, left : left + wide])
-            found = self._generator(sources, f"{name}/{number}" if number else name)[scale][0]
+        def run(left: int, top: int, tile_width: int, tile_height: int, number: int) -> np.ndarray:
+            sources = self._sources(padded[top : top + tile_height, left : left + tile_width])
+            output = self._generator(sources, f"{name}/{number}" if number else name)[scale][0]
             if progress is not None:
                 progress(number + 1, total)
-            return found.permute(1, 2, 0).cpu().numpy()
+            return output.permute(1, 2, 0).cpu().numpy()
 
-        shrink, low, high = 2**scale, *wanted.range
-        out = np.empty((height // shrink, width // shrink, wanted.channels), wanted.dtype)
+        shrink, low, high = 2**scale, *target.range
+        out = np.empty((height // shrink, width // shrink, target.channels), target.dtype)
         done = 0
-        whole = contextlib.nullcontext() if total == 1 else self._whole(padded, side, name)
-        with whole:
-            for band in blend((width, height), side, self._grid, shrink, wanted.channels, run):
+        statistics = contextlib.nullcontext() if total == 1 else self._whole_image_statistics(padded, side, name)
+        with statistics:
+            for band in blend((width, height), side, self._grid, shrink, target.channels, run):
                 out[done : done + len(band)] = ((band + 1) * ((high - low) / 2)).round().clip(0, high - low) + low
                 done += len(band)
         out = out[: -(-pixels.shape[0] // shrink), : -(-pixels.shape[1] // shrink)]
         if isinstance(image, Image.Image):
-            return Image.fromarray(np.ascontiguousarray(out[..., 0] if wanted.channels == 1 else out))
+            return Image.fromarray(np.ascontiguousarray(out[..., 0] if target.channels == 1 else out))
         return out
 
     def _sources(self, pixels: np.ndarray) -> list[torch.Tensor]:
         source = normalise(to_tensor(pixels)[None], self.settings.source_format.range)
-        return pyramid(source, self._inputs, self.settings.source_kind)
+        return pyramid(source, self._source_scales, self.settings.source_kind)
 
-    def _whole(self, pixels: np.ndarray, side: int, name: str) -> contextlib.AbstractContextManager[None]:
-        """What tiles run under, so that the whole image, as a thumbnail of a tile's area, normalises each."""
+    def _whole_image_statistics(
+        self, pixels: np.ndarray, side: int, name: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """Normalise every tile by the statistics of the whole image, measured on a thumbnail of a tile's area."""
         factor = side / (pixels.shape[0] * pixels.shape[1]) ** 0.5
-        sides = [self._rounded(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
-        # Where one side is at its least, the other must be shorter.
+        sides = [self._round_side(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
+        # Where one side is at its minimum, the other must be shorter.
         size = tuple(
-            min(length, self._rounded(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True)
+            min(length, self._round_side(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True)
         )
         thumbnail = resize(pixels, size, self.settings.source_kind)
         return self._generator.normalised_by(self._sources(thumbnail), name)
 
     def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """A source as an array of the format that the generator was trained on."""
-        given = self.settings.source_format
-        if isinstance(image, Image.Image) and given.bits == 8 and given.channels in (1, 3):
+        """Return a source as an array in the format that the generator was trained on."""
+        expected = self.settings.source_format
+        if isinstance(image, Image.Image) and expected.bits == 8 and expected.channels in (1, 3):
             upright = as_rgb(image)
             if upright is None:
-                raise UserError(f"an image of mode {image.mode}: {self.settings.entry} was trained on {given}")
-            return as_pixels(upright.convert("L") if given.channels == 1 else upright)
+                raise UserError(f"the image has mode {image.mode}, but {self.settings.entry} was trained on {expected}")
+            return as_pixels(upright.convert("L") if expected.channels == 1 else upright)
         pixels = as_pixels(image)
         if 0 in pixels.shape:
-            raise UserError(f"an array {pixels.shape} is no image")
-        if pixels.ndim != 3 or pixels.shape[2] != given.channels or pixels.dtype != given.dtype:
+            raise UserError(f"an array of shape {pixels.shape} is not an image")
+        if pixels.ndim != 3 or pixels.shape[2] != expected.channels or pixels.dtype != expected.dtype:
             raise UserError(
-                f"an array {pixels.shape} of {pixels.dtype}: {self.settings.entry} was trained on {given}, which is "
-                f"(height, width, {given.channels}) of {given.dtype}"
+                f"an array of shape {pixels.shape} and type {pixels.dtype}, but {self.settings.entry} was trained on "
+                f"{expected}: shape (height, width, {expected.channels}) and type {expected.dtype}"
             )
         return pixels
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
-        """Continue an image by its mirror image to the right and below, to a size that the network takes."""
-        # At the size of the training every network works.
-        least = [min(2 * self._stride, side) for side in self.settings.size[::-1]] if self._stride > 1 else (1, 1)
-        given = zip(pixels.shape, least, strict=False)
-        ends = [max(small, -(-side // self._stride) * self._stride) - side for side, small in given]
+        """Extend an image by its mirror image, to the right and below, to a size that the network accepts."""
+        # Every network works at the size that it was trained at.
+        minimum = [min(2 * self._stride, side) for side in self.settings.size[::-1]] if self._stride > 1 else (1, 1)
+        sides = zip(pixels.shape, minimum, strict=False)
+        ends = [max(least, -(-side // self._stride) * self._stride) - side for side, least in sides]
         return np.pad(pixels, ((0, ends[0]), (0, ends[1]), (0, 0)), mode="symmetric") if any(ends) else pixels
 
-    def _rounded(self, side: int) -> int:
-        """A side of tiles that the network takes."""
+    def _round_side(self, side: int) -> int:
+        """Round the side of a tile down to one that the network accepts, at least two strides."""
         return max(2, side // self._stride) * self._stride
 
-    def _tile(self, width: int, height: int, nbytes: int) -> int:
-        """The largest side of tiles that fit; the image's longer side, if it fits whole. `nbytes`: of it."""
-        room, beside = self._room(), 0
+    def _tile_side(self, width: int, height: int, nbytes: int) -> int:
+        """Return the largest tile side that fits into memory: the longer side if the whole image (`nbytes`) fits."""
+        available, row_bytes = self._available_memory(), 0
         if self._generator.device.type == "cpu":
-            # The padded image and the output; sums, weights and what becomes of them for each row of a band.
-            room -= 2 * nbytes
-            beside = 3 * 4 * (self.settings.channels[1] + 1) * width
-        if width * height <= _MOST_PIXELS and self._bytes(width, height) + beside * height <= room:
+            # The padded image and the output; then the sums, the weights and their quotient for each row of a band.
+            available -= 2 * nbytes
+            row_bytes = 3 * 4 * (self.settings.channels[1] + 1) * width
+        if width * height <= _MAX_PIXELS and self._tile_bytes(width, height) + row_bytes * height <= available:
             return max(width, height)
-        smallest = self._bytes(self._smallest, self._smallest) + beside * self._smallest
-        if smallest > room:
+        smallest = self._tile_bytes(self._min_side, self._min_side) + row_bytes * self._min_side
+        if smallest > available:
             raise OutOfMemory(
-                f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._smallest}x"
-                f"{self._smallest} of this image, and there are {max(0, room) / 2**20:,.0f} MiB for it"
+                f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._min_side}x"
+                f"{self._min_side} of this image, but only {max(0, available) / 2**20:,.0f} MiB are available"
             )
-        # What a tile needs grows with its pixels at most.
-        of_pixel = self._bytes(self._smallest, self._smallest) / self._smallest**2
-        sides = range(self._rounded(isqrt(_MOST_PIXELS)), self._smallest, -self._stride)
-        return next((side for side in sides if of_pixel * side**2 + beside * side <= room), self._smallest)
+        # The memory of a tile grows at most in proportion to its pixels.
+        pixel_bytes = self._tile_bytes(self._min_side, self._min_side) / self._min_side**2
+        sides = range(self._round_side(isqrt(_MAX_PIXELS)), self._min_side, -self._stride)
+        return next((side for side in sides if pixel_bytes * side**2 + row_bytes * side <= available), self._min_side)
 
-    def _room(self) -> float:
-        """Bytes that may still be taken."""
+    def _available_memory(self) -> float:
+        """Return how many bytes can still be allocated."""
         device = self._generator.device
         free = free_memory(device)
-        there = float("inf") if free is None else _SHARE * free
-        if self._memory is None:
-            return there
-        taken = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
-        return min(there, self._memory - taken)
+        available = float("inf") if free is None else _SHARE * free
+        if self._memory_limit is None:
+            return available
+        used = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
+        return min(available, self._memory_limit - used)
 
-    def _bytes(self, width: int, height: int) -> float:
-        """What a tile takes beside the weights."""
-        if (width, height) not in self._needs:
-            self._count(width, height)
-        return _MORE * self._needs[width, height] + _BESIDE
+    def _tile_bytes(self, width: int, height: int) -> float:
+        """Return the memory of a tile in bytes, without the weights."""
+        if (width, height) not in self._peak_bytes:
+            self._count_memory(width, height)
+        return _OVERHEAD_FACTOR * self._peak_bytes[width, height] + _OVERHEAD_BYTES
 
-    def _count(self, width: int, height: int) -> list[tuple[int, int]]:
-        """Count what a tile takes, on shapes alone; width and height of each output."""
+    def _count_memory(self, width: int, height: int) -> list[tuple[int, int]]:
+        """Count the memory of a tile from shapes alone, and return the width and height of each output."""
         generator, meta = self._generator, torch.device("meta")
         with meta:
             network = prepare(generator.method, generator.method.build_generator(), meta, generator.precision)
             shadow = LoadedGenerator(self.settings, generator.method, network, meta, generator.precision)
             with Meter() as meter:
-                outputs = shadow(blank_pyramid(self._inputs, (width, height), channels=self.settings.channels[0]), "")
-        self._needs[width, height] = meter.peak
+                outputs = shadow(
+                    blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
+                )
+        self._peak_bytes[width, height] = meter.peak
         return [(output.shape[-1], output.shape[-2]) for output in outputs]
 
 
@@ -227,19 +238,20 @@ def load(
     threads: int | None = None,
     method: Path | str | None = None,
 ) -> Model:
-    """A published `generator.safetensors` as a model.
+    """Load a published `generator.safetensors` as a model.
 
     Args:
-        path: of the file, which holds all that is needed, but for the code of a user's own method.
-        device: auto takes a free CUDA GPU where there is one.
-        precision: tf32 is for GPUs, bf16 for GPUs, and CPUs with instructions for it.
-        memory: bytes that may be taken, on a CPU by the whole process; by default most of what is free.
-        threads: of the CPU; by default as torch is set.
-        method: the file of a user's own method, where it is not at the path that the suite named.
+        path: the file. It holds everything that is needed except the code of a custom method.
+        device: the device to run on; auto selects a free CUDA GPU if there is one.
+        precision: tf32 is for GPUs; bf16 is for GPUs and for CPUs with bf16 instructions.
+        memory: the memory limit in bytes; on a CPU it applies to the whole process. By default most of the free memory
+            is used.
+        threads: the number of CPU threads; by default PyTorch's current setting.
+        method: the file of a custom method, if it is no longer at the path that the suite named.
 
     Raises:
-        UserError: a file is missing, damaged, or not a generator; the method's code is another than it was trained
-            with; there is no such device.
+        UserError: a file is missing, damaged, or not a generator; the method's code differs from the code that it was
+            trained with; the device does not exist.
 
     """
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())

@@ -1,8 +1,8 @@
-"""Our baseline networks compute the published functions: the same weights, layer by layer, through functions that are
-written here from the publications' definitions.
+"""The baseline networks compute the published functions.
 
-What the counts do not show is fixed by each function: padding, the order of norm and activation, where dropout sits,
-which layers have a norm or a bias, how skip connections join, how images are pooled.
+Each test applies the weights of a network, layer by layer, in a reference function written from the publication's
+definition. The reference functions fix details that parameter and MAC counts do not: padding, the order of norm and
+activation, the place of dropout, the layers with a norm or bias, how skip connections join, and how images are pooled.
 """
 
 import pytest
@@ -17,7 +17,7 @@ torch.manual_seed(0)
 
 
 class Weights:
-    """Hands out a network's convolutions and norms in the order in which they are asked for."""
+    """Applies a network's convolutions and norms, each once, in order."""
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
@@ -52,11 +52,11 @@ def norm_relu(x: Tensor) -> Tensor:
 
 
 def unet(network: UNet, x: Tensor, downs: int) -> Tensor:
-    """Isola et al. 2017, 6.1.1, as in the authors' code.
+    """Return the U-Net's output (Isola et al. 2017, 6.1.1, as in the authors' code).
 
-    C64 without norm; then LeakyReLU, convolution, batch norm; the innermost without norm. Up: ReLU, transposed
+    Down: C64 without norm; then LeakyReLU, convolution, batch norm; the innermost has no norm. Up: ReLU, transposed
     convolution, batch norm, dropout in the three blocks above the innermost; last ReLU, convolution with bias, tanh.
-    The authors' LeakyReLU works in place, so their skip carries its result; the ReLU that follows makes that the same.
+    The authors' LeakyReLU works in place, so their skip connections carry its result. The next ReLU makes both equal.
     """
     down, up = Weights(network.down), [Weights(part) for part in network.up]
     skips = [down.conv(x, 2, 1, bias=False)]
@@ -76,9 +76,11 @@ def unet(network: UNet, x: Tensor, downs: int) -> Tensor:
 
 
 def patchgan(network: PatchGAN, x: Tensor, layers: int, norm: str, padding: int) -> list[Tensor]:
-    """Convolution and LeakyReLU; then convolution, norm, LeakyReLU, the last of them at stride 1; then a convolution.
+    """Return all layers' outputs.
 
-    Batch norm: convolutions before it without bias. Instance norm (Pix2Pix-HD): with bias and padding 2.
+    The layers are convolution and LeakyReLU; then blocks of convolution, norm and LeakyReLU, the last at stride 1; then
+    a convolution. Convolutions before batch norm have no bias. With instance norm (Pix2Pix-HD), they have a bias and
+    padding 2.
     """
     weights = Weights(network)
     outputs = [F.leaky_relu(weights.conv(x, 2, padding, bias=True), 0.2)]
@@ -92,13 +94,13 @@ def patchgan(network: PatchGAN, x: Tensor, layers: int, norm: str, padding: int)
 
 
 def residual(weights: Weights, x: Tensor) -> Tensor:
-    """Reflection padding, convolution, norm, ReLU, reflection padding, convolution, norm; added to the input."""
+    """Add to the input: reflection padding, convolution, norm, ReLU, reflection padding, convolution, norm."""
     y = norm_relu(weights.conv(reflect(x, 1), 1, 0, bias=True))
     return x + F.instance_norm(weights.conv(reflect(y, 1), 1, 0, bias=True), eps=1e-5)
 
 
 def global_features(weights: Weights, x: Tensor, downs: int, blocks: int) -> Tensor:
-    """c7s1-64, downsampling 3x3, residual blocks, upsampling 3x3 with output padding 1 (Wang et al. 2018, appendix)."""
+    """Apply c7s1-64, 3x3 downsampling, residual blocks, 3x3 upsampling, output padding 1 (Wang et al., appendix)."""
     x = norm_relu(weights.conv(reflect(x, 3), 1, 0, bias=True))
     for _ in range(downs):
         x = norm_relu(weights.conv(x, 2, 1, bias=True))
@@ -118,7 +120,7 @@ def global_generator(network: GlobalGenerator, x: Tensor, downs: int, blocks: in
 
 
 def local_enhancer(network: LocalEnhancer, x: Tensor, downs: int, blocks: int, local_blocks: int) -> Tensor:
-    """The global generator's features of the average-pooled source are added before the enhancer's residual blocks."""
+    """Add the global generator's features of the average-pooled source before the enhancer's residual blocks."""
     coarse, entry, out = Weights(network.coarse), Weights(network.entry), Weights(network.exit)
     half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
     y = norm_relu(entry.conv(reflect(x, 3), 1, 0, bias=True))
@@ -137,15 +139,15 @@ def random(*shape: int) -> Tensor:
     return torch.rand(shape, dtype=torch.float64) * 2 - 1
 
 
-def shaken(network: nn.Module) -> nn.Module:
-    """Double precision, with weights and biases that are nowhere zero or one."""
+def randomised(network: nn.Module) -> nn.Module:
+    """Convert to double precision, with random weights and biases, so that none is zero or one."""
     for parameter in network.double().parameters():
         nn.init.normal_(parameter, 0.05, 0.2)
     return network
 
 
 def test_the_unet_is_pix2pix():
-    network = shaken(UNet(8, 0.0625)).train()
+    network = randomised(UNet(8, 0.0625)).train()
     x = random(1, 3, 256, 256)
     torch.manual_seed(7)
     ours = network([x])[0]
@@ -157,7 +159,7 @@ def test_the_unet_is_pix2pix():
 
 @pytest.mark.parametrize(("norm", "padding"), [("batch", 1), ("instance", 2)])
 def test_the_discriminators_are_the_published_ones(norm, padding):
-    network = shaken(PatchGAN(6, 8, norm=norm, padding=padding)).train()
+    network = randomised(PatchGAN(6, 8, norm=norm, padding=padding)).train()
     x = random(2, 6, 64, 96)
     for ours, theirs in zip(network(x), patchgan(network, x, 3, norm, padding), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12)
@@ -165,19 +167,19 @@ def test_the_discriminators_are_the_published_ones(norm, padding):
 
 @pytest.mark.parametrize("downs", [3, 4])
 def test_the_global_generator_is_pix2pixhd(downs):
-    network = shaken(GlobalGenerator(4, downs, 2))
+    network = randomised(GlobalGenerator(4, downs, 2))
     x = random(1, 3, 64, 96)
     assert torch.allclose(network([x])[0], global_generator(network, x, downs, 2), atol=1e-12)
 
 
 def test_the_local_enhancer_is_pix2pixhd():
-    network = shaken(LocalEnhancer(4, 3, 2, 3, head=True))
+    network = randomised(LocalEnhancer(4, 3, 2, 3, head=True))
     x = random(1, 3, 64, 128)
     assert torch.allclose(network([x])[0], local_enhancer(network, x, 3, 2, 3), atol=1e-12)
 
 
 def test_trained_alone_the_coarse_part_is_the_global_generator():
-    network = shaken(LocalEnhancer(4, 3, 2, 3, head=True))
+    network = randomised(LocalEnhancer(4, 3, 2, 3, head=True))
     alone = GlobalGenerator(8, 3, 2).double()
     alone.body.load_state_dict(network.coarse.state_dict())
     alone.head.load_state_dict(network.coarse_head.state_dict())
@@ -187,15 +189,15 @@ def test_trained_alone_the_coarse_part_is_the_global_generator():
 
 
 def test_discriminator_scales_see_pooled_images():
-    network = shaken(PooledDiscriminators([PatchGAN(6, 4, norm="instance", padding=2) for _ in range(3)]))
+    network = randomised(PooledDiscriminators([PatchGAN(6, 4, norm="instance", padding=2) for _ in range(3)]))
     source, image = random(1, 3, 64, 64), random(1, 3, 64, 64)
     x = torch.cat((source, image), 1)
     for scale, ours in zip(network.scales, network([source], [image]), strict=True):
         assert torch.allclose(ours[-1], patchgan(scale, x, 3, "instance", 2)[-1], atol=1e-12)
         x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
     network.first = 1
-    found = network([pooled_half(source)], [pooled_half(image)])
+    outputs = network([pooled_half(source)], [pooled_half(image)])
     x = pooled_half(torch.cat((source, image), 1))
-    assert len(found) == 2
-    assert torch.allclose(found[0][-1], network.scales[1](x)[-1])
-    assert torch.allclose(found[1][-1], network.scales[2](pooled_half(x))[-1])
+    assert len(outputs) == 2
+    assert torch.allclose(outputs[0][-1], network.scales[1](x)[-1])
+    assert torch.allclose(outputs[1][-1], network.scales[2](pooled_half(x))[-1])

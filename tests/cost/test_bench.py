@@ -1,4 +1,4 @@
-"""`msgunet bench` on tiny networks, the inference engine against the plain network, and torch.compile."""
+"""`msgunet bench` on tiny networks, the engine compared with plain PyTorch, and torch.compile."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings
-from msgunet.cost import bench
+from msgunet.cost import bench, variants
 from msgunet.data.pairs import PairDataset, normalise, pyramid
 from msgunet.methods.generator import load_generator, prepare, save_generator
 from msgunet.methods.losses import l1_sum
@@ -23,8 +23,8 @@ from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
 
-def learn(name, data, path):
-    """Fit a generator to the pairs for a moment, so that it has contrast and its batch norms statistics."""
+def fit(name, data, path):
+    """Train a generator briefly, so that its outputs have contrast and its batch norms have statistics."""
     settings = make_settings(data, name)
     method = build_method(settings)
     torch.manual_seed(0)
@@ -45,22 +45,22 @@ def learn(name, data, path):
 def outputs_of(model, data, plain=False):
     pairs = PairDataset(data, "test", model.settings.size, ("photo", "photo"))
     scales = model.method.scales(model.method.options, model.settings.size)
-    found = []
+    outputs = []
     for i in range(len(pairs)):
         sources = pyramid(normalise(pairs[i].source[None]), scales, "photo")
         if plain:
             torch.manual_seed(0)
             with torch.no_grad():
-                found += model.network(sources)
+                outputs += model.network(sources)
         else:
-            found += model(sources, "same")
-    return found
+            outputs += model(sources, "same")
+    return outputs
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_the_engines_outputs_are_the_plain_networks_and_bf16_is_near(tmp_path, data, name):
-    """fp32 to rounding; bf16 by less than half a grey level on average."""
-    path = learn(name, data, tmp_path / "generator.safetensors")
+def test_the_engines_outputs_equal_the_plain_networks_and_bf16_is_close(tmp_path, data, name):
+    """fp32 agrees up to rounding; bf16 differs by less than half a grey level on average."""
+    path = fit(name, data, tmp_path / "generator.safetensors")
     engine = load_generator(path, torch.device("cpu"))
     norms = [layer for layer in engine.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     # SPADE computes scale and shift from the source.
@@ -72,9 +72,9 @@ def test_the_engines_outputs_are_the_plain_networks_and_bf16_is_near(tmp_path, d
     reference = load_generator(path, torch.device("cpu"))
     reference.network = plain
     expected = outputs_of(reference, data)
-    assert expected[0].std() > 0.05, "it has learnt something"
-    found = outputs_of(engine, data)
-    assert max((a - b).abs().max().item() for a, b in zip(found, expected, strict=True)) < 1e-4
+    assert expected[0].std() > 0.05, "the generator is trained"
+    actual = outputs_of(engine, data)
+    assert max((a - b).abs().max().item() for a, b in zip(actual, expected, strict=True)) < 1e-4
     half = outputs_of(load_generator(path, torch.device("cpu"), "bf16"), data)
     assert {image.dtype for image in half} == {torch.float32}
     differences = [127.5 * (a - b).abs().mean().item() for a, b in zip(half, expected, strict=True)]
@@ -82,13 +82,13 @@ def test_the_engines_outputs_are_the_plain_networks_and_bf16_is_near(tmp_path, d
 
 
 def test_folding_leaves_norms_that_see_the_batch():
-    """Pix2Pix takes the statistics of the image at test time."""
+    """Pix2Pix uses the statistics of the image at test time."""
     method = build_method(make_settings("unused", "pix2pix"))
     network = prepare(method, method.build_generator(), torch.device("cpu"))
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
 
 
-def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, monkeypatch):
+def test_bench_writes_its_results_and_resumes(tmp_path, workplace, capsys, monkeypatch):
     out = tmp_path / "bench.csv"
     arguments = ["bench", "tiny", "--entry", "msgunet", "--repeats", "3", "--out", str(out)]
     assert main([*arguments, "--part", "inference", "--precision", "fp32"]) == 0
@@ -99,9 +99,9 @@ def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, 
     pd.testing.assert_frame_equal(frame[:2], first, check_dtype=False)
     assert list(frame["part"]) == ["inference"] * 2 + ["training"] * 2
     assert main([*arguments, "--part", "training", "--precision", "fp32", "bf16"]) == 0
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     frame = pd.read_csv(out)
-    assert said.err.count("msgunet at 64x64, inference") == 1, "measured once"
+    assert captured.err.count("msgunet at 64x64, inference") == 1, "measured once"
     assert list(frame["part"]) == ["inference"] * 2 + ["training"] * 4
     ways = list(frame["way"] + " " + frame["precision"])
     assert ways[-4:] == ["plain fp32", "engine fp32", "plain bf16", "engine bf16"]
@@ -113,34 +113,34 @@ def test_bench_writes_what_it_measures_and_goes_on(tmp_path, workplace, capsys, 
     operations = frame["tflop"] / frame["matrix_tflop_per_s"]
     memory = frame["moved_gb"] / frame["bandwidth_gb_per_s"]
     assert np.maximum(operations, memory).to_numpy() == pytest.approx(frame["limit_ms"].to_numpy() / 1000)
-    assert "| MSG U-Net" in said.out
-    assert "Made by `msgunet bench tiny --entry msgunet --repeats 3" in said.out
+    assert "| MSG U-Net" in captured.out
+    assert "Made by `msgunet bench tiny --entry msgunet --repeats 3" in captured.out
     assert main([*arguments, "--part", "training", "--precision", "fp32"]) == 0
-    # Nothing is lost.
+    # No row is lost.
     pd.testing.assert_frame_equal(pd.read_csv(out), frame)
     monkeypatch.setattr("msgunet.core.provenance.commit", lambda: "another")
     assert main(arguments) == 2
-    assert "holds rows of commit" in capsys.readouterr().err
+    assert "holds rows with commit" in capsys.readouterr().err
 
 
-def test_bench_says_everything_that_is_wrong(tmp_path, workplace, capsys):
+def test_bench_reports_all_problems(tmp_path, workplace, capsys):
     assert main(["bench", "tiny", "--entry", "msgunet", "pix2pux", "--size", "70", "64", "--out", "b.csv"]) == 2
-    said = capsys.readouterr().err
-    assert "--entry pix2pux: suite 'tiny' does not train it; did you mean 'pix2pix'?" in said
-    assert "msgunet: size 70x64 is not divisible" in said
+    errors = capsys.readouterr().err
+    assert "--entry pix2pux: suite 'tiny' does not train it; did you mean 'pix2pix'?" in errors
+    assert "msgunet: size 70x64 is not divisible" in errors
     with pytest.raises(UserError, match="tf32 is for CUDA GPUs"):
         bench.bench([], tmp_path / "b.csv", ComputeSettings(device="cpu"), precisions=["tf32"])
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_the_engines_step_does_less_work_than_the_plain_one_or_as_much(name):
-    """Counted on real steps; where both losses read the same discriminator, its passes are shared."""
+def test_the_engines_step_does_no_more_work_than_the_plain_one(name):
+    """Work is counted on real steps. Where both losses use the same discriminator, they share its passes."""
     settings = make_settings("unused", name)
     method = build_method(settings)
     phase = method.phases(settings.training)[-1]
     perceptual = load_perceptual(settings.perceptual, None) if settings.perceptual else None
     counted = []
-    for one in (step, lambda *a: bench.plain_step(*a[:5])):
+    for one in (step, lambda *a: variants.plain_step(*a[:5])):
         state = TrainingState(method, settings, torch.device("cpu"))
         state.begin_phase(method, phase, resumed=False)
         sources, targets = blank_batch(method, settings, phase, torch.device("cpu"))
@@ -153,18 +153,18 @@ def test_the_engines_step_does_less_work_than_the_plain_one_or_as_much(name):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.slow
-def test_a_compiled_step_is_the_step():
+def test_a_compiled_step_has_the_same_losses():
     settings = make_settings("unused", "msgunet")
     method = build_method(settings)
     perceptual = load_perceptual(settings.perceptual, None)
-    # What a training asks first: what torch.compile meets there, it would leave alone here.
+    # A training calls this first. If torch.compile saw the step there, it would not compile it afterwards.
     step_needs(method, settings, method.phases(settings.training)[-1], ComputeSettings(compile=True))
     torch._dynamo.utils.counters.clear()
-    found = []
+    losses = []
     for compiled in (False, True):
         state = TrainingState(method, settings, torch.device("cpu"), ComputeSettings(compile=compiled))
         torch.manual_seed(0)
         pyramids = [[torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(2)] for _ in "st"]
-        found.append(step(method, state, *pyramids, perceptual, 1e-3, None))
+        losses.append(step(method, state, *pyramids, perceptual, 1e-3, None))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
-    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)

@@ -1,4 +1,4 @@
-"""`msgunet profile` on tiny networks: work and time go to the layers that do them."""
+"""`msgunet profile` on tiny networks: work and time are attributed to the right layers."""
 
 import time
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from torch import nn
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings, TrainingSettings
-from msgunet.cost import bench, profile
+from msgunet.cost import bench, profile, variants
 from msgunet.cost.profile import BETWEEN
 
 CPU = torch.device("cpu")
@@ -22,12 +22,12 @@ LIMITS = {"fp32": 0.1, "bf16": 0.1, "bandwidth": 10.0}
 
 @pytest.fixture
 def known_limits(monkeypatch):
-    """Measuring them takes seconds."""
+    """Fixed device limits, because measuring them takes seconds."""
     monkeypatch.setattr(profile, "in_new_process", lambda *_: LIMITS)
 
 
 def leaves_called(inference):
-    """The leaf modules that a pass calls, but for those that leave things as they are, by name."""
+    """Return the names of the leaf modules that a pass calls, except those that change nothing."""
     called, handles = set(), []
     for name, module in inference.network.named_modules():
         idle = isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training)
@@ -41,18 +41,18 @@ def leaves_called(inference):
 
 @pytest.mark.parametrize("way", ["plain", "engine"])
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_layers_do_together_what_bench_counts_for_the_pass(name, way):
+def test_the_work_of_all_layers_is_what_bench_counts_for_the_pass(name, way):
     settings = make_settings("unused", name)
     for precision in ("fp32", "bf16"):
-        inference = bench.Inference(settings, bench.Variant(way, precision), CPU)
+        inference = variants.Inference(settings, variants.Variant(way, precision), CPU)
         work = profile.layer_work(inference)
-        flop, moved = bench._needs(settings, "inference", precision)
+        flop, moved = bench._work(settings, "inference", precision)
         assert sum(done.flop for done in work.values()) == flop > 0
-        found = sum(done.moved for done in work.values() if done.flop)
-        # Folded batch norm leaves the convolutions a bias, which bench counts for both.
-        assert found == moved if way == "engine" else 0.99 * moved < found <= moved
+        total = sum(done.moved for done in work.values() if done.flop)
+        # Folded batch norm adds a bias to the convolutions, which bench counts for both ways.
+        assert total == moved if way == "engine" else 0.99 * moved < total <= moved
         assert all(done.moved > 0 for layer, done in work.items() if layer != BETWEEN)
-    # With spectral norm a convolution is made of others, and is a layer all the same.
+    # With spectral norm a convolution has submodules, but it is still one layer.
     assert leaves_called(inference) <= set(work)
     convolutions = {n for n, m in inference.network.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
     assert {layer for layer, done in work.items() if done.flop} == convolutions
@@ -62,7 +62,7 @@ def test_layers_do_together_what_bench_counts_for_the_pass(name, way):
 
 
 class Twice(nn.Module):
-    """A layer called k times, another once, one that does nothing; an addition."""
+    """A layer called `calls` times, one called once, one that does nothing, and an addition."""
 
     def __init__(self, calls):
         super().__init__()
@@ -87,7 +87,7 @@ def pass_of(network):
     return Pass(network=network, sources=[torch.rand(1, 3, 8, 8)], autocast=nullcontext())
 
 
-def test_a_layer_called_several_times_does_its_work_as_often():
+def test_the_work_of_a_layer_is_multiplied_by_its_calls():
     image = 4 * 3 * 8 * 8
     for calls in (1, 3):
         inference = pass_of(Twice(calls))
@@ -99,7 +99,7 @@ def test_a_layer_called_several_times_does_its_work_as_often():
 
 
 def test_times_go_to_the_layers_that_take_them(monkeypatch):
-    """On a clock that only layers and an addition move on."""
+    """The clock only advances in layers and in the addition."""
     now = [0.0]
     monkeypatch.setattr(profile, "perf_counter", lambda: now[0])
     network = Twice(3)
@@ -120,18 +120,18 @@ def test_times_go_to_the_layers_that_take_them(monkeypatch):
 
 
 def test_the_parts_are_the_whole_pass():
-    inference = bench.Inference(make_settings("unused", "msgunet"), bench.Variant("engine", "fp32"), CPU)
+    inference = variants.Inference(make_settings("unused", "msgunet"), variants.Variant("engine", "fp32"), CPU)
     rows = pd.DataFrame(profile.by_layer(inference, CPU, 1))
     assert (rows["median_ms"] > 0).all()
     assert rows["median_ms"].sum() == pytest.approx(rows["measured_ms"][0])
     assert rows["share"].sum() == pytest.approx(1)
     start = time.perf_counter()
-    found = profile.layer_seconds(inference, dict(inference.network.named_modules()), CPU)
-    assert 0 < sum(found.values()) < time.perf_counter() - start
+    seconds = profile.layer_seconds(inference, dict(inference.network.named_modules()), CPU)
+    assert 0 < sum(seconds.values()) < time.perf_counter() - start
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in inference.network.modules())
 
 
-def test_what_loses_most_comes_first_and_not_what_takes_longest():
+def test_rows_are_sorted_by_lost_time_not_by_total_time():
     work = {"tflop": 0.0, "level": "layer"}
     rows = [
         {**work, "name": "long", "median_ms": 100.0, "moved_gb": 0.95},
@@ -139,8 +139,8 @@ def test_what_loses_most_comes_first_and_not_what_takes_longest():
         {**work, "name": "cached", "median_ms": 1.0, "moved_gb": 0.1},
         {**work, "name": "busy", "median_ms": 30.0, "moved_gb": 0.0, "tflop": 0.0022},
     ]
-    found = profile.against_limits(rows, "fp32", LIMITS)
-    assert [(row["name"], round(row["lost_ms"], 6)) for row in found] == [
+    sorted_rows = profile.against_limits(rows, "fp32", LIMITS)
+    assert [(row["name"], round(row["lost_ms"], 6)) for row in sorted_rows] == [
         ("lossy", 15.0),
         ("busy", 8.0),
         ("long", 5.0),
@@ -154,7 +154,7 @@ def test_what_loses_most_comes_first_and_not_what_takes_longest():
 )
 def test_a_slow_layer_comes_first(workplace, capsys, monkeypatch, known_limits, entry, place, attribute, where):
     usual = getattr(place, attribute)
-    monkeypatch.setattr(place, attribute, lambda *given: (time.sleep(0.1), usual(*given))[1])
+    monkeypatch.setattr(place, attribute, lambda *args: (time.sleep(0.1), usual(*args))[1])
     arguments = ["profile", "tiny", "--entry", entry, "--repeats", "1", "--rows", "3", "--out", "found.csv"]
     assert main(arguments) == 0
     frame = pd.read_csv("found.csv")
@@ -162,18 +162,18 @@ def test_a_slow_layer_comes_first(workplace, capsys, monkeypatch, known_limits, 
     assert layers["name"][0] == where
     assert 100 <= layers["median_ms"][0] < layers["measured_ms"][0]
     assert layers["lost_ms"].is_monotonic_decreasing
-    said = capsys.readouterr().out.split("###")
-    rows = [line.split("|")[1].strip() for line in said[1].splitlines() if line.startswith("| ")]
-    assert rows == ["Layer", *layers["name"][:3], f"({len(layers) - 3} more)", "all of these"]
-    assert "by torch's operators" in said[2]
+    tables = capsys.readouterr().out.split("###")
+    rows = [line.split("|")[1].strip() for line in tables[1].splitlines() if line.startswith("| ")]
+    assert rows == ["Layer", *layers["name"][:3], f"({len(layers) - 3} more)", "total"]
+    assert "by torch operator" in tables[2]
 
 
-def test_profile_writes_what_it_finds_with_the_facts(workplace, capsys):
+def test_profile_writes_its_results_with_their_conditions(workplace, capsys):
     assert main(["profile", "tiny", "--entry", "msgunet", "--way", "plain", "--repeats", "2", "--out", "a/b.csv"]) == 0
-    said = capsys.readouterr()
-    assert said.err == "msgunet at 64x64, inference\n"
-    assert "### MSG U-Net at 64×64, inference, plain, fp32: by layer" in said.out
-    assert "Made by `msgunet profile tiny --entry msgunet --way plain --repeats 2" in said.out
+    captured = capsys.readouterr()
+    assert captured.err == "msgunet at 64x64, inference\n"
+    assert "### MSG U-Net at 64×64, inference, plain, fp32: by layer" in captured.out
+    assert "Made by `msgunet profile tiny --entry msgunet --way plain --repeats 2" in captured.out
     frame = pd.read_csv("a/b.csv")
     facts = ["commit", "device", "threads", "versions", "entry", "width", "height", "part", "way", "precision"]
     assert frame[facts].notna().all(axis=None)
@@ -192,33 +192,33 @@ def test_profile_writes_what_it_finds_with_the_facts(workplace, capsys):
 def test_a_training_step_by_operator(capfd, workplace, way):
     training = ["--part", "training", "--way", way, "--repeats", "2", "--out", "found.csv"]
     assert main(["profile", "tiny", "--entry", "msgunet", *training]) == 0
-    said = capfd.readouterr()
-    assert said.err == "msgunet at 64x64, training\n", "and nothing of torch's"
-    assert "| Operator " in said.out
-    assert "by layer" not in said.out
+    captured = capfd.readouterr()
+    assert captured.err == "msgunet at 64x64, training\n", "nothing from torch"
+    assert "| Operator " in captured.out
+    assert "by layer" not in captured.out
     frame = pd.read_csv("found.csv")
     assert set(frame["level"]) == {"operator"}
     assert {"aten::convolution", "aten::convolution_backward"} <= set(frame["name"])
     assert frame["mean_ms"].is_monotonic_decreasing
     assert 0 < frame["mean_ms"].sum() <= frame["measured_ms"][0]
     calls = frame.set_index("name")["calls"]
-    assert calls["aten::convolution"] % 1 == 0, "a step, not all of them"
+    assert calls["aten::convolution"] % 1 == 0, "counted per step"
     assert calls["aten::convolution"] >= calls["aten::convolution_backward"] > 10
 
 
-def test_profile_says_what_is_wrong(workplace, capsys):
+def test_profile_reports_problems(workplace, capsys):
     assert main(["profile", "tiny", "--entry", "msgunot"]) == 2
     assert "--entry msgunot: suite 'tiny' does not train it; did you mean 'msgunet'?" in capsys.readouterr().err
     assert main(["profile", "tiny", "--size", "64", "64"]) == 2
-    said = capsys.readouterr().err
-    assert "error: that is 4 networks of suite 'tiny'; say which one:\n  --entry pix2pix --size 64 64\n" in said
+    errors = capsys.readouterr().err
+    assert "error: choose one of 4 networks of suite 'tiny':\n  --entry pix2pix --size 64 64\n" in errors
     assert main(["profile", "tiny", "--entry", "msgunet", "--size", "70", "64"]) == 2
     assert "msgunet: size 70x64 is not divisible" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["profile", "tiny", "--way", "compiled"])
     settings = make_settings("unused", training=TrainingSettings())
     with pytest.raises(UserError, match="tf32 is for CUDA GPUs"):
-        profile.profile(settings, "inference", bench.Variant("engine", "tf32"), ComputeSettings(device="cpu"))
+        profile.profile(settings, "inference", variants.Variant("engine", "tf32"), ComputeSettings(device="cpu"))
 
 
 @pytest.mark.gpu
@@ -226,9 +226,9 @@ def test_profile_says_what_is_wrong(workplace, capsys):
 @pytest.mark.parametrize("part", ["inference", "training"])
 def test_profile_on_a_gpu(part):
     settings = make_settings("unused", "msgunet", (256, 256), options={"width": 0.5})
-    found = profile.profile(settings, part, bench.Variant("engine", "bf16"), ComputeSettings(device="cuda"))
-    times = found["mean_ms"] if part == "training" else found["mean_ms"].fillna(found["median_ms"])
+    frame = profile.profile(settings, part, variants.Variant("engine", "bf16"), ComputeSettings(device="cuda"))
+    times = frame["mean_ms"] if part == "training" else frame["mean_ms"].fillna(frame["median_ms"])
     assert (times > 0).all()
     for level in ("operator", "kernel"):
-        rows = found[found["level"] == level]
+        rows = frame[frame["level"] == level]
         assert 0 < rows["mean_ms"].sum() < rows["measured_ms"].iloc[0]

@@ -1,4 +1,4 @@
-"""The published data sets from their archives, whole and damaged, and the commands for them."""
+"""Published data sets from intact and damaged archives, and the commands for data sets."""
 
 import json
 import os
@@ -31,9 +31,9 @@ def test_maps_from_the_real_archive(shared, tmp_path):
     pair = read_manifest(manifest)[0]
     assert (pair.source_width, pair.source_height) == (600, 600)
     assert check_prepared(tmp_path) == []
-    # Aerial photographs are darker and busier than maps.
-    for one in read_manifest(manifest)[:5]:
-        source, target = (np.asarray(Image.open(tmp_path / path), float) for path in (one.source, one.target))
+    # Aerial photographs are darker than maps.
+    for pair in read_manifest(manifest)[:5]:
+        source, target = (np.asarray(Image.open(tmp_path / path), float) for path in (pair.source, pair.target))
         assert source.mean() < target.mean()
 
 
@@ -52,14 +52,14 @@ def test_cityscapes_from_the_real_archives(shared, tmp_path):
     road = (colours == (128, 64, 128)).all(-1)
     assert set(labels[road]) == {7}, "the road's id"
     assert instances.dtype == np.uint16
-    many = instances >= 1000
-    assert (instances[many] // 1000 == labels[many]).all(), "an instance's id begins with its label's"
+    numbered = instances >= 1000
+    assert (instances[numbered] // 1000 == labels[numbered]).all(), "an instance id begins with its label id"
     assert check_prepared(tmp_path) == []
     (tmp_path / f"train/{pairs[0].id}.label_ids.png").unlink()
     assert len(check_prepared(tmp_path)) == 1
 
 
-def test_without_ids_there_are_none(shared, tmp_path):
+def test_ids_can_be_left_out(shared, tmp_path):
     manifest = prepare(dataset_settings("cityscapes", (64, 32), ids=False), tmp_path, shared / "mirror")
     assert {pair.extras for pair in read_manifest(manifest)} == {""}
     assert len(list((tmp_path / "train").iterdir())) == 12
@@ -80,7 +80,7 @@ def write_nyu(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def test_nyu_in_matlabs_axes(tmp_path):
+def test_nyu_reverses_the_axes_of_matlab(tmp_path):
     images, _ = write_nyu(tmp_path)
     pairs = read_manifest(prepare(dataset_settings("nyu", (64, 48)), tmp_path / "out", tmp_path))
     assert [(p.id, p.split) for p in pairs] == [("0001", "train"), ("0003", "train"), ("0002", "test")]
@@ -90,15 +90,15 @@ def test_nyu_in_matlabs_axes(tmp_path):
     assert label[0, 0].tolist() == [0, 0, 0]
 
 
-def test_nyus_colours_are_well_separated():
+def test_nyu_colours_are_well_separated():
     colours = palette(895).astype(int)
     assert colours[0].tolist() == [0, 0, 0]
     apart = np.abs(colours[:, None] - colours[None]).max(-1) + 255 * np.eye(895, dtype=int)
     assert apart.min() >= 28
-    assert apart[np.arange(894), np.arange(1, 895)].min() >= 100, "neighbouring ids lie far apart"
+    assert apart[np.arange(894), np.arange(1, 895)].min() >= 100, "neighbouring ids are far apart"
 
 
-def test_nyu_in_forty_classes(tmp_path):
+def test_nyu_with_40_classes(tmp_path):
     write_nyu(tmp_path)
     pairs = read_manifest(prepare(dataset_settings("nyu", (64, 48), classes="40"), tmp_path / "out", tmp_path))
     label = np.asarray(Image.open(tmp_path / "out" / pairs[0].source))
@@ -114,7 +114,7 @@ def test_nyu_splits_beyond_the_images_are_an_error(tmp_path):
     scipy_io = pytest.importorskip("scipy.io")
     write_nyu(tmp_path)
     scipy_io.savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[1], [9]]), "testNdxs": np.array([[2]])})
-    with pytest.raises(UserError, match="names 1 images beyond the 3"):
+    with pytest.raises(UserError, match="lists 1 images beyond the 3"):
         prepare(dataset_settings("nyu", (64, 48)), tmp_path / "out", tmp_path)
 
 
@@ -131,25 +131,25 @@ CITYSCAPES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
 
 def test_damaged_archives_are_named(tmp_path):
     (tmp_path / "maps.tar.gz").write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive"):
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: the archive is damaged"):
         prepare(dataset_settings("maps", (64, 64)), tmp_path / "o", tmp_path)
     for name in CITYSCAPES:
         (tmp_path / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="not a whole archive"):
+    with pytest.raises(UserError, match="the archive is damaged"):
         prepare(dataset_settings("cityscapes", (64, 64)), tmp_path / "o2", tmp_path)
 
 
 @pytest.mark.parametrize("where", [0.5, 0.999])
-def test_an_archive_damaged_in_the_middle_is_no_smaller_data_set(shared, tmp_path, where):
+def test_an_archive_damaged_in_the_middle_is_an_error_not_a_smaller_data_set(shared, tmp_path, where):
     raw = bytearray((shared / "mirror" / "maps.tar.gz").read_bytes())
     raw[int(len(raw) * where)] ^= 0xFF
     (tmp_path / "maps.tar.gz").write_bytes(raw)
-    with pytest.raises(UserError, match=r"maps\.tar\.gz: not a whole archive|not a whole image"):
+    with pytest.raises(UserError, match=r"maps\.tar\.gz: the archive is damaged|the image is damaged"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
     assert not (tmp_path / "o" / "manifest.csv").exists()
 
 
-def test_a_image_damaged_in_a_zip_is_named(shared, tmp_path):
+def test_a_damaged_image_in_a_zip_is_named(shared, tmp_path):
     (tmp_path / CITYSCAPES[0]).symlink_to(shared / "mirror" / CITYSCAPES[0])
     raw = bytearray((shared / "mirror" / CITYSCAPES[1]).read_bytes())
     raw[len(raw) // 2] ^= 0xFF
@@ -169,17 +169,17 @@ def test_prepare_by_name(shared, tmp_path, capsys):
         assert "error: " in capsys.readouterr().err
 
 
-def test_data_shows_every_data_set(workplace, shared, capsys):
+def test_data_lists_every_data_set(workplace, shared, capsys):
     text = "\n".join(overview(DataSettings(mirror={"maps": str(shared / "mirror")})))
     assert "not the published file of 250,242,400 bytes" in text
     assert "data/archives/gtFine_trainvaltest.zip (241 MB" in text
     assert "'msgunet fetch cityscapes' downloads it" in text
-    assert "keep reports with its images to yourself" in text
+    assert "do not redistribute reports with its images" in text
     assert main(["data"]) == 0
     assert "maps: Aerial Images to Maps" in capsys.readouterr().out
 
 
-def test_data_check_finds_a_changed_image(workplace, capsys):
+def test_data_check_finds_changed_and_damaged_images(workplace, capsys):
     folder = workplace / "data" / "bluemarble-64x64-0"
     settings = dataset_settings("bluemarble", (64, 64), globe_width=1024, overlap=0.0, min_land=0.5)
     manifest = prepare(settings, folder, workplace)
@@ -190,15 +190,15 @@ def test_data_check_finds_a_changed_image(workplace, capsys):
     make_image(3, 64, 64).save(folder / first.target)
     (folder / second.source).write_bytes(b"half")
     assert main(["data", "check", "bluemarble"]) == 2
-    said = capsys.readouterr().err
-    assert f"{first.target}: its pixels are not those of the manifest" in said
-    assert second.source in said
+    errors = capsys.readouterr().err
+    assert f"{first.target}: its pixels differ from the manifest" in errors
+    assert second.source in errors
     assert main(["data", "check"]) == 2
     assert main(["data", "check", "maps"]) == 2
-    assert "there is nothing of maps to check" in capsys.readouterr().err
+    assert "maps: nothing to check" in capsys.readouterr().err
 
 
-def test_a_killed_preparation_is_gone_on_with(shared, tmp_path):
+def test_a_killed_preparation_resumes(shared, tmp_path):
     settings = tmp_path / "dataset.json"
     settings.write_text(dataset_settings("maps", (128, 128)).model_dump_json())
     command = [sys.executable, "-m", "msgunet", "prepare", "--settings", str(settings), "--out", str(tmp_path / "o")]
@@ -211,7 +211,7 @@ def test_a_killed_preparation_is_gone_on_with(shared, tmp_path):
     process.wait()
     assert not (tmp_path / "o" / "manifest.csv").exists()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    left = int(done.stderr.split(" pairs to prepare")[0].split()[-1])
-    assert left <= 343 - 20
+    remaining = int(done.stderr.split(" pairs to prepare")[0].split()[-1])
+    assert remaining <= 343 - 20
     assert counts(tmp_path / "o" / "manifest.csv") == (274, 69)
     assert not list((tmp_path / "o").glob(".unpack-*"))

@@ -1,4 +1,4 @@
-"""Data: tiling, pairing, preparing, the order of a training."""
+"""Tiles, preparation of data sets, decoding, augmentation, and the order of training batches."""
 
 import hashlib
 import json
@@ -55,17 +55,17 @@ def test_bluemarble_is_registered_and_repeatable(tmp_path):
     assert manifests[0] == manifests[1]
     pairs = read_manifest(tmp_path / "a" / "manifest.csv")
     assert {pair.split for pair in pairs} == {"train", "test"}
-    # Coasts lie at the same place: where the source is deep blue, the target is sea, and it is brighter.
-    agree = []
+    # Coasts must coincide: where the source is deep blue (sea), the target is bluer than elsewhere.
+    differences = []
     for pair in pairs:
         source, target = (np.asarray(Image.open(tmp_path / "a" / p), int) for p in (pair.source, pair.target))
         sea = (source[..., 2] > source[..., 0] + 25) & (source.sum(-1) < 300)
         if 0.05 < sea.mean() < 0.95:
             blue = target[..., 2] - target[..., 0]
-            agree.append(blue[sea].mean() - blue[~sea].mean())
+            differences.append(blue[sea].mean() - blue[~sea].mean())
         assert hashlib.sha256(source.astype(np.uint8).tobytes()).hexdigest() == pair.source_sha256
-    assert len(agree) > 3
-    assert min(agree) > 0
+    assert len(differences) > 3
+    assert min(differences) > 0
 
 
 def test_all_directions_of_bluemarble_use_the_same_tiles():
@@ -85,19 +85,19 @@ def test_tiles_larger_than_the_globe_are_refused(tmp_path):
 
 
 class _Fake(DataSet):
-    """Pairs given by the test."""
+    """A data set whose pairs the test defines."""
 
     title = "fake"
-    given: list[RawPair] = []
+    raw_pairs: list[RawPair] = []
 
     def pairs(self, work):
-        return self.given
+        return self.raw_pairs
 
 
 def prepare_fake(folder, monkeypatch, pairs):
     monkeypatch.setitem(_REGISTRY._classes, "fake", _Fake)
     monkeypatch.setattr(_Fake, "name", "fake", raising=False)
-    monkeypatch.setattr(_Fake, "given", pairs)
+    monkeypatch.setattr(_Fake, "raw_pairs", pairs)
     return prepare(dataset_settings("fake", (16, 16)), folder, folder)
 
 
@@ -113,7 +113,7 @@ def test_a_truncated_image_is_named_and_leaves_no_manifest(tmp_path, monkeypatch
     pairs = [raw("a", "train", make_image(1, 16, 16)), raw("b", "test", make_image(2, 16, 16))]
     broken = RawPair("c", "train", lambda: {"source": decode(cut, str(cut))}, name="c")
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"cut.jpg: not a whole image"):
+    with pytest.raises(UserError, match=r"cut.jpg: the image is damaged"):
         prepare_fake(out, monkeypatch, [*pairs, broken])
     assert not (out / "manifest.csv").exists()
 
@@ -124,18 +124,18 @@ def test_the_same_image_in_both_splits_is_an_error(tmp_path, monkeypatch):
         prepare_fake(tmp_path, monkeypatch, [raw("a", "train", image), raw("b", "test", image)])
 
 
-def test_other_mistakes_in_pairs(tmp_path, monkeypatch):
+def test_other_errors_in_pairs(tmp_path, monkeypatch):
     a, b = raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))
-    with pytest.raises(UserError, match="have the id of another pair, rename them: a"):
+    with pytest.raises(UserError, match="have the same id as another pair; rename them: a"):
         prepare_fake(tmp_path, monkeypatch, [a, a, b])
     with pytest.raises(UserError, match="no test pairs"):
         prepare_fake(tmp_path, monkeypatch, [a])
     odd = raw("c", "test", make_image(1, 16, 16), make_image(1, 16, 8))
-    with pytest.raises(UserError, match=r"c\.png: the source is 16x16, the target 16x8"):
+    with pytest.raises(UserError, match=r"c\.png: the source is 16x16, but the target is 16x8"):
         prepare_fake(tmp_path, monkeypatch, [a, odd])
 
 
-def test_everything_wrong_is_said_at_once(tmp_path, monkeypatch):
+def test_all_problems_are_reported_together(tmp_path, monkeypatch):
     good = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     odd = [raw(f"c{i}", "test", make_image(i, 16, 16), make_image(i, 16, 8)) for i in range(3)]
     with pytest.raises(UserError) as caught:
@@ -148,8 +148,8 @@ def test_everything_wrong_is_said_at_once(tmp_path, monkeypatch):
     assert "there may be more" in caught.value.problems[-1]
 
 
-def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
-    """Stopped in the middle, it decodes only what is not there whole; the result is that of one go."""
+def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
+    """It decodes only the pairs that are not complete. The result equals that of an uninterrupted preparation."""
     decoded = []
 
     def counted(pair):
@@ -171,7 +171,7 @@ def test_an_interrupted_preparation_is_gone_on_with(tmp_path, monkeypatch):
     assert not (tmp_path / "cut" / ".journal").exists()
 
 
-def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
+def test_a_journal_with_another_fingerprint_is_discarded(tmp_path, monkeypatch):
     pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     prepare_fake(tmp_path, monkeypatch, pairs)
     (tmp_path / ".journal").write_text("something else\n")
@@ -179,20 +179,20 @@ def test_a_journal_of_other_settings_is_thrown_away(tmp_path, monkeypatch):
     assert len(read_manifest(tmp_path / "manifest.csv")) == 2
 
 
-def test_only_a_folder_of_its_own_is_written_to(tmp_path, monkeypatch):
-    """Not one with somebody's files, nor one with other settings."""
+def test_only_folders_of_the_same_preparation_are_written_to(tmp_path, monkeypatch):
+    """A folder with a user's files or with other settings is refused."""
     pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     (tmp_path / "mine" / "train").mkdir(parents=True)
     (tmp_path / "mine" / "train" / "photo.png").write_bytes(b"x")
-    with pytest.raises(UserError, match="is not empty and holds no prepared data set"):
+    with pytest.raises(UserError, match="is not empty and is not a prepared data set"):
         prepare_fake(tmp_path / "mine", monkeypatch, pairs)
     assert [p.name for p in (tmp_path / "mine").rglob("*")] == ["train", "photo.png"]
     prepare_fake(tmp_path / "other", monkeypatch, pairs)
-    with pytest.raises(UserError, match="holds a data set with other settings"):
+    with pytest.raises(UserError, match="contains a data set with other settings"):
         prepare(dataset_settings("fake", (8, 8)), tmp_path / "other", tmp_path)
 
 
-def test_a_preparation_that_fails_leaves_no_manifest_of_before(tmp_path, monkeypatch):
+def test_a_failed_preparation_removes_the_earlier_manifest(tmp_path, monkeypatch):
     pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     manifest = prepare_fake(tmp_path, monkeypatch, pairs)
     with pytest.raises(UserError):
@@ -200,14 +200,14 @@ def test_a_preparation_that_fails_leaves_no_manifest_of_before(tmp_path, monkeyp
     assert not manifest.exists()
 
 
-def test_a_disk_that_is_too_small_is_said_first(tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_first(tmp_path, monkeypatch):
     monkeypatch.setattr("msgunet.data.prepare.shutil.disk_usage", lambda _: type("", (), {"free": 100})())
     pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     with pytest.raises(UserError, match=r"2 pairs of 16x16 need about 0\.0 GB"):
         prepare_fake(tmp_path, monkeypatch, pairs)
 
 
-def test_left_over_images_are_removed(tmp_path, monkeypatch):
+def test_leftover_images_are_removed(tmp_path, monkeypatch):
     pairs = [raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))]
     prepare_fake(tmp_path, monkeypatch, pairs)
     (tmp_path / "train" / "old.source.png").touch()
@@ -216,20 +216,20 @@ def test_left_over_images_are_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1"])
-def test_kinds_of_images_become_rgb(tmp_path, mode):
+def test_images_of_other_modes_become_rgb(tmp_path, mode):
     image = make_image(3, 20, 10)
     expected = np.asarray(image.convert(mode).convert("RGB"))
     image.convert(mode).save(tmp_path / "x.png")
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), expected)
 
 
-def test_images_are_turned_as_exif_says(tmp_path):
+def test_the_exif_orientation_is_applied(tmp_path):
     image = make_image(4, 40, 20)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by a quarter
+    exif[0x0112] = 6  # the camera was rotated by a quarter turn
     image.save(tmp_path / "x.png", exif=exif)
-    turned = image.transpose(Image.Transpose.ROTATE_270)
-    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), np.asarray(turned))
+    rotated = image.transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "x")), np.asarray(rotated))
 
 
 def test_ids_keep_their_values(tmp_path):
@@ -238,13 +238,13 @@ def test_ids_keep_their_values(tmp_path):
     assert np.asarray(decode_ids(tmp_path / "x.png", "x")).tolist() == [[7, 26001], [33000, 0]]
     assert resize(as_pixels(deep), (4, 4), "labels").max() == 33000
     make_image(0, 8, 8).save(tmp_path / "rgb.png")
-    with pytest.raises(UserError, match="an image of ids has one channel"):
+    with pytest.raises(UserError, match="an image of ids must have one channel"):
         decode_ids(tmp_path / "rgb.png", "rgb.png")
 
 
-def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
+def test_16_bit_and_cmyk_images_are_refused_by_name(tmp_path):
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    # Pillow writes no 16-bit colours: a PNG by hand, and a TIFF.
+    # Pillow cannot write 16-bit colours, so the PNG is built by hand and the TIFF is written by tifffile.
     deep = np.full((8, 8, 3), 40_000, np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
@@ -253,7 +253,7 @@ def test_sixteen_bits_and_cmyk_are_refused_by_name(tmp_path):
     tifffile.imwrite(tmp_path / "colours.tif", deep)
     make_image(0, 8, 8).convert("CMYK").save(tmp_path / "print.jpg")
     for name in ("deep.png", "print.jpg", "colours.png", "colours.tif"):
-        with pytest.raises(UserError, match=rf"{name}: an image of mode .* is not 8-bit RGB"):
+        with pytest.raises(UserError, match=rf"{name}: the image has mode .*, which is not 8-bit RGB"):
             decode(tmp_path / name, name)
 
 
@@ -272,13 +272,13 @@ def test_halving_photos_takes_the_mean():
     assert halve(x, "photo").flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
-def test_eight_bits_survive_the_way_to_the_network_and_back():
+def test_8_bit_values_survive_the_round_trip_to_the_network():
     image = make_image(5, 32, 16)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     assert np.array_equal(to_pixels(normalise(tensor)), np.asarray(image))
 
 
-def test_training_order_is_keyed_and_resumes_anywhere():
+def test_training_order_is_keyed_and_resumes_at_any_step():
     whole = list(training_order(10, 3, seed=1, epochs=3, first_step=0))
     assert len(whole) == 9
     for step in range(10):
@@ -298,4 +298,4 @@ def test_augmentation_is_keyed_by_epoch_and_index(tmp_path):
     seen = {one[(epoch, 2)].source.numpy().tobytes() for epoch in range(6)}
     assert len(seen) == 6
     source, target = one[(0, 1)]
-    assert (source.int() + target.int() - 255).abs().max() <= 2, "source and target are moved together"
+    assert (source.int() + target.int() - 255).abs().max() <= 2, "source and target are augmented together"

@@ -1,4 +1,4 @@
-"""Downloads against servers that cut, lie and stall, and the Cityscapes account."""
+"""Downloads from servers that drop connections, send wrong data or stall, and the Cityscapes account."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(fetching, "WAITS", (0.0, 0.01, 0.02, 0.03))
+    monkeypatch.setattr(fetching, "RETRY_DELAYS", (0.0, 0.01, 0.02, 0.03))
     for name in (login.USER, login.PASSWORD, login.FILE, "CITYSCAPES_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(login.FILE, "/nonexistent/credentials")
@@ -41,7 +41,7 @@ def server():
         yield running
 
 
-# What is left of a connection that is cut in the middle.
+# The range requested after a connection is cut in the middle.
 HALF = f"bytes={len(CONTENT) // 2}-"
 
 
@@ -60,53 +60,53 @@ def only_the_file(folder):
 
 
 @pytest.mark.parametrize("how", ["good", "nolength", "gzip", "busy", "cut", "norange", "badrange", "away"])
-def test_the_file_arrives_whole(tmp_path, server, how):
+def test_the_file_is_downloaded_completely(tmp_path, server, how):
     fetch(remote(server, how), tmp_path)
     only_the_file(tmp_path)
 
 
-def test_a_cut_connection_is_gone_on_with(tmp_path, server):
+def test_a_download_resumes_after_a_cut_connection(tmp_path, server):
     fetch(remote(server, "cut"), tmp_path)
     assert ranges(server) == [None, HALF]
 
 
-def test_a_server_that_ignores_the_range_begins_again(tmp_path, server):
+def test_a_server_that_ignores_the_range_starts_from_the_beginning(tmp_path, server):
     fetch(remote(server, "norange"), tmp_path)
     assert ranges(server)[1] is not None
     only_the_file(tmp_path)
 
 
-def test_another_mirror_goes_on_where_the_first_was_cut(tmp_path, server):
+def test_another_mirror_resumes_where_the_first_was_cut(tmp_path, server):
     fetch(remote(server, "cut", "good"), tmp_path)
     assert [path for _, path, _ in server.asked] == ["/cut/x.bin", "/good/x.bin"]
     assert ranges(server)[1] == HALF
 
 
-def test_without_a_checksum_only_the_servers_own_mark_allows_to_go_on(tmp_path, server):
+def test_without_a_checksum_only_the_mark_of_the_same_server_allows_resuming(tmp_path, server):
     fetch(remote(server, "cut", checksum=None), tmp_path)
     assert server.asked[1][2]["If-Range"] == '"one"'
     (tmp_path / "x.bin").unlink()
     server.asked.clear()
     server.counts.clear()
     fetch(remote(server, "cut", "good", checksum=None), tmp_path)
-    assert ranges(server) == [None, None], "another mirror may have another version"
+    assert ranges(server) == [None, None], "another mirror can have another version"
 
 
-def test_a_cut_file_of_unknown_length_is_gone_on_with(tmp_path, server):
+def test_a_cut_file_of_unknown_length_resumes(tmp_path, server):
     fetch(remote(server, "shortnolength"), tmp_path)
     assert ranges(server) == [None, HALF]
     only_the_file(tmp_path)
 
 
-def test_a_cut_in_chunks_of_a_file_that_only_has_a_checksum_is_gone_on_with(tmp_path, server, capsys):
+def test_a_cut_chunked_transfer_of_a_file_with_only_a_checksum_resumes(tmp_path, server, capsys):
     fetch(remote(server, "cutchunks", size=None), tmp_path)
     assert ranges(server) == [None, HALF]
     assert "the connection was cut after 1,500,000 bytes" in capsys.readouterr().err
     only_the_file(tmp_path)
 
 
-def test_a_changed_file_and_a_full_disk_leave_no_mixture(tmp_path, server, monkeypatch):
-    """The mark of the new version must not stand beside the bytes of the old one."""
+def test_a_changed_file_and_a_full_disk_never_mix_two_versions(tmp_path, server, monkeypatch):
+    """The mark of the new version must not be saved with the bytes of the old version."""
     (tmp_path / ".x.bin.part").write_bytes(b"old" * 1000)
     (tmp_path / ".x.bin.mark").write_text(f'{server.url}/good/x.bin\n"other"\n')
     with monkeypatch.context() as full:
@@ -117,8 +117,8 @@ def test_a_changed_file_and_a_full_disk_leave_no_mixture(tmp_path, server, monke
     only_the_file(tmp_path)
 
 
-def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(small_disk, server, monkeypatch):
-    # Others may fill the disk after the check.
+def test_a_disk_that_fills_up_is_reported_and_the_part_is_kept(small_disk, server, monkeypatch):
+    # Other processes can fill the disk after the check.
     monkeypatch.setattr(fetching, "_check_disk", lambda *_: None)
     with pytest.raises(UserError, match=r"\.x\.bin\.part: No space left on device; make room"):
         fetch(remote(server, "good"), small_disk)
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(small_disk, server, m
     assert (small_disk / ".x.bin.part").stat().st_size > 1_000_000
 
 
-def test_a_file_that_changes_on_the_server_is_fetched_from_its_beginning(tmp_path, server):
+def test_a_file_that_changes_on_the_server_is_downloaded_from_the_beginning(tmp_path, server):
     (tmp_path / ".x.bin.part").write_bytes(b"old" * 1000)
     (tmp_path / ".x.bin.mark").write_text(f'{server.url}/good/x.bin\n"other"\n')
     fetch(remote(server, "good", checksum=None), tmp_path)
@@ -135,54 +135,54 @@ def test_a_file_that_changes_on_the_server_is_fetched_from_its_beginning(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
-        ("html", "a web page came instead of the file"),
+        ("html", "received a web page instead of the file"),
         ("wrong", "the md5 is .*, expected"),
         ("missing", "HTTP 404"),
     ],
 )
-def test_what_is_not_the_file_never_gets_its_name(tmp_path, server, how, said):
-    with pytest.raises(UserError, match=rf"x\.bin could not be downloaded[\s\S]*{said}[\s\S]*set data\.mirror"):
+def test_wrong_content_never_gets_the_name_of_the_file(tmp_path, server, how, message):
+    with pytest.raises(UserError, match=rf"x\.bin could not be downloaded[\s\S]*{message}[\s\S]*set data\.mirror"):
         fetch(remote(server, how), tmp_path)
     assert not (tmp_path / "x.bin").exists()
-    assert len(server.asked) == (5 if how == "html" else 1), "what would only come again is not asked for again"
+    assert len(server.asked) == (5 if how == "html" else 1), "a request that would fail in the same way is not repeated"
 
 
-def test_a_wrong_mirror_is_followed_by_the_right_one(tmp_path, server):
+def test_after_mirrors_with_wrong_content_the_next_is_tried(tmp_path, server):
     fetch(remote(server, "missing", "html", "wrong", "good"), tmp_path)
     only_the_file(tmp_path)
     assert [path.split("/")[1] for _, path, _ in server.asked] == ["missing", "html", "wrong", "good"]
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_read(tmp_path, server, capsys):
-    with pytest.raises(UserError, match=r"has 3,000,000 bytes, 5 were expected"):
+    with pytest.raises(UserError, match=r"has 3,000,000 bytes, expected 5"):
         fetch(remote(server, "good", size=5), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
-def test_nobody_answers(tmp_path):
-    with pytest.raises(UserError, match=r"5 tries failed"):
+def test_no_server_responds(tmp_path):
+    with pytest.raises(UserError, match=r"5 attempts failed"):
         fetch(Remote("x.bin", ("http://127.0.0.1:9/x.bin",), "a test"), tmp_path)
 
 
-def test_a_slow_mirror_is_left_for_the_next(tmp_path, server, monkeypatch, capsys):
-    monkeypatch.setattr(fetching, "PATIENCE", 0.5)
+def test_a_slow_mirror_is_abandoned_for_the_next(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "STALL_SECONDS", 0.5)
     fetch(remote(server, "slow", "good"), tmp_path)
     only_the_file(tmp_path)
     assert "trying another mirror" in capsys.readouterr().err
 
 
-def test_a_slow_server_without_others_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "PATIENCE", 0.3)
+def test_a_slow_server_is_kept_if_there_is_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "STALL_SECONDS", 0.3)
     small = CONTENT[:9000]
     with serving({"x.bin": small}) as server:
         fetch(Remote("x.bin", (f"{server.url}/slow/x.bin",), "a test", size=9000), tmp_path)
     assert (tmp_path / "x.bin").read_bytes() == small
 
 
-def test_two_slow_mirrors_are_better_than_none(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(fetching, "PATIENCE", 0.3)
+def test_if_all_mirrors_are_slow_the_last_is_kept(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(fetching, "STALL_SECONDS", 0.3)
     with serving({"x.bin": CONTENT[:15_000]}) as one, serving({"x.bin": CONTENT[:15_000]}) as other:
         urls = tuple(f"{running.url}/slow/x.bin" for running in (one, other))
         fetch(Remote("x.bin", urls, "a test", size=15_000), tmp_path)
@@ -190,13 +190,13 @@ def test_two_slow_mirrors_are_better_than_none(tmp_path, server, monkeypatch):
     assert (tmp_path / "x.bin").read_bytes() == CONTENT[:15_000]
 
 
-def test_what_is_there_is_not_asked_for(tmp_path, server):
+def test_an_existing_file_is_not_requested(tmp_path, server):
     (tmp_path / "x.bin").write_bytes(b"put there by hand")
     fetch(remote(server, "good"), tmp_path)
     assert server.asked == []
 
 
-def test_two_at_once_download_once(tmp_path, server):
+def test_concurrent_fetches_download_once(tmp_path, server):
     threads = [threading.Thread(target=fetch, args=(remote(server, "good"), tmp_path)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -206,13 +206,13 @@ def test_two_at_once_download_once(tmp_path, server):
     only_the_file(tmp_path)
 
 
-def test_a_full_disk_is_said_first(tmp_path, server, monkeypatch):
+def test_a_full_disk_is_reported_first(tmp_path, server, monkeypatch):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: type("", (), {"free": 1000})())
     with pytest.raises(UserError, match=r"0\.0 GB are free; make room"):
         fetch(remote(server, "good"), tmp_path)
 
 
-def test_no_redirect_leads_from_https_to_http():
+def test_redirects_from_https_to_http_are_refused():
     response = requests.Response()
     response.status_code, response.url = 302, "https://example.org/x"
     response.headers["Location"] = "http://example.org/x"
@@ -220,7 +220,7 @@ def test_no_redirect_leads_from_https_to_http():
         LoginSession().get_redirect_target(response)
 
 
-def test_the_suites_own_addresses_come_first():
+def test_addresses_in_the_suite_come_first():
     settings = DataSettings(urls={"maps.tar.gz": ("https://example.org/maps.tar.gz",)})
     (maps,) = published("maps", settings)
     assert maps.urls[0] == "https://example.org/maps.tar.gz"
@@ -258,17 +258,17 @@ def test_an_account_from_a_file(tmp_path, site, monkeypatch):
     file.write_text(f"{USER}\n{PASSWORD}\n")
     monkeypatch.setenv(login.FILE, str(file))
     file.chmod(0o640)
-    with pytest.raises(UserError, match="can be read by others: chmod 600"):
+    with pytest.raises(UserError, match="can be read by other users; run: chmod 600"):
         fetch(package(site), tmp_path / "out")
     assert site.posted == []
     file.chmod(0o600)
     fetch(package(site), tmp_path / "out")
     file.write_text("only one line")
-    with pytest.raises(UserError, match="must hold two lines"):
+    with pytest.raises(UserError, match="must contain two lines"):
         credentials()
 
 
-def test_a_wrong_password_is_one_sentence_one_try_and_nothing_is_deleted(tmp_path, site, monkeypatch):
+def test_a_wrong_password_is_one_message_and_one_attempt_and_deletes_nothing(tmp_path, site, monkeypatch):
     file = tmp_path / "account"
     file.write_text(f"{USER}\nnot the password\n")
     file.chmod(0o600)
@@ -277,14 +277,14 @@ def test_a_wrong_password_is_one_sentence_one_try_and_nothing_is_deleted(tmp_pat
     with pytest.raises(UserError) as caught:
         fetch(package(site), tmp_path)
     assert len(caught.value.problems) == 1
-    assert "refuses user name and password" in caught.value.problems[0]
+    assert "rejected user name and password" in caught.value.problems[0]
     assert "not the password" not in str(caught.value)
-    assert site.counts["POST"] == 1, "a site may lock an account after some tries"
+    assert site.counts["POST"] == 1, "a site can lock an account after several attempts"
     assert file.is_file()
     assert (tmp_path / ".x.bin.part").read_bytes() == b"half"
 
 
-def test_a_session_that_ends_is_begun_anew(tmp_path, site, monkeypatch):
+def test_an_expired_session_logs_in_again(tmp_path, site, monkeypatch):
     monkeypatch.setenv(login.USER, USER)
     monkeypatch.setenv(login.PASSWORD, PASSWORD)
     site.tag = "the session has ended"
@@ -293,19 +293,19 @@ def test_a_session_that_ends_is_begun_anew(tmp_path, site, monkeypatch):
     assert site.counts["POST"] == 2
 
 
-def test_no_account_says_how(tmp_path, site):
+def test_a_missing_account_is_explained(tmp_path, site):
     with pytest.raises(UserError, match=r"Cityscapes needs an account at https.*CITYSCAPES_PASSWORD.*chmod 600"):
         fetch(package(site), tmp_path)
 
 
-def test_the_password_goes_to_the_sites_own_form_and_nowhere_else(tmp_path, site, monkeypatch):
+def test_the_password_is_sent_only_to_the_login_form_of_the_site(tmp_path, site, monkeypatch):
     monkeypatch.setenv(login.USER, USER)
     monkeypatch.setenv(login.PASSWORD, PASSWORD)
     site.tag = "redirects the form"
     with pytest.raises(UserError):
         fetch(package(site), tmp_path)
     assert {path for method, path, _ in site.asked if method == "POST"} == {"/login"}
-    # An address that is not the site's gets neither form nor cookie, though the package needs a login.
+    # Another address gets neither the form nor a cookie, although the package requires a login.
     site.tag = '"one"'
     site.asked.clear()
     with serving({"x.bin": CONTENT}) as other:
@@ -322,7 +322,7 @@ def test_passwords_are_only_sent_over_https(monkeypatch):
 
 
 def test_the_command_resumes_after_a_kill(tmp_path, server):
-    """A real process, killed while a slow server sends; the next one goes on from there."""
+    """A process is killed while a slow server sends the file. The next one resumes there."""
     code = (
         "import sys; from pathlib import Path; from msgunet.data.base import Remote; "
         "from msgunet.data.fetch import fetch; "

@@ -1,4 +1,4 @@
-"""Images of other formats than 8-bit RGB: read by rule, trained, measured, shown, and written back as they were."""
+"""Image formats other than 8-bit RGB: reading, training, evaluation, display, and writing without loss."""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def deep(seed: int, channels: int, width: int = 48, height: int = 32) -> np.ndar
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_what_is_written_is_read_again(tmp_path, channels, bits):
+def test_written_images_are_read_back_unchanged(tmp_path, channels, bits):
     given = ImageFormat(channels=channels, range=(0, 2**bits - 1))
     pixels = deep(0, channels) if bits == 16 else (deep(0, channels) >> 8).astype(np.uint8)
     path = tmp_path / f"x{given.suffix}"
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_again(tmp_path, channels, bits):
 
 
 @pytest.mark.parametrize("how", ["png by Pillow", "big-endian tiff", "planes", "pages", "interleaved", "lzw"])
-def test_sixteen_bits_are_read_from_all_that_holds_them(tmp_path, how):
+def test_16_bit_values_are_read_from_every_layout(tmp_path, how):
     pixels = deep(0, 5 if how in ("planes", "pages", "interleaved") else 1)
     path = tmp_path / ("x.png" if "png" in how else "x.tif")
     if how == "png by Pillow":
@@ -64,28 +64,28 @@ def test_sixteen_bits_are_read_from_all_that_holds_them(tmp_path, how):
     assert np.array_equal(found, pixels)
 
 
-def test_images_of_another_format_are_refused_by_name(tmp_path):
+def test_images_in_another_format_are_refused_by_name(tmp_path):
     Image.fromarray(deep(0, 1)[..., 0]).save(tmp_path / "deep.png")
     make_image(0, 48, 32).save(tmp_path / "rgb.png")
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8), np.float32))
     (tmp_path / "cut.png").write_bytes((tmp_path / "deep.png").read_bytes()[:-40])
     (tmp_path / "cut.tif").write_bytes((tmp_path / "float.tif").read_bytes()[:100])
-    for name, given, why in (
-        ("rgb.png", GREY16, "3 channels of 8 bits, the suite says 1 of 16 bits"),
-        ("deep.png", ImageFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, the suite says 3 of 16"),
-        ("deep.png", ImageFormat(channels=1), "is not 8-bit RGB; save it as that, or say what it is"),
+    for name, given, reason in (
+        ("rgb.png", GREY16, "3 channels of 8 bits, but the suite expects 1 of 16 bits"),
+        ("deep.png", ImageFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, but the suite expects 3 of 16"),
+        ("deep.png", ImageFormat(channels=1), "is not 8-bit RGB; save it as 8-bit RGB, or declare its format"),
         ("float.tif", GREY16, "2 axes of float32"),
-        ("cut.png", GREY16, "not a whole image"),
-        ("cut.tif", GREY16, "not a whole image"),
+        ("cut.png", GREY16, "the image is damaged"),
+        ("cut.tif", GREY16, "the image is damaged"),
     ):
-        with pytest.raises(UserError, match=f"{name}: .*{why}"):
+        with pytest.raises(UserError, match=f"{name}: .*{reason}"):
             read(tmp_path / name, name, given)
     for wrong in ({"range": (255, 0)}, {"range": (0, 70_000)}, {"channels": 0}):
         with pytest.raises(ValidationError):
             ImageFormat(**wrong)
 
 
-def test_values_beyond_the_range_are_brought_to_its_ends(tmp_path):
+def test_values_outside_the_range_are_clipped(tmp_path):
     given = ImageFormat(channels=1, range=(100, 4095))
     tifffile.imwrite(tmp_path / "x.tif", np.array([[0, 100, 4095, 9000]], np.uint16))
     pixels = read(tmp_path / "x.tif", "x", given)
@@ -97,14 +97,14 @@ def test_values_beyond_the_range_are_brought_to_its_ends(tmp_path):
 
 
 @pytest.mark.parametrize("given", [GREY16, ImageFormat(channels=5, range=(0, 4095)), RGB], ids=str)
-def test_every_value_survives_the_way_to_the_network_and_back(given):
+def test_every_value_survives_the_round_trip_to_the_network(given):
     low, high = given.range
     values = np.arange(low, high + 1, dtype=given.dtype)
     pixels = np.stack([values] * given.channels, -1)[None]
     assert np.array_equal(to_pixels(normalise(to_tensor(pixels), given.range), given), pixels)
 
 
-def test_sixteen_bits_are_resized_as_eight_are():
+def test_16_bit_images_are_resized_like_8_bit_images():
     colours = np.asarray(make_image(0, 64, 48))
     fine = resize(colours.astype(np.uint16) * 256, (40, 30), "photo")
     coarse = resize(colours, (40, 30), "photo")
@@ -115,7 +115,7 @@ def test_sixteen_bits_are_resized_as_eight_are():
     assert set(labels[..., 1].ravel()) <= set(deep(0, 2)[..., 1].ravel())
 
 
-def test_sixteen_bits_are_measured_by_their_range():
+def test_16_bit_metrics_use_the_range_of_the_format():
     given = ImageFormat(channels=1, range=(0, 4095))
     target = deep(0, 1, 64, 64) // 16
     output = np.clip(target.astype(int) + np.random.default_rng(0).integers(-300, 300, target.shape), 0, 4095)
@@ -133,9 +133,9 @@ def test_sixteen_bits_are_measured_by_their_range():
 
 @pytest.mark.parametrize("channels", [(1, 1), (6, 2)], ids=str)
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_every_method_takes_a_step_with_other_channels(name, channels):
+def test_every_method_takes_a_step_with_other_numbers_of_channels(name, channels):
     formats = [ImageFormat(channels=count, range=(0, 4095)) for count in channels]
-    # SPADE reads classes off colours, where there are any.
+    # SPADE derives classes from colours, and these images have none.
     options = {"palette": "none"} if name == "spade" else {}
     settings = make_settings("unused", name, source_format=formats[0], target_format=formats[1], options=options)
     method = build_method(settings)
@@ -150,8 +150,8 @@ def test_every_method_takes_a_step_with_other_channels(name, channels):
     assert [o.shape for o in state.generator(sources)] == [t.shape for t in targets]
 
 
-def test_a_set_of_sixteen_bit_grey_pairs_goes_through_and_comes_back(workplace):
-    """Prepared, trained, measured and shown by the verbs; what comes out is 16-bit grey."""
+def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(workplace):
+    """The verbs prepare, train, evaluate and report it, and the outputs are 16-bit grey."""
     for i in range(8):
         for role, pixels in (("before", deep(i, 1, 64, 64)), ("after", 65535 - deep(i, 1, 64, 64))):
             path = workplace / "scans" / role / ("train" if i < 6 else "test") / f"{i}.png"
@@ -188,17 +188,17 @@ def test_a_set_of_sixteen_bit_grey_pairs_goes_through_and_comes_back(workplace):
     folders = {run.settings.entry: run.folder for run in plan.runs}
     model = folders["msgunet"]
     out = str(model / "ablation.csv")
-    given = ["--run", str(model / "run.json"), "--generator", str(model / "generator.safetensors")]
-    assert main(["ablate", *given, "--out", out]) == 0
+    arguments = ["--run", str(model / "run.json"), "--generator", str(model / "generator.safetensors")]
+    assert main(["ablate", *arguments, "--out", out]) == 0
     for run in plan.runs:
         with Image.open(run.folder / "predictions" / "test_7.png") as image:
             assert image.mode == "I;16"
-            assert (np.asarray(image) % 257).any(), "more values than 8 bits have"
+            assert (np.asarray(image) % 257).any(), "more values than fit in 8 bits"
     psnr = {entry: pd.read_csv(folder / "metrics.csv")["psnr"].mean() for entry, folder in folders.items()}
     assert min(psnr["msgunet"], psnr["pix2pix"]) > psnr["mean"] + 8
     mean = load_file(folders["mean"] / "generator.safetensors")["image"]
-    wanted = np.mean([65535 - deep(i, 1, 64, 64).astype(float) for i in range(6)], 0) / 32767.5 - 1
-    assert mean.permute(1, 2, 0).numpy() == pytest.approx(wanted, abs=1e-5)
+    expected = np.mean([65535 - deep(i, 1, 64, 64).astype(float) for i in range(6)], 0) / 32767.5 - 1
+    assert mean.permute(1, 2, 0).numpy() == pytest.approx(expected, abs=1e-5)
     assert main(["report", "grey.yaml"]) == 0
     images = workplace / "results/grey/report/images/scans"
     for path in (images / "target" / "test_7.png", images / "methods" / "msgunet" / "test_7.png"):

@@ -1,4 +1,4 @@
-"""Archives that someone made to do harm: each is refused, by name, and nothing is written outside."""
+"""Malicious archives: each raises an error that names it, and nothing is written outside its folder."""
 
 import gzip
 import io
@@ -28,9 +28,9 @@ def jpeg() -> bytes:
 def tar_with(path: Path, *members: tarfile.TarInfo, data: bytes = b"") -> None:
     with tarfile.open(path, "w:gz") as archive:
         for name in ("maps/train/1.jpg", "maps/val/1.jpg"):
-            good = tarfile.TarInfo(name)
-            good.size = len(jpeg())
-            archive.addfile(good, io.BytesIO(jpeg()))
+            valid = tarfile.TarInfo(name)
+            valid.size = len(jpeg())
+            archive.addfile(valid, io.BytesIO(jpeg()))
         for member in members:
             archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
 
@@ -42,56 +42,56 @@ def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: i
 
 
 ATTACKS = {
-    "parent": (tar_member("../outside.jpg"), "leads out of the folder"),
-    "parent inside": (tar_member("maps/train/../../../outside.jpg"), "leads out of the folder"),
-    "absolute": (tar_member("/tmp/outside.jpg"), "leads out of the folder"),
+    "parent": (tar_member("../outside.jpg"), "points outside the folder"),
+    "parent inside": (tar_member("maps/train/../../../outside.jpg"), "points outside the folder"),
+    "absolute": (tar_member("/tmp/outside.jpg"), "points outside the folder"),
     "symbolic link": (tar_member("maps/train/2.jpg", tarfile.SYMTYPE, "/etc/passwd"), "neither a file nor a folder"),
     "hard link": (tar_member("maps/train/2.jpg", tarfile.LNKTYPE, "../../etc/passwd"), "neither a file nor a folder"),
     "device": (tar_member("maps/train/2.jpg", tarfile.CHRTYPE), "neither a file nor a folder"),
     "pipe": (tar_member("maps/train/2.jpg", tarfile.FIFOTYPE), "neither a file nor a folder"),
-    "twice": (tar_member("maps/train/1.jpg"), "stands twice"),
+    "twice": (tar_member("maps/train/1.jpg"), "occurs twice"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_in_a_tar_are_refused(tmp_path, name):
-    member, why = ATTACKS[name]
+    member, reason = ATTACKS[name]
     tar_with(tmp_path / "maps.tar.gz", member)
-    with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{why}"):
+    with pytest.raises(UserError, match=rf"maps\.tar\.gz: .*{reason}"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "inside" / "o", tmp_path)
     assert {p.name for p in (tmp_path / "inside" / "o").rglob("*")} == {".lock", "dataset.json"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "maps.tar.gz"]
 
 
-def test_the_same_archive_without_an_attack_is_taken(tmp_path):
+def test_the_same_archive_without_an_attack_is_accepted(tmp_path):
     tar_with(tmp_path / "maps.tar.gz", tar_member("maps", tarfile.DIRTYPE))
     with pytest.raises(UserError, match="are also training images"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "why"),
+    ("name", "mode", "reason"),
     [
-        ("../outside.png", 0, "leads out of the folder"),
-        ("/tmp/outside.png", 0, "leads out of the folder"),
-        ("C:/outside.png", 0, "leads out of the folder"),
-        ("..\\outside.png", 0, "leads out of the folder"),
+        ("../outside.png", 0, "points outside the folder"),
+        ("/tmp/outside.png", 0, "points outside the folder"),
+        ("C:/outside.png", 0, "points outside the folder"),
+        ("..\\outside.png", 0, "points outside the folder"),
         ("gtFine/link.png", stat.S_IFLNK | 0o777, "neither a file nor a folder"),
         ("gtFine/device", stat.S_IFCHR | 0o666, "neither a file nor a folder"),
     ],
 )
-def test_attacks_in_a_zip_are_refused(tmp_path, name, mode, why):
+def test_attacks_in_a_zip_are_refused(tmp_path, name, mode, reason):
     for archive in CITYSCAPES:
         with zipfile.ZipFile(tmp_path / archive, "w") as file:
             info = zipfile.ZipInfo("x")
             info.filename, info.external_attr = name, mode << 16
             file.writestr(info, b"x")
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UserError, match=reason):
         prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*CITYSCAPES, "o"])
 
 
-def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
+def test_decompression_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     zeros = 200_000_000
     tar_with(tmp_path / "maps.tar.gz", tar_member("maps/train/2.jpg", size=zeros), data=bytes(zeros))
     assert (tmp_path / "maps.tar.gz").stat().st_size < 1_000_000
@@ -101,7 +101,7 @@ def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="would unpack to more than"):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
-    assert len(copied) == 2, "only the two images before it"
+    assert len(copied) == 2, "only the two images before the bomb"
     for archive in CITYSCAPES:
         with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("gtFine/zeros", bytes(zeros))
@@ -109,7 +109,7 @@ def test_bombs_are_refused_before_they_go_off(tmp_path, monkeypatch):
         prepare(dataset_settings("cityscapes", (16, 16)), tmp_path / "o2", tmp_path)
 
 
-def test_a_zip_that_lies_about_sizes_unpacks_no_more_than_it_says(tmp_path):
+def test_a_zip_with_a_false_size_unpacks_no_more_than_that_size(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("gtFine/zeros", bytes(100_000_000))
@@ -123,7 +123,7 @@ def test_a_zip_that_lies_about_sizes_unpacks_no_more_than_it_says(tmp_path):
     assert peak < 10_000_000
 
 
-def test_a_header_that_claims_much_is_not_read(tmp_path):
+def test_a_header_that_claims_a_large_size_is_not_read(tmp_path):
     long = tarfile.TarInfo("././@LongLink")
     long.type, long.size = tarfile.GNUTYPE_LONGNAME, 50_000_000
     with gzip.open(tmp_path / "maps.tar.gz", "wb", 1) as file:
@@ -132,7 +132,7 @@ def test_a_header_that_claims_much_is_not_read(tmp_path):
         prepare(dataset_settings("maps", (16, 16)), tmp_path / "o", tmp_path)
 
 
-def test_other_compressions_are_refused(tmp_path):
+def test_other_compression_methods_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as file:
         file.writestr("gtFine/a.png", b"x")
     with pytest.raises(UserError, match="neither a file nor a folder"):

@@ -1,4 +1,4 @@
-"""Measures against independent implementations, protocols, the ablation, gradients and cost."""
+"""Metrics against independent implementations, protocols, the ablation, and cost."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def test_psnr_and_ssim_agree_with_scikit_image_at_every_size(size):
 
 
 def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
-    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp) written from its formulas, on luma."""
+    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp), implemented from its formulas, on luma."""
     from scipy.ndimage import convolve
 
     luma = np.array([0.299, 0.587, 0.114])
@@ -76,7 +76,7 @@ def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
     return above / below
 
 
-def test_vif_agrees_with_its_definition_and_knows_its_sides():
+def test_vif_agrees_with_its_definition_and_is_not_symmetric():
     target = make_image(2, 128, 96)
     output = noisy(target)
     ours = measure(output, target)["vif"]
@@ -89,7 +89,7 @@ def test_vif_agrees_with_its_definition_and_knows_its_sides():
     ("case", "expected"),
     [("identical", (80, 1, 1)), ("constant", None), ("small", None), ("black and white", None)],
 )
-def test_measures_are_finite_or_empty_with_a_reason(case, expected):
+def test_metrics_are_finite_or_empty_with_a_reason(case, expected):
     size = (8, 30) if case == "small" else (64, 64)
     target = make_image(0, *size)
     output = target
@@ -109,7 +109,7 @@ def test_measures_are_finite_or_empty_with_a_reason(case, expected):
 
 
 def test_images_of_other_sizes_are_refused():
-    with pytest.raises(ValueError, match="output is"):
+    with pytest.raises(ValueError, match="the output has shape"):
         measure(make_image(0, 16, 16), make_image(0, 16, 32))
 
 
@@ -123,7 +123,7 @@ def trained(folder, settings, compute):
     return run, folder / "generator.safetensors"
 
 
-def test_copy_is_measured_as_what_it_is(tmp_path, data, compute):
+def test_copy_gets_the_metrics_of_its_source(tmp_path, data, compute):
     run, generator = trained(tmp_path / "run", make_settings(data, "copy", size=(32, 32)), compute)
     evaluate(run, generator, tmp_path / "run", EvaluationSettings(), compute, None)
     rows = read(tmp_path / "run" / "metrics.csv")
@@ -135,8 +135,8 @@ def test_copy_is_measured_as_what_it_is(tmp_path, data, compute):
     small = [i.resize((32, 32), Image.Resampling.LANCZOS) for i in (source, target)]
     by_protocol = {r["protocol"]: r for r in rows if r["id"] == pair.id}
     assert float(by_protocol["native"]["psnr"]) == pytest.approx(measure(*small)["psnr"], abs=1e-4)
-    shown = small[0].resize((64, 64), Image.Resampling.BICUBIC)
-    assert float(by_protocol["full"]["psnr"]) == pytest.approx(measure(shown, target)["psnr"], abs=1e-4)
+    resized = small[0].resize((64, 64), Image.Resampling.BICUBIC)
+    assert float(by_protocol["full"]["psnr"]) == pytest.approx(measure(resized, target)["psnr"], abs=1e-4)
     with Image.open(tmp_path / "run" / "predictions" / f"{pair.id}.png") as saved:
         assert np.array_equal(np.asarray(saved), np.asarray(small[0]))
 
@@ -176,8 +176,8 @@ def test_a_reduced_source_holds_nothing_finer_than_its_scale():
 def describe(name, size, **options):
     settings = make_settings("unused", name, size)
     values = method_class(name).Options.model_validate(options).model_dump(mode="json")
-    what = settings.model_dump(include={"method", "file", "code"})
-    return Network(entry=name, part="generator", size=size, options=values, used=True, **what)
+    identity = settings.model_dump(include={"method", "file", "code"})
+    return Network(entry=name, part="generator", size=size, options=values, used=True, **identity)
 
 
 KNOWN_SKIPPED = {
@@ -193,7 +193,7 @@ KNOWN_SKIPPED = {
     "ones",
     "dropout",
 }
-# Colours to classes, and a scale for each pixel.
+# These convert colours to classes and scale each pixel.
 SKIPPED_IN_SPADE = {"argmin", "square", "sub", "sum", "mul", "__rshift__"}
 
 
@@ -234,7 +234,7 @@ def test_the_papers_operations_come_out():
     assert theirs["tflop"] == pytest.approx(3.33, abs=0.005)
 
 
-def test_the_paper_suites_counts_take_less_than_a_minute_and_say_what_the_figures_are(tmp_path):
+def test_the_paper_suites_counts_take_less_than_a_minute_and_explain_the_figures(tmp_path):
     out = tmp_path / "cost.csv"
     code = (
         "import sys; from msgunet.cli.main import main; from msgunet.device.measuring import memory_mib; "
@@ -245,10 +245,10 @@ def test_the_paper_suites_counts_take_less_than_a_minute_and_say_what_the_figure
     assert float(done.stdout.split()[-1]) < 4096, "a laptop's memory"
     paper = {r["entry"]: float(r["paper_tflop"]) for r in read(out) if r["paper_tflop"]}
     assert paper == {"msgunet": 1.28, "pix2pixhd_global": 3.32}
-    assert "its 1.28 TFLOP for MSG U-Net are our 1.28" in done.stdout
+    assert "Its 1.28 TFLOP for MSG U-Net correspond to our 1.28" in done.stdout
     assert "global generator with three downsamplings, our 3.33" in done.stdout
     assert "Pix2Pix-HD needs 1.17 TFLOP" in done.stdout
-    assert "measured at 2048×1024" in done.stdout
+    assert "Measured at 2048×1024" in done.stdout
     assert "latency_ms" not in read(out)[0]
 
 

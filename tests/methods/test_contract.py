@@ -1,7 +1,6 @@
-"""What every method must do: those of the registry, so that a new one is tested by itself, and those in files.
+"""The contract of every method: the registered ones, so that a new one is tested automatically, and custom ones.
 
-`MSGUNET_SUITE=my.yaml python -m pytest tests/methods/test_contract.py -k NAME` tests an entry of a
-suite that names a file.
+`MSGUNET_SUITE=my.yaml python -m pytest tests/methods/test_contract.py -k NAME` tests a suite's entry that names a file.
 """
 
 import copy
@@ -41,14 +40,14 @@ def state_of(name, size=(64, 64), **changes):
 
 
 def steps(name, count, **changes):
-    """Losses of as many steps in each phase, on one batch, and the state after them."""
+    """Return the losses of `count` steps in each phase, on one batch, and the state after them."""
     settings, method, state, perceptual = state_of(name, **changes)
     pyramids = batch(method, (64, 64))
     losses = []
     for phase in through_phases(method, state, settings.training, count * len(method.phases(settings.training))):
         sources, targets = (method.view(phase, images, "photo") for images in pyramids)
-        found = one_step(method, state, sources, targets, perceptual, 1e-3, None)
-        losses.append({k: v.item() for k, v in found.items()})
+        terms = one_step(method, state, sources, targets, perceptual, 1e-3, None)
+        losses.append({k: v.item() for k, v in terms.items()})
         state.step += 1
     return losses, state
 
@@ -87,21 +86,21 @@ def test_a_step_of_each_phase_changes_every_trainable_parameter(name):
         before = [copy.deepcopy(network.state_dict()) for network in networks]
         sources, targets = (method.view(phase, images, "photo") for images in batch(method, (64, 64)))
         one_step(method, state, sources, targets, perceptual, 1e-3, None)
-        for old, network, found in zip(before, networks, moved, strict=True):
+        for old, network, changed in zip(before, networks, moved, strict=True):
             now = {key for key, parameter in network.named_parameters() if not torch.equal(old[key], parameter)}
             assert now, f"{phase.name} trains nothing"
-            found |= now
+            changed |= now
             if name in FILES:
-                # The hinge loss of a batch within the margin, which no method of the package has, does not depend on
-                # the scores' bias.
+                # The hinge loss of a batch within the margin, which no built-in method uses, does not depend on the
+                # scores' bias.
                 gradients = {key: p.grad for key, p in network.named_parameters() if p.numel() == 1}
-                found |= {key for key, gradient in gradients.items() if gradient is not None and not gradient.any()}
+                changed |= {key for key, gradient in gradients.items() if gradient is not None and not gradient.any()}
     assert moved == [{key for key, _ in network.named_parameters()} for network in networks]
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_the_generators_step_leaves_no_gradient_in_the_discriminator(name):
-    """At the generator's update the discriminator has the gradients of its own loss alone."""
+    """At the generator's update, the discriminator has only the gradients of its own loss."""
     _, method, state, perceptual = state_of(name)
     sources, targets = batch(method, (64, 64))
     seen = []
@@ -129,7 +128,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(name):
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_it_learns_one_pair_by_heart(name):
+def test_it_overfits_one_pair(name):
     training = TrainingSettings(learning_rate=1e-3)
     _, method, state, perceptual = state_of(name, training=training)
     sources, _ = batch(method, (64, 64))
@@ -155,9 +154,9 @@ def test_a_published_generator_comes_back_the_same(name, tmp_path):
     save_generator(tmp_path / "g.safetensors", published, settings)
     loaded = load_generator(tmp_path / "g.safetensors", torch.device("cpu"))
     assert loaded.settings == settings
-    found = load_file(tmp_path / "g.safetensors")
-    assert found.keys() - {"empty"} == published.keys()
-    assert all(torch.equal(value, found[key]) for key, value in published.items())
+    stored = load_file(tmp_path / "g.safetensors")
+    assert stored.keys() - {"empty"} == published.keys()
+    assert all(torch.equal(value, stored[key]) for key, value in published.items())
     sources = [source.contiguous(memory_format=torch.channels_last) for source in batch(method, (64, 64), count=1)[0]]
     method.prepare_inference(network)
     torch.manual_seed(keyed_seed(settings.seed, "inference", "key"))
@@ -168,10 +167,10 @@ def test_a_published_generator_comes_back_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_its_cost_can_be_counted(name):
     settings = make_settings("unused", name)
-    what = {"method": settings.method, "size": (64, 64), "options": settings.options, "used": True}
-    what |= {"file": settings.file, "code": settings.code}
+    values = {"method": settings.method, "size": (64, 64), "options": settings.options, "used": True}
+    values |= {"file": settings.file, "code": settings.code}
     parts = ("generator", "discriminator")
-    generator, discriminator = (counts(Network(entry=name, part=part, **what)) for part in parts)
+    generator, discriminator = (counts(Network(entry=name, part=part, **values)) for part in parts)
     assert generator["gmac_fvcore"] == pytest.approx(generator["gmac"], rel=1e-3)
     assert min(row[key] for row in (generator, discriminator) for key in ("parameters", "gmac")) > 0
 
@@ -179,22 +178,22 @@ def test_its_cost_can_be_counted(name):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_the_memorys_layout_changes_no_gradient(name, count):
-    """torch 2.11's own instance norm has wrong ones on the CPU for one image in channels-last memory."""
-    found = []
+    """On the CPU, torch 2.11's instance norm has wrong gradients for one image in channels-last memory."""
+    gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):
         _, method, state, _ = state_of(name)
         networks = [n.double().to(memory_format=layout) for n in (state.generator, state.discriminator)]
         for layer in networks[0].modules():
-            # Dropout draws in the memory's order.
+            # Dropout draws its mask in memory order.
             layer.train(not isinstance(layer, torch.nn.Dropout))
         pyramids = batch(method, (64, 64), count)
         sources, images = ([x.double().contiguous(memory_format=layout) for x in levels] for levels in pyramids)
         outputs = networks[0](sources)
         layers = [layer for scale in networks[1](sources, images) for layer in scale]
-        # Not the sum: a norm's outputs have a sum that no weight changes.
+        # Not the plain sum: no weight before a norm changes the sum of the norm's outputs.
         sum(x.square().mul(torch.linspace(0, 1, x.shape[-1])).sum() for x in (*outputs, *layers)).backward()
-        found.append({key: p.grad for n in networks for key, p in n.named_parameters() if p.grad is not None})
-    one, other = found
+        gradients.append({key: p.grad for n in networks for key, p in n.named_parameters() if p.grad is not None})
+    one, other = gradients
     assert one.keys() == other.keys()
     wrong = [key for key in one if not torch.allclose(one[key], other[key], rtol=1e-6, atol=1e-9)]
     assert not wrong

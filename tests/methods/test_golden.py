@@ -1,7 +1,7 @@
-"""Golden curves: ten CPU steps per method on committed images give the committed losses to 1e-4.
+"""Golden curves: ten CPU steps per method on committed images reproduce the committed losses to 1e-4.
 
-In double precision, so that they are the same on every machine. When a method is meant to change, raise its `version`
-and write the curves again: `python -m pytest tests/methods/test_golden.py --write-golden`.
+The steps use double precision, so that the losses agree on every machine. If a method changes intentionally, raise its
+`version` and write the curves again: `python -m pytest tests/methods/test_golden.py --write-golden`.
 """
 
 import csv
@@ -24,13 +24,13 @@ FOLDER = Path(__file__).resolve().parent / "golden"
 
 
 def committed(name: str) -> torch.Tensor:
-    """A committed image, (1, 3, 64, 64) in [-1, 1], double."""
+    """Return a committed image: (1, 3, 64, 64) in [-1, 1], in double precision."""
     with Image.open(FOLDER / f"{name}.png") as image:
         return to_tensor(np.asarray(image.convert("RGB")))[None].double() / 127.5 - 1
 
 
 def curve(name: str) -> list[dict[str, float]]:
-    """The losses of ten steps at batch 1, over the two pairs in turn and all phases of the training."""
+    """Return the losses of ten steps at batch 1, alternating two pairs, through all phases of the training."""
     settings = make_settings("unused", name)
     method = build_method(settings)
     state = TrainingState(method, settings, torch.device("cpu"))
@@ -55,7 +55,7 @@ def test_the_losses_follow_the_golden_curve(name, request):
         write_csv(FOLDER / f"{name}.csv", curve(name))
     with (FOLDER / f"{name}.csv").open(newline="") as file:
         golden = list(csv.DictReader(file))
-    found = curve(name)
-    assert len(found) == len(golden) == 10
-    for now, then in zip(found, golden, strict=True):
-        assert now == pytest.approx({key: float(value) for key, value in then.items()}, rel=1e-4, abs=1e-9)
+    rows = curve(name)
+    assert len(rows) == len(golden) == 10
+    for row, expected in zip(rows, golden, strict=True):
+        assert row == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-4, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Losses: what they reach, what they are zero for, what their settings move, and the VGG-19 behind them."""
+"""Losses: which weights they reach, when they are zero, which settings change them, and their VGG-19."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def test_losses_reach_all_of_their_own_network_and_nothing_else(name):
     outputs = generator(sources)
     discriminator.requires_grad_(False)
     sum(method.generator_losses(discriminator, sources, targets, outputs, perceptual).values()).backward()
-    # A bias in front of a norm that takes the mean away has no gradient but rounding errors, but it has one.
+    # A bias before a norm that subtracts the mean has only rounding errors as its gradient, but a gradient exists.
     assert all(p.grad is not None for p in generator.parameters())
     assert sum(p.grad.abs().sum() for p in generator.parameters()) > 0
     generator.zero_grad(set_to_none=True)
@@ -52,16 +52,16 @@ def test_distances_are_zero_for_the_target_itself(name):
 def test_each_distance_alone_moves_the_generator(name):
     method, generator, discriminator, sources, targets, perceptual = step_losses(name)
     discriminator.requires_grad_(False)
-    found = method.generator_losses(discriminator, sources, targets, generator(sources), perceptual)
-    for term in found.keys() - {"gan"}:
+    losses = method.generator_losses(discriminator, sources, targets, generator(sources), perceptual)
+    for term in losses.keys() - {"gan"}:
         generator.zero_grad(set_to_none=True)
-        found[term].backward(retain_graph=True)
+        losses[term].backward(retain_graph=True)
         weights = [p for p in generator.parameters() if p.ndim == 4]
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in weights), term
 
 
 def changed_by(network, loss):
-    """The convolution weights that a step of plain gradient descent on `loss` changes, and how many there are."""
+    """Return the number of convolution weights that a plain gradient step on `loss` changes, and their total number."""
     weights = [p for p in network.parameters() if p.ndim == 4]
     before = [p.detach().clone() for p in weights]
     optimizer = torch.optim.SGD(network.parameters(), 1.0)
@@ -92,12 +92,12 @@ def test_pans_margin_term_alone_moves_the_discriminator_and_ends_at_the_margin()
     assert beyond.item() == 0
     beyond.backward()
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in discriminator.parameters())
-    # Of two images, the one within the margin counts, whatever the other one's distance.
+    # Of two images, only the one within the margin counts, regardless of the other's distance.
     margin = (near + far) / 2
     within = margin_loss(margin)
     assert within.item() == pytest.approx((margin - near) / 2, rel=1e-3)
     moved, weights = changed_by(discriminator, within)
-    assert moved == weights - 1, "all but the scores' own convolution"
+    assert moved == weights - 1, "all except the convolution of the scores"
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ def test_each_open_choice_moves_its_own_losses(option, value, moves):
         arguments = (discriminator, sources, targets, outputs)
         return method.generator_losses(*arguments, perceptual) | method.discriminator_losses(*arguments)
 
-    usual, other = terms(), terms(**{option: value})
-    assert {name for name in usual if usual[name] != other[name]} == moves
+    default, other = terms(), terms(**{option: value})
+    assert {name for name in default if default[name] != other[name]} == moves
 
 
 @pytest.mark.parametrize("name", ["msgunet", "pix2pixhd"])
 def test_vgg_sees_each_target_once_a_step_and_without_gradient(name):
     method, generator, discriminator, sources, targets, perceptual = step_losses(name)
     seen = []
-    perceptual.features[1].register_forward_hook(lambda _, __, found: seen.append(found.requires_grad))
+    perceptual.features[1].register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
     method.generator_losses(discriminator, sources, targets, generator(sources), perceptual)
     scales = len(targets)
     assert sorted(seen) == [False] * scales + [True] * scales
 
 
-def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
+def test_vgg19_accepts_only_torchvisions_file(tmp_path, monkeypatch):
     with torch.device("meta"):
         theirs = torchvision.models.vgg19(weights=None).features
     theirs.to_empty(device="cpu")
@@ -143,10 +143,10 @@ def test_vgg19_takes_torchvisions_file_and_no_other(tmp_path, monkeypatch):
     settings = PerceptualSettings()
     with pytest.raises(UserError, match="expected dcbb9e9d"):
         load_perceptual(settings, path)
-    with pytest.raises(UserError, match="are not at"):
+    with pytest.raises(UserError, match="VGG-19 weights not found"):
         load_perceptual(settings, tmp_path / "missing.pth")
-    theirs_here = dataclasses.replace(VGG19, checksum=f"sha256:{sha256_file(path)[:8]}")
-    monkeypatch.setattr("msgunet.methods.vgg19.VGG19", theirs_here)
+    accepted = dataclasses.replace(VGG19, checksum=f"sha256:{sha256_file(path)[:8]}")
+    monkeypatch.setattr("msgunet.methods.vgg19.VGG19", accepted)
     ours = load_perceptual(settings, path)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     normalised = torchvision.transforms.functional.normalize(
@@ -163,7 +163,7 @@ def test_sums_or_means_over_layers_and_scales():
     outputs = generator(sources)
     means = build_method(make_settings("unused", options={"sums": "mean"}))
     summed = method.generator_losses(discriminator, sources, targets, outputs, perceptual)
-    meant = means.generator_losses(discriminator, sources, targets, outputs, perceptual)
+    averaged = means.generator_losses(discriminator, sources, targets, outputs, perceptual)
     scales, layers = 2, {"gan": 1, "features": 5, "perceptual": 16}
     for term, count in layers.items():
-        assert summed[term].item() == pytest.approx(meant[term].item() * scales * count, rel=1e-5)
+        assert summed[term].item() == pytest.approx(averaged[term].item() * scales * count, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Networks and losses: the published sizes, and what gradients reach."""
+"""Networks: published sizes, ranges, receptive field, and the choices that the paper leaves open."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def pyramid(channels, height, width, scales=1):
     return [torch.zeros(1, channels, height >> k, width >> k) for k in range(scales)]
 
 
-# Parameters and GMAC counted independently, from the published code bases.
+# Parameters and GMACs counted independently in the published code bases.
 @pytest.mark.parametrize(
     ("build", "height", "width", "scales", "parameters", "gmac"),
     [
@@ -63,16 +63,16 @@ def test_discriminators_have_the_published_size(options, parameters, gmac):
     assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, rel=1e-3)
 
 
-def test_vgg19_has_the_published_size_and_stops_at_the_last_layer_asked_for():
+def test_vgg19_has_the_published_size_and_stops_at_the_last_requested_layer():
     with torch.device("meta"):
         network = VGG19Features()
         with FlopCounterMode(display=False) as whole:
             network(torch.zeros(1, 3, 256, 256))
         with FlopCounterMode(display=False) as start:
-            found = network(torch.zeros(1, 3, 256, 256), (0, 2))
+            features = network(torch.zeros(1, 3, 256, 256), (0, 2))
     assert sum(p.numel() for p in network.parameters()) == 20_024_384
     assert whole.get_total_flops() / 2e9 == pytest.approx(25.480, rel=1e-3)
-    assert [f.shape[1] for f in found] == [64, 128]
+    assert [f.shape[1] for f in features] == [64, 128]
     assert start.get_total_flops() < 0.3 * whole.get_total_flops()
 
 
@@ -85,7 +85,7 @@ def test_outputs_have_the_sources_sizes_and_range(name):
 
 
 def test_patchgan_sees_70_pixels():
-    """Measured by changing the pixels of one row and one column: 70 in a line move a score, none beyond them."""
+    """Change the pixels of one row and one column: 70 consecutive pixels affect a score, and no others."""
     torch.manual_seed(0)
     network = PatchGAN(1, 4).double().eval()
     image = torch.rand(1, 1, 192, 192, dtype=torch.float64)
@@ -120,13 +120,15 @@ def test_depth_ranks_follow_the_data():
     assert sorted(seen, key=network.depth) == seen
 
 
-def test_what_the_paper_leaves_open_are_settings():
+def test_the_choices_that_the_paper_leaves_open_are_settings():
     def build(**options):
         torch.manual_seed(0)
         return build_method(make_settings("unused", options=options))
 
     assert build(channels=[32, 64, 64, 64, 64], width=0.5).widths() == [16, 32, 32, 32, 32]
-    assert "names 2 levels, there are 5" in build(channels=[8, 8]).problem(build(channels=[8, 8]).options, (64, 64))
+    assert "lists 2 levels, but the U-Net has 5" in build(channels=[8, 8]).problem(
+        build(channels=[8, 8]).options, (64, 64)
+    )
     x = [torch.rand(1, 3, 64 >> k, 64 >> k) for k in range(2)]
     torch.manual_seed(1)
     one = build().build_generator()
@@ -162,17 +164,17 @@ def test_initialisation_is_the_published_one(name, std):
         assert weights.std().item() == pytest.approx(std, rel=0.1)
         assert weights.mean().item() == pytest.approx(0, abs=std / 10)
         biases = torch.cat([layer.bias for layer in layers if layer.bias is not None])
-        # Pix2Pix-HD's published code leaves torch's own biases.
+        # Pix2Pix-HD's published code keeps torch's default biases.
         assert biases.any() == (name == "pix2pixhd")
 
 
 @pytest.mark.parametrize(
     ("options", "size", "expected"),
     [
-        ({"discriminators": 1}, (64, 64), "there must be 2 discriminators"),
-        ({"downsamplings": 4}, (32, 32), "4 downsamplings leave less than 2 pixels of 32"),
+        ({"discriminators": 1}, (64, 64), "needs at least 2 discriminators"),
+        ({"downsamplings": 4}, (32, 32), "4 downsamplings reduce 32 pixels to less than 2"),
     ],
 )
-def test_the_local_enhancer_says_what_does_not_fit(options, size, expected):
+def test_the_local_enhancer_reports_sizes_that_do_not_fit(options, size, expected):
     method = build_method(make_settings("unused", "pix2pixhd", options={"generator": "local", **options}))
     assert expected in method.problem(method.options, size)

@@ -1,4 +1,4 @@
-"""A user's own method in a file that a suite names; see also test_contract.py and test_spade.py."""
+"""Custom methods, in a file that a suite names; see also test_contract.py and test_spade.py."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from msgunet.suite.plan import load_plan
 from msgunet.suite.preflight import rehearse
 
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
-# What a method needs at least to be planned; it imports no torch.
+# The minimal method that can be planned; it does not import torch.
 SMALL = """
 from msgunet import Method, register_method
 
@@ -43,7 +43,7 @@ SUITE = {
 
 @pytest.fixture
 def folder(workplace, monkeypatch):
-    """An empty working folder with `my_method.py`, in a process that has loaded nothing yet."""
+    """A working folder that contains only `my_method.py`, as in a process that has not loaded any method file."""
     monkeypatch.setattr(method_file, "_loaded", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     (workplace / "my_method.py").write_text(SMALL)
@@ -54,13 +54,13 @@ def folder(workplace, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "there is no file my_method.py in "),
+        (None, "my_method.py does not exist in "),
         ("x = 1\ndef f(:\n", "my_method.py:2: invalid syntax"),
         ("x = 1\nimport no_such_thing\n", "my_method.py:2: ModuleNotFoundError: No module named 'no_such_thing'"),
-        ("x = 1\n", "my_method.py registers no method: one is a class under @register_method"),
-        (SMALL.replace('"mine"', '"yours"'), "my_method.py registers no method 'mine', it registers 'yours'"),
-        (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', which the project has already; choose another"),
-        (SMALL.replace("class Mine(Method)", "class Mine"), "registered as 'mine' is no class made from"),
+        ("x = 1\n", "my_method.py registers no method; decorate a subclass of Method with @register_method"),
+        (SMALL.replace('"mine"', '"yours"'), "my_method.py registers no method 'mine', only 'yours'"),
+        (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', already the name of a built-in method"),
+        (SMALL.replace("class Mine(Method)", "class Mine"), "registered as 'mine' is not a subclass of"),
         (SMALL.replace("    title", "    name_of_it"), "method 'mine' has no title"),
         (
             SMALL + '\n\nclass Again(Mine):\n    title = "Again"\n\n\nregister_method("mine")(Again)\n',
@@ -69,15 +69,15 @@ def folder(workplace, monkeypatch):
         (
             SMALL.replace("import Method", "import Method, MethodOptions")
             + "\n    class Options(MethodOptions):\n        depth: int\n",
-            "options of method 'mine' need a default that is valid: depth",
+            "all options of method 'mine' need valid defaults; check depth",
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_the_rest(folder, text, expected):
+def test_problems_of_a_file_are_reported_with_all_others(folder, text, expected):
     path = folder / "my_method.py"
     path.unlink() if text is None else path.write_text(text)
     problems = problems_of(folder, {**SUITE, "trainings": {}})
-    assert len(problems) == 2, "all at once"
+    assert len(problems) == 2, "all reported together"
     assert "trainings: unknown key" in problems[0]
     assert "methods.mine.file: " in problems[1]
     assert expected in problems[1]
@@ -90,7 +90,7 @@ def test_options_and_recipes_of_a_file_are_checked(folder):
     wrong["methods"] = {"mine": {"file": "my_method.py", "size": [62, 64]}}
     assert "methods.mine on bluemarble: size 62x64 is not divisible by 4; 64x64 works" in problems_of(folder, wrong)[0]
     (folder / "my_method.py").write_text(EXAMPLE.replace('"learning_rate"', '"learning"'))
-    assert "methods.mine: the recipe of method 'mine' is wrong: learning: " in problems_of(folder, SUITE)[0]
+    assert "methods.mine: the recipe of method 'mine' is invalid: learning: " in problems_of(folder, SUITE)[0]
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_options_and_recipes_of_a_file_are_checked(folder):
         (lambda text: text + "    version = 2\n", False),
     ],
 )
-def test_code_is_what_python_reads(folder, change, same):
+def test_the_code_hash_ignores_comments_docstrings_and_layout(folder, change, same):
     before = custom_methods("my_method.py").code
     (folder / "my_method.py").write_text(change(SMALL))
-    assert custom_methods("my_method.py").code == before, "loaded once"
+    assert custom_methods("my_method.py").code == before, "the file is loaded only once"
     assert (custom_methods("my_method.py", again=True).code == before) == same
 
 
-def test_the_hash_is_that_of_other_versions_of_python(folder):
-    """As 3.11 wrote it; others know more fields of a syntax tree."""
+def test_the_hash_is_the_same_in_all_versions_of_python(folder):
+    """The hash is from Python 3.11; other versions have more fields in a syntax tree."""
     assert custom_methods("my_method.py").code == "54b114f9"
 
 
-def test_changed_code_changes_that_methods_runs_alone(folder):
+def test_changed_code_changes_only_the_runs_of_that_method(folder):
     def edited():
         (folder / "my_method.py").write_text(SMALL + "    version = 2\n")
         return SUITE
@@ -127,8 +127,8 @@ def test_changed_code_changes_that_methods_runs_alone(folder):
     assert not changed_files(folder, SUITE, SUITE)
 
 
-def test_settings_of_the_projects_methods_name_no_file(folder):
-    """They are what they were before there were files, and nothing trains again."""
+def test_settings_of_built_in_methods_name_no_file(folder):
+    """These settings are the same as before custom methods existed, so nothing trains again."""
     texts = plan_of(folder, SUITE).files
     for name, expected in (("mine", True), ("msgunet", False)):
         settings = json.loads(texts[Path(f"results/mine/runs/bluemarble/{name}/seed0/run.json")])
@@ -137,7 +137,7 @@ def test_settings_of_the_projects_methods_name_no_file(folder):
     assert {network["entry"] for network in counted if "code" in network} == {"mine"}
 
 
-def test_modules_beside_a_file_are_part_of_its_code(folder):
+def test_sibling_modules_are_part_of_a_files_code(folder):
     (folder / "my_networks.py").write_text("import my_sizes\nWIDTH = my_sizes.WIDTH\n")
     (folder / "my_sizes.py").write_text("WIDTH = 3\n")
     lazy = 'from msgunet import lazy_import\nnetworks = lazy_import("my_networks")\n'
@@ -150,13 +150,15 @@ def test_modules_beside_a_file_are_part_of_its_code(folder):
     assert second.methods["mine"].width.fget(None) == 1234
 
 
-def test_two_modules_of_one_name_beside_two_files_are_not_mixed_up(folder):
+def test_sibling_modules_with_the_same_name_are_not_mixed_up(folder):
     for name in ("one", "two"):
         (folder / name).mkdir()
         (folder / name / "my_parts.py").write_text("")
         (folder / name / "my_method.py").write_text("import my_parts\n" + SMALL)
     assert custom_methods("one/my_method.py").methods
-    with pytest.raises(UserError, match=r"two/.* imports 'my_parts', a name that is taken.*rename my_parts.py"):
+    with pytest.raises(
+        UserError, match=r"two/.* imports 'my_parts', but another module already has this name; rename my_parts.py"
+    ):
         custom_methods("two/my_method.py")
 
 
@@ -166,12 +168,12 @@ def test_planning_with_spade_imports_no_torch():
     assert done.stdout == "False\n", done.stderr
 
 
-def test_check_takes_a_step_on_shapes(folder):
+def test_check_rehearses_a_training_step_on_shapes(folder):
     (folder / "my_method.py").write_text(EXAMPLE)
-    [said] = rehearse(plan_of(folder, SUITE))
-    assert re.fullmatch(r"mine \(my_method.py\) at 64x64: a training step runs through, in about \d+ MiB", said)
+    [report] = rehearse(plan_of(folder, SUITE))
+    assert re.fullmatch(r"mine \(my_method.py\) at 64x64: a training step works and needs about \d+ MiB", report)
     (folder / "my_method.py").write_text(EXAMPLE.replace("ConvTranspose2d(filters, target", "Conv2d(filters, target"))
-    with pytest.raises(UserError, match=r"methods.mine: an output is .*, the target \(1, 3, 64, 64\)"):
+    with pytest.raises(UserError, match=r"methods.mine: the output has shape .*, the target \(1, 3, 64, 64\)"):
         rehearse(plan_of(folder, SUITE))
     (folder / "my_method.py").write_text(EXAMPLE.replace("[0][-1]", "[1][-1]"))
     with pytest.raises(IndexError):
@@ -179,11 +181,11 @@ def test_check_takes_a_step_on_shapes(folder):
 
 
 @pytest.fixture
-def learnt(folder, compute):
-    """A run of the example that is trained."""
+def trained(folder, compute):
+    """A working folder with a trained run of the documented example."""
     (folder / "my_method.py").write_text(EXAMPLE)
-    own = custom_methods("my_method.py")
-    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": own.code}
+    loaded = custom_methods("my_method.py")
+    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": loaded.code}
     changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
     settings = make_settings(make_data(folder / "data"), "mean").model_dump() | changes
     settings["options"] = {"filters": 4, "blocks": 1}
@@ -191,43 +193,43 @@ def learnt(folder, compute):
     return folder
 
 
-def test_jobs_refuse_code_that_has_changed(learnt, monkeypatch, capsys):
-    (learnt / "my_method.py").write_text(EXAMPLE.replace("stride=4", "stride=2"))
+def test_jobs_reject_code_that_has_changed(trained, monkeypatch, capsys):
+    (trained / "my_method.py").write_text(EXAMPLE.replace("stride=4", "stride=2"))
     monkeypatch.setattr(method_file, "_loaded", {})
     assert main(["train", "--run", "run/run.json", "--out", "run"]) == 2
-    said = "my_method.py has changed since the suite was planned; start snakemake again"
-    assert said in capsys.readouterr().err
-    (learnt / "my_method.py").unlink()
+    message = "my_method.py has changed since the suite was planned; start snakemake again"
+    assert message in capsys.readouterr().err
+    (trained / "my_method.py").unlink()
     assert main(["evaluate", "--run", "run/run.json", "--generator", "run/generator.safetensors", "--out", "run"]) == 2
-    assert "there is no file my_method.py in " in capsys.readouterr().err
+    assert "my_method.py does not exist in " in capsys.readouterr().err
 
 
-def test_a_generator_finds_the_file_or_is_given_it(learnt, monkeypatch, capsys):
+def test_a_generator_finds_its_file_or_accepts_another_path(trained, monkeypatch, capsys):
     generator = "run/generator.safetensors"
     with safe_open(generator, "pt") as file:
-        said = json.loads(next(iter(file.metadata().values())))
-    assert (said["file"], said["code"]) == ("my_method.py", custom_methods("my_method.py").code)
+        stored = json.loads(next(iter(file.metadata().values())))
+    assert (stored["file"], stored["code"]) == ("my_method.py", custom_methods("my_method.py").code)
     assert EXAMPLE.splitlines()[-1].strip() not in Path(generator).read_bytes().decode(errors="replace")
-    image = next((learnt / "data" / "test").glob("*source.png"))
+    image = next((trained / "data" / "test").glob("*source.png"))
     translate = ["translate", generator, str(image), "--out", "out", "--device", "cpu"]
     assert main(translate) == 0
-    (learnt / "elsewhere").mkdir()
-    there = (learnt / "my_method.py").rename(learnt / "elsewhere" / "renamed.py")
+    (trained / "elsewhere").mkdir()
+    moved = (trained / "my_method.py").rename(trained / "elsewhere" / "renamed.py")
     monkeypatch.setattr(method_file, "_loaded", {})
     assert main(translate) == 2
     error = capsys.readouterr().err
-    assert "there is no file my_method.py" in error
+    assert "my_method.py does not exist" in error
     assert "msgunet translate --method FILE, or msgunet.load(..., method=FILE)" in error
-    assert main([*translate, "--method", str(there)]) == 0
-    assert msgunet.load(generator, device="cpu", method=there).settings.file == "my_method.py"
-    there.write_text(EXAMPLE.replace("nn.ReLU()", "nn.ELU()"))
+    assert main([*translate, "--method", str(moved)]) == 0
+    assert msgunet.load(generator, device="cpu", method=moved).settings.file == "my_method.py"
+    moved.write_text(EXAMPLE.replace("nn.ReLU()", "nn.ELU()"))
     with pytest.raises(UserError, match=r"renamed.py has changed since run/generator.safetensors was trained"):
-        msgunet.load(generator, device="cpu", method=there)
+        msgunet.load(generator, device="cpu", method=moved)
 
 
-def test_a_generator_of_the_projects_own_takes_no_file(folder, data, compute):
+def test_a_generator_of_a_built_in_method_accepts_no_file(folder, data, compute):
     train(folder / "run", make_settings(data, "mean"), compute)
-    with pytest.raises(UserError, match="'mean' is a method of the project, which needs no file"):
+    with pytest.raises(UserError, match="'mean' is a built-in method and needs no file"):
         load_generator(folder / "run" / "generator.safetensors", torch.device("cpu"), method_file=Path("my_method.py"))
 
 
@@ -242,13 +244,13 @@ def test_the_contract_tests_run_on_a_suites_file(folder):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
 
 
-def test_the_documented_example_goes_from_a_file_to_the_page(folder):
-    """In an empty folder, with the workflow of the checkout."""
+def test_the_documented_example_runs_from_file_to_page(folder):
+    """The example runs in an otherwise empty folder, with the workflow of the checkout."""
     assert sum(bool(line.strip()) for line in EXAMPLE.splitlines()) < 60
     (folder / "my_method.py").write_text(EXAMPLE)
     suite = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
-    own = {"file": "my_method.py", "options": {"filters": 4, "blocks": 1}}
-    suite["methods"] = {"mine": own, "msgunet": suite["methods"]["msgunet"]}
+    entry = {"file": "my_method.py", "options": {"filters": 4, "blocks": 1}}
+    suite["methods"] = {"mine": entry, "msgunet": suite["methods"]["msgunet"]}
     del suite["ablation"], suite["gradients"]
     suite["evaluation"] = {"protocols": ["native"]}
     (folder / "small.yaml").write_text(yaml.safe_dump(suite))

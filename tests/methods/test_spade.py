@@ -1,4 +1,4 @@
-"""SPADE, shipped as a file outside the package: its networks, losses and two time scales."""
+"""SPADE, a custom method in `examples`: its networks, losses and two time scales."""
 
 import copy
 
@@ -31,10 +31,10 @@ def on_shapes(method):
 
 
 def test_spade_has_the_published_size():
-    """With 36 classes, as published for Cityscapes.
+    """Count with 36 classes, as published for Cityscapes.
 
-    93.0 M parameters are what the published code prints, and with 281 GMAC what Li et al. (GAN Compression, CVPR 2020,
-    Table 1) give for it at 512x256, which is with one upsampling more.
+    The published code prints 93.0 M parameters. Li et al. (GAN Compression, CVPR 2020, Table 1) report 93.0 M and 281
+    GMACs at 512x256; that is with one more upsampling.
     """
     classes = tuple((i, i, i) for i in range(36))
     parameters, gmac = on_shapes(spade((512, 256), palette=classes))
@@ -44,7 +44,7 @@ def test_spade_has_the_published_size():
 
 
 def test_spades_size_by_hand():
-    """Of one narrow generator, layer by layer: filters 4, 8 hidden channels, 3 classes."""
+    """Count a narrow generator layer by layer: 4 filters, 8 hidden channels, 3 classes."""
 
     def conv(inputs, outputs, side=3, bias=True):
         return outputs * (inputs * side**2 + bias)
@@ -57,13 +57,13 @@ def test_spades_size_by_hand():
         return norm(a) + norm(min(a, b)) + conv(a, min(a, b)) + conv(min(a, b), b) + shortcut
 
     widths = [(64, 64), (64, 64), (64, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
-    wanted = conv(3, 64) + sum(block(a, b) for a, b in widths) + conv(4, 3)
+    expected = conv(3, 64) + sum(block(a, b) for a, b in widths) + conv(4, 3)
     palette = ((0, 0, 0), (9, 9, 9), (255, 0, 0))
-    assert on_shapes(spade(width=0.0625, palette=palette))[0] == wanted
-    judges = spade(discriminator_width=0.0625, palette=palette).build_discriminator()
-    # Biases stay where no norm follows.
+    assert on_shapes(spade(width=0.0625, palette=palette))[0] == expected
+    discriminators = spade(discriminator_width=0.0625, palette=palette).build_discriminator()
+    # Only convolutions without a following norm have a bias.
     one = conv(6, 4, 4) + sum(conv(a, b, 4, bias=False) for a, b in ((4, 8), (8, 16), (16, 32))) + conv(32, 1, 4)
-    assert sum(p.numel() for p in judges.parameters()) == 2 * one
+    assert sum(p.numel() for p in discriminators.parameters()) == 2 * one
 
 
 @pytest.mark.parametrize(("size", "ups"), [((256, 256), 5), ((512, 256), 5), ((1024, 512), 6), ((2048, 1024), 7)])
@@ -80,49 +80,49 @@ def test_classes_are_exact_for_colours_of_the_palette_and_nearest_for_others(dty
     colours = torch.tensor(method.palette)
     assert len(set(method.palette)) == len(method.palette) == 29
 
-    def found(values):
+    def predicted(values):
         pixels = (values.double() / 127.5 - 1).to(dtype).T.reshape(1, 3, 1, -1)
         maps = classes(pixels)
         assert maps.dtype == dtype
         assert (maps.sum(1) == 1).all()
         return maps[0, :, 0].argmax(0)
 
-    assert torch.equal(found(colours), torch.arange(29))
-    # Two grey levels off, and nearer to no other.
-    assert torch.equal(found((colours + 2).clamp(max=255)), torch.arange(29))
+    assert torch.equal(predicted(colours), torch.arange(29))
+    # Off by two grey levels, but still nearest to the same colour.
+    assert torch.equal(predicted((colours + 2).clamp(max=255)), torch.arange(29))
     photograph = torch.rand(1, 3, 8, 8)
     assert spade(width=0.0625, palette="none").build_generator().classes(photograph) is photograph
 
 
 def test_cityscapes_palette_is_that_of_its_labels():
-    """Road, car and sky by their published colours; every colour is a class of its own."""
+    """Road, car and sky have their published colours, and every colour is a separate class."""
     palette = spade().palette
     assert {(128, 64, 128), (0, 0, 142), (70, 130, 180), (0, 0, 0)} <= set(palette)
 
 
 def test_a_palette_needs_colours():
     cls = get_method("spade", FILES["spade"])
-    with pytest.raises(UserError, match="sources have 1 channels and no colours; set it to none"):
+    with pytest.raises(UserError, match="sources have 1 channels instead of colours; set palette to none"):
         cls(cls.Options(), (64, 64), (1, 3)).build_generator()
 
 
-def test_hinge_and_its_counterpart_by_hand():
+def test_hinge_loss_and_generator_loss_by_hand():
     method = spade()
     scores = [[[torch.zeros(1), torch.tensor([-3.0, 0.0, 0.5, 2.0])]], [[torch.zeros(1), torch.tensor([0.0, 2.0])]]]
     fake, real = scores[0], scores[1]
-    judge = lambda sources, images: [*fake, *fake] if images == "made" else [*real, *real]  # noqa: E731
-    found = method.discriminator_losses(judge, None, "real", "made")
-    # max(0, 1 + s): 0, 1, 1.5, 3; max(0, 1 - s): 1, 0; the mean over two scales that are alike.
-    assert found == {"d_fake": pytest.approx(5.5 / 4), "d_real": pytest.approx(0.5)}
-    terms = method.generator_losses(judge, None, "real", "made", None)
+    scores_of = lambda sources, images: [*fake, *fake] if images == "output" else [*real, *real]  # noqa: E731
+    losses = method.discriminator_losses(scores_of, None, "real", "output")
+    # max(0, 1 + s): 0, 1, 1.5, 3; max(0, 1 - s): 1, 0; the mean over two identical scales.
+    assert losses == {"d_fake": pytest.approx(5.5 / 4), "d_real": pytest.approx(0.5)}
+    terms = method.generator_losses(scores_of, None, "real", "output", None)
     assert terms["gan"] == pytest.approx(0.125)
 
 
-def test_features_are_matched_on_all_layers_but_the_last():
-    """The sum over layers of mean distances, and the mean over scales, times 10."""
-    layers = {"made": [[torch.full((2, 2), v) for v in (1.0, 2.0, 9.0)]] * 2}
+def test_features_are_matched_on_all_layers_except_the_last():
+    """The term is 10 times the sum over layers of mean distances, averaged over scales."""
+    layers = {"output": [[torch.full((2, 2), v) for v in (1.0, 2.0, 9.0)]] * 2}
     layers["real"] = [[torch.zeros(2, 2) for _ in range(3)]] * 2
-    terms = spade().generator_losses(lambda _, images: layers[images], None, "real", "made", None)
+    terms = spade().generator_losses(lambda _, images: layers[images], None, "real", "output", None)
     assert terms["features"] == pytest.approx(10 * (1 + 2))
 
 
@@ -144,7 +144,7 @@ def test_two_time_scales_reach_the_optimisers():
     assert get_method("msgunet").rates == {}
 
 
-def test_inference_changes_nothing_and_gives_the_same_twice():
+def test_inference_changes_nothing_and_is_repeatable():
     torch.manual_seed(0)
     generator = spade(width=0.0625).build_generator()
     images = [torch.rand(1, 3, 64, 64) * 2 - 1]
@@ -162,7 +162,7 @@ def test_inference_changes_nothing_and_gives_the_same_twice():
 
 
 def test_folded_spectral_norm_leaves_a_training_network_alone():
-    """A copy that is made fast to run must not share what the training still needs."""
+    """A copy that is folded for inference must not share state that training still needs."""
     torch.manual_seed(0)
     generator = spade(width=0.0625).build_generator()
     fast = copy.deepcopy(generator).eval()

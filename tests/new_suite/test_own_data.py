@@ -1,4 +1,4 @@
-"""A user's own images: what is found in a folder, the suite written for it, and the page that explains all."""
+"""A user's own images: the inspection of a folder, the suite written for it, and the page of the docs about it."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from msgunet.suite.plan import load_plan
 
 
 def put(folder: Path, *names: str, size=(60, 40), change=lambda image: image) -> Path:
-    """Images of these names."""
+    """Write images with these names."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         change(make_image(i, *size)).save(folder / name)
@@ -41,12 +41,12 @@ def put(folder: Path, *names: str, size=(60, 40), change=lambda image: image) ->
         (("one", "two"), ("one", "two")),
     ],
 )
-def test_two_folders_are_told_apart_by_their_names(tmp_path, names, roles):
+def test_two_folders_are_distinguished_by_their_names(tmp_path, names, roles):
     for name in names:
         put(tmp_path / name, "train/1.png", "train/2.png", "test/3.jpg")
     found = discover(tmp_path)
     assert found.options == {"source": str(tmp_path / roles[0]), "target": str(tmp_path / roles[1])}
-    assert (found.size, found.sizes, found.counts) == ((60, 40), 0, (2, 1))
+    assert (found.size, found.other_sizes, found.counts) == ((60, 40), 0, (2, 1))
 
 
 def test_images_that_hold_a_pair(tmp_path):
@@ -54,7 +54,7 @@ def test_images_that_hold_a_pair(tmp_path):
     put(tmp_path, "odd.jpg", size=(80, 50))
     found = discover(tmp_path)
     assert found.options == {"pairs": str(tmp_path)}
-    assert (found.size, found.sizes, found.counts) == ((60, 50), 1, (8, 2))
+    assert (found.size, found.other_sizes, found.counts) == ((60, 50), 1, (8, 2))
 
 
 def test_formats_and_kinds_are_found(tmp_path):
@@ -76,10 +76,10 @@ def test_formats_and_kinds_are_found(tmp_path):
         put(grey / role, "1.png", "2.png", change=lambda image: image.convert("L"))
     assert discover(grey).options["source_format"] == {"channels": 1, "range": [0, 255]}
     put(grey / "b", "2.png")
-    assert "target_format" not in discover(grey).options, "grey among coloured ones"
+    assert "target_format" not in discover(grey).options, "grey images mixed with coloured ones"
 
 
-def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
+def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
     def refused(match: str, folder: Path) -> None:
         with pytest.raises(UserError, match=match):
             discover(folder)
@@ -96,7 +96,7 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
         put(above / name, "1.png", "2.png")
     with pytest.raises(UserError, match="the split is above the folders a, b") as caught:
         discover(above)
-    # The command that it names does it.
+    # The suggested command works.
     subprocess.run(["bash", "-c", str(caught.value).splitlines()[-1]], check=True)
     assert discover(above).counts == (2, 2)
     spaces = tmp_path / "with spaces"
@@ -107,17 +107,17 @@ def test_what_is_no_pairs_is_said_with_what_would_be(tmp_path):
     subprocess.run(["bash", "-c", str(caught.value).splitlines()[-1]], check=True)
     assert discover(spaces).counts == (1, 1)
     refused("0 pairs for training and 1 for testing", put(put(tmp_path / "one", "a/1.png"), "b/1.png"))
-    lonely = put(tmp_path / "lonely", "a/1.png", "a/2.png", "b/1.png")
-    refused("1 images have no partner", lonely)
-    put(lonely, "b/2.png", size=(30, 30))
-    refused(r"1 pairs are of two sizes.*", lonely)
-    put(lonely, "b/2.png")
-    (lonely / "a/1.png").write_bytes(b"no image")
-    refused("1.png: not a whole image", lonely)
+    unpaired = put(tmp_path / "unpaired", "a/1.png", "a/2.png", "b/1.png")
+    refused("1 images have no counterpart", unpaired)
+    put(unpaired, "b/2.png", size=(30, 30))
+    refused(r"source and target differ in size in 1 pairs.*", unpaired)
+    put(unpaired, "b/2.png")
+    (unpaired / "a/1.png").write_bytes(b"no image")
+    refused("1.png: the image is damaged", unpaired)
 
 
-def test_folders_as_people_have_them(tmp_path):
-    """Capital letters, hidden folders, other endings, and TIFFs of all kinds."""
+def test_untidy_folders(tmp_path):
+    """Capital letters, hidden folders, other suffixes, and TIFFs of all kinds."""
     for role, ending in (("A", "png"), ("B", "TIFF")):
         put(tmp_path / role, *(f"Train/{i}.{i}.{ending}" for i in range(5)), f"Test/9.{ending}")
     put(tmp_path / ".thumbs", "x.png")
@@ -128,7 +128,7 @@ def test_folders_as_people_have_them(tmp_path):
     palette = make_image(0, 60, 40).quantize(200)
     for i in (1, 2):
         palette.save(rest / "b" / f"{i}.tif")
-    assert "target_format" not in discover(rest).options, "colours, looked up"
+    assert "target_format" not in discover(rest).options, "palette colours are resolved"
     for i in (1, 2):
         tifffile.imwrite(rest / "b" / f"{i}.tif", np.full((3, 40, 60), i, np.uint8), photometric="minisblack")
     options = discover(rest).options
@@ -138,17 +138,17 @@ def test_folders_as_people_have_them(tmp_path):
     assert np.array_equal(read(rest / "pages.tif", "x"), np.moveaxis(pages, 0, -1)), "pages are channels"
     for i in (1, 2):
         make_image(0, 60, 40).convert("CMYK").save(rest / "b" / f"{i}.tif")
-    with pytest.raises(UserError, match="an image of mode CMYK"):
+    with pytest.raises(UserError, match="the image has mode CMYK"):
         discover(rest)
     for i in (1, 2):
         tifffile.imwrite(rest / "b" / f"{i}.tif", np.zeros((17, 40, 60), np.uint16))
     with pytest.raises(UserError, match="17 channels, at most 16"):
         discover(rest)
-    with pytest.raises(UserError, match="either by --data FOLDER, or by --source"):
+    with pytest.raises(UserError, match="either --data FOLDER, or both --source"):
         discover(rest, rest / "a", rest / "b")
 
 
-def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
+def test_the_suite_describes_the_images_and_can_be_planned(workplace, capsys):
     put(
         workplace / "pics/a", *(f"{i}.png" for i in range(10)), size=(200, 130), change=lambda image: image.convert("L")
     )
@@ -157,7 +157,7 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
     assert main(given) == 0
     text = Path("mine.yaml").read_text()
     assert "# Sources are in a, targets in b." in text
-    assert "# The images are 200x130; all are brought to this size" in text
+    assert "# The images are 200x130; all are resized to this size" in text
     suite = yaml.safe_load(text)
     data = suite["datasets"]["mine"]
     assert data["options"]["source_format"] == {"channels": 1, "range": [0, 255]}
@@ -170,21 +170,21 @@ def test_the_suite_says_what_was_found_and_can_be_planned(workplace, capsys):
     assert len(load_plan("mine.yaml").runs) == 6
     capsys.readouterr()
     assert main(given) == 2
-    assert "mine.yaml is there already" in capsys.readouterr().err
+    assert "mine.yaml exists already" in capsys.readouterr().err
     assert main([*given, "--force"]) == 0
     assert main(["new-suite", "My Suite.yaml", "--data", "pics"]) == 2
-    assert "a suite is a file like my_images.yaml" in capsys.readouterr().err
+    assert "a suite needs a file name like my_images.yaml" in capsys.readouterr().err
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
     assert not Path("short.yaml").exists()
     for name in "ab":
         put(workplace / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
     assert main(["new-suite", "small.yaml", "--data", "small", "--device", "cpu"]) == 2
-    assert "images of 64x80 are too small: the shorter side needs 92 pixels" in capsys.readouterr().err
+    assert "images of 64x80 are too small: the shorter side needs at least 92 pixels" in capsys.readouterr().err
 
 
-def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
-    """What YAML takes for a number or a truth value, and paths that it takes for something else."""
+def test_a_suite_can_have_any_name_and_place(workplace, monkeypatch):
+    """Names that YAML reads as numbers or booleans, and paths with special characters."""
     from msgunet.new_suite import write as new_suite
 
     monkeypatch.setattr(new_suite, "_times", lambda *given: dict.fromkeys(new_suite._METHODS, 0.01))
@@ -199,20 +199,20 @@ def test_a_suite_may_have_any_name_and_place(workplace, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_page_on_own_images_from_its_first_to_its_last_command(tmp_path, shared):
-    """Every command and the Python of docs/own-data.md, in order, as a newcomer would; only the download is there."""
+def test_the_page_on_custom_images_from_first_to_last_command(tmp_path, shared):
+    """Run every command and the Python of docs/own-data.md, in order, with the download already in place."""
     folder = copy_checkout(tmp_path / "checkout")
     shutil.copy(shared / "mirror" / "maps.tar.gz", folder)
     page = (ROOT / "docs" / "own-data.md").read_text()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
-    said = ""
+    output = ""
     for kind, block in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
         command = ["bash", "-ec", block] if kind == "sh" else [sys.executable, "-c", block]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, block + done.stdout + done.stderr
-        said += done.stdout
-    table = said[said.index("| Method") :]
+        output += done.stdout
+    table = output[output.index("| Method") :]
     for title in ("Pix2Pix ", "PAN", "Pix2Pix-HD", "MSG U-Net"):
         assert re.search(rf"\| {title} *\| .*\d\d\.\d\d \[", table), table
     assert (folder / "results/my_maps/report/index.html").is_file()

@@ -1,4 +1,4 @@
-"""The paper's claims with what was measured, and their verdicts."""
+"""The paper's claims, their measurements and their verdicts."""
 
 from types import SimpleNamespace
 
@@ -18,35 +18,35 @@ SPEED |= {"share_of_limit": 1.0, "q25_ms": 1.0, "q75_ms": 1.0, "matrix_tflop_per
 
 
 def networks() -> pd.DataFrame:
-    """MSG U-Net and both networks of Pix2Pix-HD at 2048x1024, measured on a CPU."""
+    """Return the cost of MSG U-Net and of both Pix2Pix-HD networks at 2048x1024, measured on a CPU."""
     cost = pd.read_csv(ROOT / "results" / "measured" / "cpu_cost.csv")
     return cost[cost["part"] == "generator"].reset_index(drop=True)
 
 
 def test_efficiency_is_judged_against_both_networks_and_in_every_precision():
     cost = networks().assign(latency_ms=[100.0, 110.0, 226.0], peak_memory_mib=[1000.0, 1790.0, 1800.0])
-    found = {(c.claim.split(": ")[1], c.on.split(", ")[1]): c for c in claims.efficiency(cost, None)}
-    part, whole = "its global generator", "with the local enhancer"
-    assert found["2.5 times fewer operations", part].measured == "2.60 times as much"
-    assert found["2.5 times fewer operations", part].verdict == claims.HOLDS
-    assert found["2.5 times fewer operations", whole].verdict == claims.FAILS
-    # Nearly 2.5 is from 2.25 on, and half from 1.8 on.
-    assert found["nearly 2.5 times faster", part].verdict == claims.HOLDS
-    assert found["nearly 2.5 times faster", whole].verdict == claims.FAILS
-    assert found["half the memory", part].verdict == claims.HOLDS
-    assert found["half the memory", whole].verdict == claims.FAILS
+    found = {(c.claim.removeprefix("MSG U-Net "), c.on.split(", ")[1]): c for c in claims.efficiency(cost, None)}
+    part, whole = "global generator", "with the local enhancer"
+    assert found["needs 2.5 times fewer operations", part].measured == "2.60×"
+    assert found["needs 2.5 times fewer operations", part].verdict == claims.HOLDS
+    assert found["needs 2.5 times fewer operations", whole].verdict == claims.FAILS
+    # Nearly 2.5 means at least 2.25, and half means at least 1.8.
+    assert found["is nearly 2.5 times faster", part].verdict == claims.HOLDS
+    assert found["is nearly 2.5 times faster", whole].verdict == claims.FAILS
+    assert found["needs half the memory", part].verdict == claims.HOLDS
+    assert found["needs half the memory", whole].verdict == claims.FAILS
     speed = pd.concat(
         cost.assign(part="inference", way=way, precision="bf16", median_ms=times)
         for way, times in (("plain", [1.0, 10.0, 10.0]), ("engine", [10.0, 25.0, 20.0]))
     )
-    found = {(c.claim.split(": ")[1], c.on.split(", ")[1]): c for c in claims.efficiency(cost, speed)}
-    assert found["nearly 2.5 times faster", part].measured == "2.26 times as much (fp32), 2.00 times as much (bf16)"
-    assert found["nearly 2.5 times faster", part].verdict == claims.PARTLY
-    assert found["nearly 2.5 times faster", whole].verdict == claims.PARTLY
-    assert list(claims.efficiency(cost[:2], None)) == [], "without the three networks nothing is said"
+    found = {(c.claim.removeprefix("MSG U-Net "), c.on.split(", ")[1]): c for c in claims.efficiency(cost, speed)}
+    assert found["is nearly 2.5 times faster", part].measured == "2.26× (fp32), 2.00× (bf16)"
+    assert found["is nearly 2.5 times faster", part].verdict == claims.PARTLY
+    assert found["is nearly 2.5 times faster", whole].verdict == claims.PARTLY
+    assert list(claims.efficiency(cost[:2], None)) == [], "no claims without the three networks"
     notes = speed_table(speed.assign(**SPEED), {}, "msgunet bench").notes
-    (note,) = (note for note in notes if "faster, says the paper; Pix2Pix-HD at 2048×1024, its global" in note)
-    assert note.endswith("2.00 times as much (bf16), so it does not hold")
+    (note,) = (note for note in notes if "faster. Against Pix2Pix-HD at 2048×1024, global generator" in note)
+    assert note.endswith("the factor is 2.00× (bf16): the claim does not hold.")
     counted = list(claims.efficiency(cost.drop(columns=["latency_ms", "peak_memory_mib"]), None))
     assert [c.verdict for c in counted[2:]] == [claims.OPEN] * 4
 
@@ -62,7 +62,7 @@ def test_efficiency_is_judged_against_both_networks_and_in_every_precision():
         ({}, claims.OPEN, claims.OPEN),
     ],
 )
-def test_better_takes_the_test_and_close_the_papers_own_distance(differences, better, close):
+def test_better_needs_significance_and_close_the_papers_own_deficit(differences, better, close):
     assert claims._better(differences) == better
     assert claims._close(differences) == close
 
@@ -71,8 +71,8 @@ def test_better_takes_the_test_and_close_the_papers_own_distance(differences, be
     ("images", "methods", "verdict"),
     [(5, 2, claims.FEW), (6, 2, claims.HOLDS), (6, 3, claims.FEW), (7, 3, claims.HOLDS)],
 )
-def test_where_no_test_can_be_sure_nothing_is_said(workplace, images, methods, verdict):
-    """Holm's correction is for all pairs of methods."""
+def test_too_few_images_for_significance_leave_the_verdict_open(workplace, images, methods, verdict):
+    """Holm's correction is over all pairs of methods."""
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     entries = {"pix2pix": {"options": narrow}, "msgunet": {"options": narrow | {"scales": 2}}}
     if methods == 3:
@@ -82,16 +82,16 @@ def test_where_no_test_can_be_sure_nothing_is_said(workplace, images, methods, v
     other, ours = (run.folder / "metrics.csv" for run in plan.runs[:2])
     frame = pd.read_csv(other, converters={"id": str})
     if methods == 3:
-        third = frame.assign(**{measure: frame[measure] - 9 for measure in ("psnr", "ssim", "vif")})
+        third = frame.assign(**{metric: frame[metric] - 9 for metric in ("psnr", "ssim", "vif")})
         third.to_csv(plan.runs[2].folder / "metrics.csv", index=False)
     frame[["psnr", "ssim", "vif"]] += 1
     frame.to_csv(ours, index=False)
-    found = build_tables(_collection(plan)).frames["claims"].iloc[0]
-    assert found["verdict"] == verdict
-    assert found["measured"].startswith("PSNR +1.00 dB")
+    claim = build_tables(_collection(plan)).frames["claims"].iloc[0]
+    assert claim["verdict"] == verdict
+    assert claim["measured"].startswith("PSNR +1.00 dB")
 
 
-def test_the_papers_own_distance():
+def test_the_papers_own_deficits():
     assert claims.published_deficits() == pytest.approx({"psnr": -1.28, "ssim": -0.03, "vif": -0.01})
 
 
@@ -119,7 +119,7 @@ def test_a_suites_claims(workplace):
 
 @pytest.mark.parametrize(("factor", "verdict"), [(2.5, claims.HOLDS), (1.5, claims.FAILS)])
 def test_gradients_are_compared_layer_by_layer(factor, verdict):
-    def frame(size: float, *heads: str) -> pd.DataFrame:
+    def gradients(size: float, *heads: str) -> pd.DataFrame:
         rows = [
             {"kind": "layer", "step": step, "layer": layer, "norm": (1 if step == 8 else 100) * size * root, "count": n}
             for step in (2, 4, 6, 8)
@@ -127,13 +127,13 @@ def test_gradients_are_compared_layer_by_layer(factor, verdict):
         ]
         return pd.DataFrame(rows)
 
-    tables = {"with": frame(factor, "heads.1"), "without": frame(1.0)}
+    tables = {"with": gradients(factor, "heads.1"), "without": gradients(1.0)}
     settings = SimpleNamespace(dataset="maps", size=(512, 512))
     runs = [
         SimpleNamespace(
-            title="MSG U-Net", settings=settings, folder=SimpleNamespace(name=name), table=lambda _, found=found: found
+            title="MSG U-Net", settings=settings, folder=SimpleNamespace(name=name), table=lambda _, frame=frame: frame
         )
-        for name, found in tables.items()
+        for name, frame in tables.items()
     ]
     (claim,) = claims._gradients(SimpleNamespace(gradients=runs))
     assert (claim.measured, claim.verdict) == (f"{factor:.2f} times larger with them", verdict)

@@ -43,7 +43,7 @@ def made(tmp_path_factory):
         write_tables(settings, plan.results)
         write_figures(settings, plan.results)
         write_page(settings, plan.results)
-        # All that a reader gets is the folder.
+        # The page must work from this folder alone.
         page = folder / "elsewhere"
         shutil.copytree(plan.results / "report", page)
         shutil.rmtree(folder / "results")
@@ -53,7 +53,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The page of what `make demo` has measured, made anew."""
+    """The page of the results of `make demo`, written again."""
     if not (DEMO / "report" / "index.html").is_file():
         pytest.skip("'make demo' has not run here")
     folder = tmp_path_factory.mktemp("demo")
@@ -72,15 +72,15 @@ def report(request):
 
 
 class Opened:
-    """The page of a folder, with everything that went wrong in it."""
+    """A page opened from a folder, with all errors and requests."""
 
     def __init__(self, browser, folder, width=1400):
-        self.wrong, self.requests = [], []
+        self.errors, self.requests = [], []
         self.page = browser.new_page(viewport={"width": width, "height": 900})
-        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.page.on("dialog", lambda dialog: (self.wrong.append(dialog.message), dialog.dismiss()))
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.requests.append(request.url))
         start = time.monotonic()
         self.page.goto((folder / "index.html").resolve().as_uri())
@@ -97,22 +97,22 @@ class Opened:
         self.page.wait_for_timeout(100)
 
     def pixels(self):
-        """What the first viewer shows in the middle of its height, as an array (H, W, 3)."""
+        """Return the pixels of the first viewer around the middle of its height, as an array (H, W, 3)."""
         with Image.open(io.BytesIO(self.page.locator(".viewer .canvas").first.screenshot())) as image:
             pixels = np.asarray(image.convert("RGB")).astype(int)
         return pixels[2 * len(pixels) // 5 : 3 * len(pixels) // 5]
 
     def clean(self):
-        assert self.wrong == []
+        assert self.errors == []
         assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
         self.page.close()
 
 
 @pytest.fixture
 def opened(browser, report):
-    found = Opened(browser, report)
-    yield found
-    found.clean()
+    page = Opened(browser, report)
+    yield page
+    page.clean()
 
 
 def test_the_slider_moves(opened):
@@ -135,7 +135,7 @@ def test_the_slider_moves(opened):
     assert page.evaluate("browser.panes()[0].item.getOpacity()") == 0
 
 
-def test_zoom_and_place_are_one_for_all(opened):
+def test_all_viewers_share_zoom_and_position(opened):
     page = opened.page
     home = page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)")
     page.locator(".viewer .canvas").first.hover()
@@ -162,7 +162,7 @@ def test_zoom_and_place_are_one_for_all(opened):
     assert centers[0] != pytest.approx([0.5, 0.5], abs=0.01)
     for center in centers:
         assert center == pytest.approx(centers[1], abs=0.01)
-    # Another image keeps the place.
+    # The next image keeps the position.
     page.click("#next")
     opened.wait_until_drawn()
     assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom()") == pytest.approx(zoom, rel=0.02)
@@ -171,7 +171,7 @@ def test_zoom_and_place_are_one_for_all(opened):
     assert page.evaluate("browser.panes()[0].viewer.viewport.getZoom(true)") < zoom
 
 
-def test_the_error_map_of_a_image_and_itself_is_dark(opened):
+def test_the_error_map_of_an_image_with_itself_is_dark(opened):
     page = opened.page
     page.click("#error")
     opened.wait_until_drawn()
@@ -186,7 +186,7 @@ def test_the_error_map_of_a_image_and_itself_is_dark(opened):
     assert opened.pixels()[:, width // 2 - 50 : width // 2 + 50].max() > 25
 
 
-def test_images_sort_by_disagreement_and_keys_go_through_them(opened):
+def test_images_sort_by_disagreement_and_keys_step_through_them(opened):
     page = opened.page
     names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     page.select_option("#order", "disagreement")
@@ -195,13 +195,13 @@ def test_images_sort_by_disagreement_and_keys_go_through_them(opened):
     assert [float(v) for v in values] == sorted(map(float, values), reverse=True)
     ranked = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     assert sorted(ranked) == sorted(names)
-    # The largest of all, computed anew.
+    # The largest disagreement, computed independently.
     data = page.evaluate("window.suite[0]")
-    protocol, measure = data["protocols"][0], data["metrics"][0]
+    protocol, metric = data["protocols"][0], data["metrics"][0]
 
     def spread(image):
-        found = [values[protocol][measure] for values in image["values"].values()]
-        return max(found) - min(found)
+        values = [of_entry[protocol][metric] for of_entry in image["values"].values()]
+        return max(values) - min(values)
 
     assert max(data["images"], key=spread)["id"] == ranked[0]
     page.locator("#thumbnails button").first.focus()
@@ -221,8 +221,8 @@ def test_tables_sort_and_their_cells_are_the_csvs(opened, report):
     section = page.locator("section.table[id$='_native']").first
     first = section.locator("tbody tr").first
     row = frame.loc[first.locator("th").text_content()]
-    wanted = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
-    assert first.locator("td").nth(1).text_content() == wanted
+    expected = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
+    assert first.locator("td").nth(1).text_content() == expected
     heading = section.locator("thead th", has_text="PSNR")
     heading.focus()
     for key, ascending in (("Enter", False), ("Enter", True)):
@@ -253,7 +253,7 @@ def test_the_demos_page_is_small(demo):
     assert sum(path.stat().st_size for path in demo.rglob("*") if path.is_file()) < 25e6
 
 
-def test_going_through_images_quickly_ends_with_the_last(opened):
+def test_stepping_through_images_quickly_ends_with_the_last(opened):
     page = opened.page
     names = page.locator("#thumbnails button").evaluate_all("found => found.map(b => b.dataset.id)")
     page.locator(".openseadragon-canvas").first.focus()
@@ -263,7 +263,7 @@ def test_going_through_images_quickly_ends_with_the_last(opened):
     page.wait_for_timeout(500)
     opened.wait_until_drawn()
     assert page.locator("#image-name").text_content().startswith(names[2])
-    # The keyboard stays where it was, also where the view is made anew.
+    # The keyboard focus stays where it was, even when the view is rebuilt.
     page.keyboard.press("e")
     opened.wait_until_drawn()
     assert page.evaluate("document.activeElement.className").startswith("openseadragon-canvas")
@@ -282,6 +282,6 @@ def test_five_hundred_large_images_open_in_three_seconds(browser, workplace):
     assert found.seconds < 3 * float(os.environ.get("SLOW_MACHINE", "1"))
     assert found.page.locator("#thumbnails button").count() == 500
     images = [url for url in found.requests if url.endswith(".png")]
-    assert len(images) == 2, "only those that are looked at"
+    assert len(images) == 2, "only the displayed images are loaded"
     assert sum(url.endswith(".jpg") for url in found.requests) < 100
     found.clean()

@@ -1,4 +1,4 @@
-"""Tables, figures, page: the paper's numbers, intervals, escaping, half-finished suites."""
+"""Tables, figures and page: the paper's numbers, intervals, escaping, half-finished suites."""
 
 import contextlib
 import json
@@ -79,7 +79,7 @@ def test_latex_escapes_and_is_booktabs():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX installed")
 def test_every_latex_table_compiles_as_it_is(workplace):
-    """With the packages that its second line names, and no others."""
+    """With only the packages named in its second line."""
     plan = make_plan(workplace)
     fill(plan)
     write_tables(plan.results / "settings" / "report.json", plan.results)
@@ -99,17 +99,17 @@ def test_every_latex_table_compiles_as_it_is(workplace):
 
 
 def rows_of(html):
-    """The cells of an HTML table's body, without the first column."""
+    """Return the cells of an HTML table's body, without the first column."""
     table = ElementTree.fromstring(re.search(r"<table.*?</table>", html, re.S)[0])
     return [row.findall("td") for row in table.find("tbody")]
 
 
-def shown_in(cell):
+def text_of(cell):
     return "".join(cell.itertext())
 
 
 def numbers(text):
-    """Every number of a table's line, without the marks of a format."""
+    """Return all numbers in a line of a table, without the format's markup."""
     return re.findall(r"[−+]?\d+(?:\.\d+)?(?:e[−+]\d+)?", text.replace("$-$", "−"))
 
 
@@ -133,19 +133,19 @@ def test_every_number_in_every_format_is_the_csvs(workplace):
                 if cell.get("data-sort"):
                     assert f"{float(cell.get('data-sort')):.8g}" in values
                     compared += 1
-            shown = [numbers(shown_in(cell)) for cell in cells]
-            assert shown == [numbers(shown_in(cell)) for cell in same]
-            assert shown == [numbers(cell) for cell in line.replace(r"\|", "").split("|")[2:-1]]
-            assert shown == [numbers(cell.replace("times", "")) for cell in re.split(r"(?<!\\)&", tex)[1:]]
+            values_in_html = [numbers(text_of(cell)) for cell in cells]
+            assert values_in_html == [numbers(text_of(cell)) for cell in same]
+            assert values_in_html == [numbers(cell) for cell in line.replace(r"\|", "").split("|")[2:-1]]
+            assert values_in_html == [numbers(cell.replace("times", "")) for cell in re.split(r"(?<!\\)&", tex)[1:]]
     assert compared == 3 * 3 + 6
     summary = frames["table1"].set_index(["entry", "protocol"])
     first = rows_of((plan.results / "tables" / "table1_bluemarble_full.html").read_text())[1]
     row = summary.loc["msgunet", "full"]
-    wanted = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
-    assert shown_in(first[1]) == wanted
+    expected = f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]"
+    assert text_of(first[1]) == expected
 
 
-def test_a_suite_with_a_failed_method_still_gives_everything(workplace):
+def test_a_suite_with_a_failed_method_still_has_a_full_report(workplace):
     plan = make_plan(workplace)
     fill(plan, without=("pix2pix",))
     run = plan.runs[0]
@@ -161,11 +161,11 @@ def test_a_suite_with_a_failed_method_still_gives_everything(workplace):
     assert page.count("out of memory") > 6
     assert "out of memory: the card is full" in page
     assert {"distributions_bluemarble", "images_bluemarble", "learning_bluemarble"} <= names
-    # Nothing of an earlier state stays.
+    # No files of an earlier state remain.
     assert {path.stem for path in (plan.results / "figures").glob("*.png")} == names
 
 
-def test_of_several_seeds_and_data_sets_nothing_is_mixed(workplace):
+def test_several_seeds_and_data_sets_are_not_mixed(workplace):
     sets = {
         name: {"kind": "bluemarble", "size": [128, 64], "options": {"overlap": k / 8}} for k, name in enumerate("xy")
     }
@@ -184,16 +184,16 @@ def test_of_several_seeds_and_data_sets_nothing_is_mixed(workplace):
     mean = [table[table["protocol"] == "full"]["psnr"].mean() for table in mean]
     assert frame.loc[("y", "pix2pix", "full"), "psnr"] == pytest.approx((mean[1] + mean[3]) / 2, rel=1e-6)
     data = json.loads((page.parent / "assets" / "images.js").read_text().removeprefix("window.suite = ")[:-2])
-    assert [found["name"] for found in data] == ["x", "y"]
+    assert [dataset["name"] for dataset in data] == ["x", "y"]
     assert [method["title"] for method in data[0]["methods"]] == [f"{EVIL}, seed 0", "MSG U-Net, seed 1"]
     assert [image["id"] for image in data[0]["images"]] == [f"{i:04d}" for i in range(4, 12)]
     first = pd.read_csv(plan.runs[0].folder / "metrics.csv").iloc[0]
-    shown = data[0]["images"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
-    assert shown == pytest.approx(first["psnr"], rel=1e-5)
+    psnr = data[0]["images"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
+    assert psnr == pytest.approx(first["psnr"], rel=1e-5)
     assert "MSG U-Net, seed 0: failed: no luck" in page.read_text()
 
 
-def test_a_page_that_cannot_be_made_leaves_the_old_one(workplace, monkeypatch):
+def test_a_page_that_cannot_be_written_leaves_the_old_one(workplace, monkeypatch):
     plan = make_plan(workplace)
     fill(plan)
     settings = plan.results / "settings" / "report.json"
@@ -227,15 +227,15 @@ def test_a_report_on_a_suite_that_has_changed_is_refused(workplace, capsys):
     plan = make_plan(workplace)
     fill(plan)
     assert main(["report", "made.yaml"]) == 0
-    assert "The page of what is done: file:" in capsys.readouterr().out
+    assert "The page with the results so far: file:" in capsys.readouterr().out
     path = workplace / "made.yaml"
     path.write_text(path.read_text().replace("decay_epochs: 1", "decay_epochs: 2"))
     load_plan.cache_clear()
     assert main(["report", "made.yaml"]) == 2
-    assert "the suite has changed since it was run, 3 of its settings files" in capsys.readouterr().err
+    assert "the suite has changed since it was run: 3 of its settings files" in capsys.readouterr().err
 
 
-def test_images_may_be_deleted_once_all_is_measured(workplace):
+def test_prepared_images_can_be_deleted_after_the_evaluation(workplace):
     plan = make_plan(workplace)
     fill(plan)
     shutil.rmtree(plan.data[0].folder)
@@ -247,7 +247,7 @@ def test_images_may_be_deleted_once_all_is_measured(workplace):
     assert "No images" in write_page(settings, plan.results).read_text()
 
 
-def test_costs_of_other_networks_are_not_shown(workplace):
+def test_costs_of_other_networks_are_left_out(workplace):
     plan = make_plan(workplace)
     fill(plan)
     networks = plan.networks.networks
@@ -258,7 +258,7 @@ def test_costs_of_other_networks_are_not_shown(workplace):
     assert list(collection.cost()["tflop"]) == list(range(len(networks)))
 
 
-def test_results_of_other_settings_are_not_shown(workplace):
+def test_results_of_other_settings_are_left_out(workplace):
     fill(make_plan(workplace))
     plan = make_plan(workplace, training={"epochs": 2, "decay_epochs": 1})
     tables = build_tables(Collection(plan.results / "settings" / "report.json", plan.results))
@@ -268,7 +268,7 @@ def test_results_of_other_settings_are_not_shown(workplace):
 
 
 def test_the_paper_is_compared_number_by_number(workplace):
-    """Where a suite has the paper's data set and sizes."""
+    """In a suite with the paper's data set and sizes."""
     plan = make_plan(workplace)
     fill(plan)
     collection = Collection(plan.results / "settings" / "report.json", plan.results)

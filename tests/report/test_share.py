@@ -1,4 +1,4 @@
-"""`msgunet share`: what of a suite's results may be passed on, and nothing else."""
+"""`msgunet share`: the redistributable results of a suite, and nothing else."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ COST = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "commit": "0" 
 
 @pytest.fixture
 def done(workplace):
-    """A suite that is done, on a GPU by its own account, with `datasets` of a kind."""
+    """Make a finished suite with one data set of the given kind, recorded as trained on a GPU."""
 
     def make(kind: str):
         changes = {"datasets": {"mine": {"kind": kind, "size": [128, 64]}}}
@@ -37,18 +37,18 @@ def done(workplace):
 
 
 @pytest.mark.parametrize(("kind", "free"), [("bluemarble", True), ("maps", False)])
-def test_images_go_along_where_the_licence_allows_it(done, workplace, kind, free):
+def test_images_are_shared_where_the_licence_allows_it(done, workplace, kind, free):
     plan = done(kind)
     assert main(["share", "made.yaml"]) == 0
     out = workplace / "results" / "gpu" / "nvidia-h100-80gb-hbm3" / "made"
     images = sorted(path.name for path in out.rglob("*images*"))
     assert images == (["images_mine.pdf", "images_mine.png"] if free else [])
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
-    about = (out / "README.md").read_text()
-    assert ("- no images of mine\n" in about) != free
-    assert "- written by `msgunet share made.yaml`" in about
-    assert "(tables/claims.md)" in about
-    assert "(figures/distributions_mine.png)" in about
+    readme = (out / "README.md").read_text()
+    assert ("- no images of mine\n" in readme) != free
+    assert "- written by `msgunet share made.yaml`" in readme
+    assert "(tables/claims.md)" in readme
+    assert "(figures/distributions_mine.png)" in readme
     metrics = pd.read_csv(out / "metrics.csv", converters={"id": str})
     assert len(metrics) == 8 * 2 * 3
     assert metrics["id"].iloc[0] == "0004"
@@ -59,7 +59,7 @@ def test_images_go_along_where_the_licence_allows_it(done, workplace, kind, free
     ]
 
 
-def test_what_is_shared_again_replaces_what_was(done, workplace, capsys):
+def test_sharing_again_replaces_the_earlier_files(done, workplace, capsys):
     done("bluemarble")
     assert main(["share", "made.yaml", "--out", "here"]) == 0
     (workplace / "here" / "tables" / "table1_gone_native.md").touch()
@@ -68,7 +68,7 @@ def test_what_is_shared_again_replaces_what_was(done, workplace, capsys):
     for name in ("notes.md", "tables.txt"):
         (workplace / "here" / name).write_text("my own")
         assert main(["share", "made.yaml", "--out", "here"]) == 2
-        assert f"here holds what 'msgunet share' has not written ({name})" in capsys.readouterr().err
+        assert f"here contains {name}, which 'msgunet share' did not write" in capsys.readouterr().err
         (workplace / "here" / name).unlink()
     (workplace / "link").symlink_to("here")
     assert main(["share", "made.yaml", "--out", "link"]) == 0
@@ -76,30 +76,30 @@ def test_what_is_shared_again_replaces_what_was(done, workplace, capsys):
     for out in ("results/made/shared", "results", "made.yaml"):
         assert main(["share", "made.yaml", "--out", out]) == 2
     assert not (workplace / "results" / "made" / "shared").exists()
-    assert not list(workplace.glob(".*-*")), "nothing is left behind"
+    assert not list(workplace.glob(".*-*")), "no temporary folder remains"
 
 
-def test_a_bench_alone_can_be_shared(workplace, capsys):
+def test_bench_results_alone_can_be_shared(workplace, capsys):
     plan = make_plan(workplace)
     shutil.rmtree(plan.results)
     assert main(["share", "made.yaml"]) == 2
-    assert not plan.results.exists(), "nothing is written for nothing"
+    assert not plan.results.exists(), "a refusal writes nothing"
     plan.results.mkdir()
     speed = pd.read_csv(ROOT / "results" / "measured" / "cpu_speed.csv")
     speed.to_csv(plan.results / "speed.csv", index=False)
     assert main(["share", "made.yaml"]) == 0
     (out,) = (workplace / "results" / "cpu").glob("*/made")
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "speed.csv"}
-    about = (out / "README.md").read_text()
-    assert f"timed on {speed['device'].iloc[0]}, {speed['threads'].iloc[0]} CPU threads" in about
-    assert "not yet" not in about
-    assert "tables/*.csv" not in about
-    # Rows of an earlier version, without parameters, go into a report all the same.
+    readme = (out / "README.md").read_text()
+    assert f"timed on {speed['device'].iloc[0]}, {speed['threads'].iloc[0]} CPU threads" in readme
+    assert "not yet" not in readme
+    assert "tables/*.csv" not in readme
+    # A report includes rows of an earlier version too, which have no parameters.
     write_tables(plan.results / "settings" / "report.json", plan.results)
     assert (plan.results / "tables" / "speed.md").is_file()
 
 
-def test_what_cannot_be_shared_is_said(done, workplace, capsys):
+def test_results_that_cannot_be_shared_are_refused(done, workplace, capsys):
     make_plan(workplace)
     assert main(["share", "made.yaml"]) == 2
     assert "there are no results in results/made yet; run snakemake" in capsys.readouterr().err
@@ -108,7 +108,8 @@ def test_what_cannot_be_shared_is_said(done, workplace, capsys):
         json.dumps({**json.loads((plan.runs[0].folder / "training.json").read_text()), "device": "another"})
     )
     assert main(["share", "made.yaml"]) == 2
-    assert "of NVIDIA H100 80GB HBM3, another; give a folder for them: --out" in capsys.readouterr().err
+    error = "not measured on exactly one device (NVIDIA H100 80GB HBM3, another); choose the folder with --out"
+    assert error in capsys.readouterr().err
     suite = (workplace / "made.yaml").read_text()
     (workplace / "made.yaml").write_text(suite.replace("decay_epochs: 1", "decay_epochs: 2"))
     load_plan.cache_clear()

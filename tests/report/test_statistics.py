@@ -1,4 +1,4 @@
-"""Intervals and tests, against scipy's and worked examples."""
+"""Intervals and tests, compared with scipy's and with worked examples."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ def test_the_interval_is_scipys():
     mean, low, high = bootstrap(values[None], 20000)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
     assert mean == pytest.approx(values.mean())
-    # Two draws of 20000 differ by about a hundredth of the interval.
+    # Two sets of 20000 resamples differ by about a hundredth of the interval.
     assert [low, high] == pytest.approx([theirs.low, theirs.high], abs=0.03 * (high - low))
 
 
@@ -28,7 +28,7 @@ def test_the_interval_is_repeatable_and_covers_the_mean():
     values = draw.normal(size=(3, 20))
     assert bootstrap(values, 200) == bootstrap(values, 200)
     spread = [np.diff(bootstrap(v, 400)[1:])[0] for v in (values[:1], values + np.array([[-3], [0], [3]]))]
-    assert spread[1] > spread[0], "seeds that differ widen the interval"
+    assert spread[1] > spread[0], "differences between seeds widen the interval"
 
 
 # Hollander and Wolfe (1973), Nonparametric Statistical Methods, p. 29: depression scale factor of nine patients at two
@@ -46,19 +46,19 @@ def test_wilcoxon_is_the_textbooks():
 
 
 def test_holms_correction_by_hand():
-    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last may not fall below the one before it.
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last must not be below the one before it.
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.4, 0.6])).tolist() == pytest.approx([0.8, 0.8])
     assert holm(np.array([])).tolist() == []
 
 
-def test_comparisons_leave_out_what_is_undefined_and_take_equals_for_equal():
+def test_comparisons_skip_undefined_values_and_give_equal_values_p_1():
     frame = pd.DataFrame({"a": [1.0, 2, np.nan, 4], "b": [1.0, 2, 3, 4]})
     found = compare(frame).iloc[0]
     assert (found["images"], found["p"], found["difference"]) == (3, 1.0, 0.0)
 
 
-def test_what_cannot_be_told_from_the_best_is_tied():
+def test_methods_not_significantly_worse_than_the_best_are_tied():
     draw = np.random.default_rng(0)
     base = draw.normal(size=40)
     frame = pd.DataFrame({"a": base, "b": base + draw.normal(0, 1, 40), "c": base - 2 + draw.normal(0, 0.1, 40)})

@@ -1,4 +1,4 @@
-"""What jobs ask for, and what `msgunet plan` says that a suite takes."""
+"""The requirements of jobs, and the forecast of `msgunet plan`."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from msgunet.training.memory import step_needs
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """Plans of suites, where nothing is prepared."""
+    """Make plans of suites in an empty folder, without prepared data sets."""
     monkeypatch.chdir(tmp_path)
 
     def make(name="paper", old="", new=""):
@@ -41,17 +41,17 @@ def run_of(plan, entry, dataset):
     [("pix2pix", "maps"), ("pan", "maps"), ("pix2pixhd_global", "cityscapes"), ("msgunet", "nyu")],
 )
 def test_requests_are_more_than_the_counts(plan, entry, dataset):
-    """Memory of a step on a CPU, and operations at the rate that the request is made for."""
+    """A request covers the memory of a step on a CPU, and its operations at the assumed speed."""
     paper = plan("paper", "gpu_required: true", "job_hours: 1000000")
     run = run_of(paper, entry, dataset)
     method = build_method(run.settings)
     [phase] = method.phases(run.settings.training)
     needs = step_needs(method, run.settings, phase, ComputeSettings())
-    asked = jobs.training(paper, run)
-    assert needs.memory / 1e6 < asked.mem_mb < 1.5 * needs.memory / 1e6 + 8000
-    assert asked.gpu == 0
+    requested = jobs.training(paper, run)
+    assert needs.memory / 1e6 < requested.mem_mb < 1.5 * needs.memory / 1e6 + 8000
+    assert requested.gpu == 0
     hours = needs.flop * phase.length * jobs.pairs(paper, run)[0] / (4e10 * 4) / 3600
-    assert hours < asked.runtime / 60 < 8 * hours
+    assert hours < requested.runtime / 60 < 8 * hours
 
 
 def test_requests_grow_with_the_attempt_up_to_the_limits(plan):
@@ -67,8 +67,8 @@ def test_requests_grow_with_the_attempt_up_to_the_limits(plan):
     assert jobs.training(paper, run_of(paper, "mean", "cityscapes")).gpu == 0
     compute = paper.suite.compute.model_copy(update={"processes": 2})
     team = dataclasses.replace(paper, suite=paper.suite.model_copy(update={"compute": compute}))
-    asked = jobs.training(team, run)
-    assert (asked.gpu, asked.mem_mb) == (2, 2 * first.mem_mb)
+    requested = jobs.training(team, run)
+    assert (requested.gpu, requested.mem_mb) == (2, 2 * first.mem_mb)
 
 
 @pytest.mark.parametrize(("dataset", "count"), [("cityscapes", 2975), ("nyu", 795), ("maps", 1096)])
@@ -86,29 +86,29 @@ def table(text: str) -> pd.DataFrame:
 def test_plan_counts_steps_and_time(plan, capsys, tmp_path):
     plan("demo")
     main(["plan", str(tmp_path / "demo.yaml"), "--rate", "0.001"])
-    said = capsys.readouterr().out
-    found = table(said).set_index("Training")
-    assert found.loc["MSG U-Net", "Pairs"] == "256"
-    assert found.loc["MSG U-Net", "Steps"] == "768"
-    hours = 768 * float(found.loc["MSG U-Net", "TFLOP a step"]) / 0.001 / 3600
-    assert found.loc["MSG U-Net", "Time"] == f"{hours:.1f} h"
-    assert "17 (preparations 1, trainings 6, evaluations 6, ablations 1, gradient trainings 2, cost 1)" in said
-    assert "at 0.001 TFLOP/s" in said
+    output = capsys.readouterr().out
+    forecast = table(output).set_index("Training")
+    assert forecast.loc["MSG U-Net", "Pairs"] == "256"
+    assert forecast.loc["MSG U-Net", "Steps"] == "768"
+    hours = 768 * float(forecast.loc["MSG U-Net", "TFLOP a step"]) / 0.001 / 3600
+    assert forecast.loc["MSG U-Net", "Time"] == f"{hours:.1f} h"
+    assert "17 (preparations 1, trainings 6, evaluations 6, ablations 1, gradient trainings 2, cost 1)" in output
+    assert "at 0.001 TFLOP/s" in output
 
 
-def test_trainings_by_the_clock_take_their_minutes(plan, capsys, tmp_path):
+def test_time_limited_trainings_take_their_minutes(plan, capsys, tmp_path):
     made = plan("maps_minutes")
     run = run_of(made, "msgunet", "maps")
-    assert jobs.pairs(made, run) == (274, 69), "of the 1096 that there are"
+    assert jobs.pairs(made, run) == (274, 69), "of the 1096 available pairs"
     assert jobs.training(made, run).runtime == 20 + 5
     main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "30"])
-    said = capsys.readouterr().out
-    found = table(said).set_index("Training")
-    assert set(found["Time"]) == {"300 s"}
-    steps = int(found.loc["MSG U-Net", "Steps"].replace(",", ""))
-    assert steps == pytest.approx(30 * 300 / float(found.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
-    assert int(found.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
-    assert "all trainings: 20 min of a device" in said
+    output = capsys.readouterr().out
+    forecast = table(output).set_index("Training")
+    assert set(forecast["Time"]) == {"300 s"}
+    steps = int(forecast.loc["MSG U-Net", "Steps"].replace(",", ""))
+    assert steps == pytest.approx(30 * 300 / float(forecast.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
+    assert int(forecast.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
+    assert "all trainings: 20 min of device time" in output
     plan("maps_minutes", "minutes: 5", "minutes: 0.0001")
     assert main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "0.5"]) == 0, "less than a step"
 
@@ -122,15 +122,15 @@ def speed(path, **changes):
     return str(path)
 
 
-def test_plan_takes_measured_speeds_and_says_where_there_are_none(plan, capsys, tmp_path):
+def test_plan_uses_measured_speeds_and_marks_missing_ones(plan, capsys, tmp_path):
     plan("demo")
     main(["plan", str(tmp_path / "demo.yaml"), "--speed", speed(tmp_path / "speed.csv")])
-    said = capsys.readouterr().out
-    reached = table(said).set_index("Training")["TFLOP/s"]
+    output = capsys.readouterr().out
+    reached = table(output).set_index("Training")["TFLOP/s"]
     assert reached["MSG U-Net"] == "0.5"
     assert reached["Pix2Pix"] == "0.5*"
-    assert "measured on A card at commit abc" in said
-    assert "of a GPU" in said
+    assert "measured on A card at commit abc" in output
+    assert "of GPU time" in output
 
 
 @pytest.mark.parametrize(
@@ -141,26 +141,26 @@ def test_plan_takes_measured_speeds_and_says_where_there_are_none(plan, capsys, 
         ({"way": None}, "has no training step"),
     ],
 )
-def test_plan_refuses_speeds_that_say_nothing(plan, capsys, tmp_path, changes, expected):
+def test_plan_refuses_useless_speeds(plan, capsys, tmp_path, changes, expected):
     plan("demo")
     path = speed(tmp_path / "speed.csv", **changes)
     assert main(["plan", str(tmp_path / "demo.yaml"), "--speed", path]) == 2
     assert expected in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "demo.yaml"), "--speed", "elsewhere.csv"]) == 2
-    assert "elsewhere.csv: not a table of 'msgunet bench'" in capsys.readouterr().err
+    assert "elsewhere.csv: not a table written by 'msgunet bench'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["plan", "demo", "--rate", "0"])
 
 
-def test_longest_trainings_first_on_several_cards():
-    from msgunet.suite.forecast import _side_by_side
+def test_longest_trainings_first_on_several_gpus():
+    from msgunet.suite.forecast import _parallel_hours
 
-    assert _side_by_side([5, 4, 3, 3, 3], 2) == 10
-    assert _side_by_side([5, 4, 3, 3, 3], 16) == 5
-    assert _side_by_side([], 4) == 0
+    assert _parallel_hours([5, 4, 3, 3, 3], 2) == 10
+    assert _parallel_hours([5, 4, 3, 3, 3], 16) == 5
+    assert _parallel_hours([], 4) == 0
 
 
-def test_check_for_a_cluster_asks_for_no_gpu_here(plan, capsys, tmp_path, monkeypatch):
+def test_check_for_a_cluster_needs_no_gpu_here(plan, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("CITYSCAPES_CREDENTIALS", "/nonexistent")
     plan("paper", "disk_gb: 200", "disk_gb: 0")
     path = str(tmp_path / "paper.yaml")
@@ -168,6 +168,6 @@ def test_check_for_a_cluster_asks_for_no_gpu_here(plan, capsys, tmp_path, monkey
         assert main(["check", path]) == 2
         assert "a CUDA GPU: torch finds none" in capsys.readouterr().err
     assert main(["check", path, "--cluster"]) == 2
-    said = capsys.readouterr().err
-    assert "CUDA" not in said
-    assert "cityscapes" in said
+    errors = capsys.readouterr().err
+    assert "CUDA" not in errors
+    assert "cityscapes" in errors

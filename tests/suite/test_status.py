@@ -1,4 +1,4 @@
-"""Where runs are: from real trainings that end well, fail, run out of memory, are stopped or are still at work."""
+"""The status of runs, from real trainings that finish, fail, run out of memory, are stopped or still running."""
 
 import contextlib
 import json
@@ -34,10 +34,10 @@ def test_a_training_that_is_not_evaluated_and_one_that_is(tmp_path, data, comput
     evaluation.evaluate(*arguments, EVALUATION, compute, None)
     assert state_of(tmp_path / "run", settings, EVALUATION).word == "done"
     other = make_settings(data, seed=1)
-    assert state_of(tmp_path / "run", other, EVALUATION).word == "not yet", "of other settings"
+    assert state_of(tmp_path / "run", other, EVALUATION).word == "not yet", "has other settings"
 
 
-def test_a_training_that_fails_says_why_until_the_next_attempt(tmp_path, data, compute):
+def test_a_failed_training_states_the_reason_until_the_next_attempt(tmp_path, data, compute):
     bad = make_settings(data, training=LONG.model_copy(update={"learning_rate": 1e30}))
     with pytest.raises(UserError):
         train(tmp_path, bad, compute)
@@ -51,7 +51,7 @@ def test_a_training_that_fails_says_why_until_the_next_attempt(tmp_path, data, c
     assert not list(tmp_path.glob("failed-*"))
 
 
-def test_too_little_memory_is_told_from_other_failures(tmp_path, data, compute, monkeypatch):
+def test_out_of_memory_is_distinguished_from_other_failures(tmp_path, data, compute, monkeypatch):
     settings = make_settings(data)
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     with pytest.raises(OutOfMemory):
@@ -121,34 +121,36 @@ def test_a_damaged_file_is_named(tmp_path, data):
         state_of(tmp_path, make_settings(data), EVALUATION)
 
 
-def test_the_table_says_what_is_done_and_what_is_to_come(workplace, capsys):
+def test_the_table_lists_finished_and_pending_work(workplace, capsys):
     plan = make_plan(workplace, seeds=[0, 1])
     fill(plan, without=("msgunet",))
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     note = {"step": 2, "total": 8, "seconds": 3.0, "rate": 0.7, "settings": run.settings.identity}
     (run.folder / "progress.json").write_text(json.dumps(note))
     assert main(["status", "made.yaml"]) == 0
-    said = capsys.readouterr().out
-    rows = [line.split("|")[1:-1] for line in said.splitlines() if line.startswith("| MSG U-Net")]
+    output = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in output.splitlines() if line.startswith("| MSG U-Net")]
     cells = [[cell.strip() for cell in row] for row in rows]
-    # Six steps at 1.5 s each, and eight by the other seed's speed.
+    # Six steps at 1.5 s each, and eight at the speed of the other seed.
     assert [row[2:] for row in cells] == [["stopped", "2/8", "0:03", "0:09"], ["not yet", "0/8", "–", "0:12"]]
-    assert "6 runs: 4 done, 1 stopped, 1 not yet" in said
-    assert "about 0:21 to come" in said
-    assert "beside trainings still to come: cost, tables, figures, page" in said
+    assert "6 runs: 4 done, 1 stopped, 1 not yet" in output
+    assert "about 0:21 left" in output
+    assert "still to be made, apart from trainings: cost, tables, figures, page" in output
 
 
-def test_a_training_by_the_clock_has_the_rest_of_its_minutes_left(workplace, capsys):
+def test_a_time_limited_training_has_the_rest_of_its_minutes_left(workplace, capsys):
     plan = make_plan(workplace, training={"minutes": 2})
     fill(plan, without=("msgunet", "pix2pix"))
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     note = {"step": 2, "total": 9, "seconds": 30.0, "rate": 0.07, "settings": run.settings.identity}
     (run.folder / "progress.json").write_text(json.dumps(note))
     assert main(["status", "made.yaml"]) == 0
-    said = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("|")[3:-1]] for line in said.splitlines() if "| bluemarble |" in line]
+    output = capsys.readouterr().out
+    rows = [
+        [cell.strip() for cell in line.split("|")[3:-1]] for line in output.splitlines() if "| bluemarble |" in line
+    ]
     assert rows[:2] == [["not yet", "–", "–", "2:00"], ["stopped", "2/9", "0:30", "1:30"]]
-    assert "about 3:30 to come" in said
+    assert "about 3:30 left" in output
 
 
 def test_durations():
@@ -161,14 +163,14 @@ def test_a_report_is_due_unless_it_was_stopped(workplace):
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     with pytest.raises(ValueError, match="no"), attempt(run.folder, "train", run.settings):
         raise ValueError("no")
-    assert report_is_due(plan), "one has failed, another was never begun"
+    assert report_is_due(plan), "one has failed, another has not started"
     other = next(run for run in plan.runs if run.settings.entry == "pix2pix")
     note = {"step": 2, "total": 8, "seconds": 3.0, "rate": 0.7, "settings": other.settings.identity}
     (other.folder / "progress.json").write_text(json.dumps(note))
-    assert not report_is_due(plan), "somebody has stopped the other"
+    assert not report_is_due(plan), "the other was stopped"
 
 
-def test_a_killed_training_says_so(tmp_path, data):
+def test_a_killed_training_is_reported(tmp_path, data):
     settings = make_settings(data)
     code = (
         "import os, signal; from pathlib import Path; from msgunet.core.attempts import attempt; "
@@ -180,19 +182,19 @@ def test_a_killed_training_says_so(tmp_path, data):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     state = state_of(tmp_path, settings, EVALUATION)
     assert (state.word, state.cell) == ("stopped", "not yet")
-    assert "ended without a word" in state.sentence
+    assert "ended without reporting an error" in state.sentence
 
 
-def test_of_several_processes_the_first_that_failed_is_believed(tmp_path, data):
+def test_of_several_processes_the_first_failure_counts(tmp_path, data):
     settings = make_settings(data)
     with contextlib.suppress(UserError), attempt(tmp_path, "train", settings):
         with contextlib.suppress(OutOfMemory), attempt(tmp_path, "train", settings):
-            raise OutOfMemory("the second card is full")
+            raise OutOfMemory("the second GPU is full")
         raise UserError("another process of this training has ended")
     assert state_of(tmp_path, settings, EVALUATION).word == "out of memory"
 
 
-def test_measures_of_an_earlier_training_or_of_fewer_measures_are_not_done(tmp_path, data, compute):
+def test_metrics_of_an_earlier_training_or_too_few_metrics_are_not_done(tmp_path, data, compute):
     settings = make_settings(data)
     train(tmp_path, settings, compute)
     arguments = (tmp_path / "run.json", tmp_path / "generator.safetensors", tmp_path)

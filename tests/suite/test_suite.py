@@ -1,4 +1,4 @@
-"""Suites: what is wrong is said at once, and settings files change exactly when they should."""
+"""Suites: all problems are reported together, and settings files change exactly when they should."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def test_shipped_suites_load(name):
     assert load_plan(name).runs
 
 
-def test_all_errors_are_said_at_once_with_the_nearest_name(tmp_path):
+def test_all_errors_are_reported_together_with_the_nearest_name(tmp_path):
     suite = {
         "datasets": {"bluemarbel": {"size": [64, 64]}, "bluemarble": {"sise": [64, 64]}},
         "methods": {
@@ -56,8 +56,11 @@ def test_all_errors_are_said_at_once_with_the_nearest_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {}}\nmethods: {mean: {}}\n", "stands twice"),
-        ("datasets: [", "is not YAML"),
+        (
+            "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {}}\nmethods: {mean: {}}\n",
+            "duplicate key 'methods'",
+        ),
+        ("datasets: [", "is not valid YAML"),
         ("", "datasets: Field required"),
         ("- a\n- b\n", "valid dictionary"),
         ("datasets: {'../x': {size: [64, 64]}}\nmethods: {copy: {}}", "match pattern"),
@@ -84,25 +87,25 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
     [
         ("ablation", {"methods": 5}, "ablation.methods"),
         ("ablation", {"methods": "msgunet"}, "ablation.methods"),
-        ("ablation", {"methods": ["pix2pix"]}, "'pix2pix' has one scale only on bluemarble"),
+        ("ablation", {"methods": ["pix2pix"]}, "'pix2pix' has only one scale on bluemarble"),
         ("perceptual", {"weights": "imagenet", "width": 0.5}, "ImageNet weights need width 1"),
-        ("report", {"protocol": "native"}, "which evaluation.protocols leaves out"),
+        ("report", {"protocol": "native"}, "which evaluation.protocols does not include"),
         ("gradients", {"dataset": "bluemarble", "method": "pix2pix"}, "has no intermediate outputs"),
         ("datasets", {"bluemarble": {"size": [64, 64], "kind": ["a"]}}, "datasets.bluemarble.kind"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [80, -60]}}}, "from south to north"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [-95, 0]}}}, "latitudes.0"),
-        ("methods", {"msgunet": {"options": {"scales": 5}}}, "5 scales need at least 6 levels, there are 5"),
-        ("methods", {"msgunet": {"options": {"levels": 7}}}, "7 levels leave less than 2 pixels"),
+        ("methods", {"msgunet": {"options": {"scales": 5}}}, "5 scales need at least 6 levels, but the U-Net has 5"),
+        ("methods", {"msgunet": {"options": {"levels": 7}}}, "7 levels reduce 64 pixels to less than 2"),
         ("methods", {"msgunet": {"datasets": 5}}, "methods.msgunet.datasets"),
-        ("training", {"batch_size": 4, "accumulate": 3}, "a batch of 4 pairs (training.batch_size) cannot be shared"),
+        ("training", {"batch_size": 4, "accumulate": 3}, "a batch of 4 pairs (training.batch_size) cannot be split"),
         (
             "compute",
             {"processes": 2},
-            "on bluemarble: a batch of 1 pairs (training.batch_size) cannot be shared by 2 ",
+            "on bluemarble: a batch of 1 pairs (training.batch_size) cannot be split over 2 ",
         ),
     ],
 )
-def test_what_would_fail_after_hours_is_said_at_once(tmp_path, section, value, expected):
+def test_errors_that_would_surface_after_hours_are_reported_immediately(tmp_path, section, value, expected):
     suite = {**GOOD, "evaluation": {"protocols": ["full"]}, "report": {"protocol": "full"}, section: value}
     assert expected in "\n".join(problems_of(tmp_path, suite))
 
@@ -116,7 +119,7 @@ def test_gradients_of_an_entry_that_is_not_trained_there(tmp_path):
     assert "'msgunet' is not trained on 'bluemarble'" in gradients
 
 
-def test_a_title_is_no_part_of_a_run(tmp_path):
+def test_a_title_is_not_part_of_a_run(tmp_path):
     after = json.loads(json.dumps(GOOD))
     after["methods"]["msgunet"]["title"] = "Mine"
     assert changed_files(tmp_path, GOOD, after) == {"results/mine/settings/report.json"}
@@ -134,7 +137,7 @@ def test_missing_suite_names_the_nearest():
         load_plan("../evil")
 
 
-def test_unknown_config_key_is_no_silent_paper_run():
+def test_an_unknown_config_key_does_not_run_the_paper():
     assert suite_from_config({}) == "paper"
     with pytest.raises(UserError, match="siute: unknown key"):
         suite_from_config({"siute": "demo"})
@@ -142,9 +145,9 @@ def test_unknown_config_key_is_no_silent_paper_run():
 
 def test_names_in_data_are_checked(tmp_path):
     wrong = {**GOOD, "data": {"mirror": {"map": "x"}, "urls": {"maps.tgz": ["https://example.org"]}}}
-    said = "\n".join(problems_of(tmp_path, wrong))
-    assert "data.mirror: there is no kind of data set 'map'; did you mean 'maps'?" in said
-    assert "data.urls: there is no published file 'maps.tgz'; did you mean 'maps.tar.gz'?" in said
+    problems = "\n".join(problems_of(tmp_path, wrong))
+    assert "data.mirror: there is no kind of data set 'map'; did you mean 'maps'?" in problems
+    assert "data.urls: there is no published file 'maps.tgz'; did you mean 'maps.tar.gz'?" in problems
 
 
 def test_recipes_are_overridden_key_by_key(tmp_path):
@@ -162,7 +165,7 @@ def test_recipes_are_overridden_key_by_key(tmp_path):
         ("evaluation", {"metrics": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
         ("compute", {"workers": 2}, {"settings/compute.json"}),
         ("cost", {"repeats": 7}, {"settings/cost.json"}),
-        ("description", "other words", {"settings/report.json"}),
+        ("description", "another text", {"settings/report.json"}),
         ("data", {"mirror": "elsewhere"}, {"settings/compute.json"}),
     ],
 )
@@ -198,7 +201,7 @@ def test_a_data_setting_moves_the_data_and_changes_every_run(tmp_path):
     assert len([path for path in changed if path.endswith("run.json")]) == 2
 
 
-def test_settings_that_say_the_same_keep_their_time(workplace):
+def test_unchanged_settings_keep_their_modification_time(workplace):
     plan = plan_of(workplace, GOOD)
     plan.write()
     times = {path: path.stat().st_mtime_ns for path in plan.files}
@@ -224,5 +227,5 @@ def test_the_schema_is_up_to_date():
     assert shipped == Suite.model_json_schema(), "run 'make schema'"
 
 
-def test_every_shipped_suite_says_what_it_is():
+def test_every_shipped_suite_has_a_description():
     assert all(load_suite(path).description for path in ROOT.joinpath("config").glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""Trainings and saving loops killed at random, again and again: `python -m pytest -m slow -k kills`."""
+"""Repeatedly kill trainings and saving loops at random times: `python -m pytest -m slow -k kills`."""
 
 import multiprocessing
 import os
@@ -22,14 +22,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that have torch imported already, so that a life is as long as its training."""
+    """Processes that have already imported torch, so that each lives only as long as its training."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["msgunet.training.loop"])
     return context
 
 
-def life(arguments: list[str]) -> None:
-    """One life of a training, in a process group of its own."""
+def run_training(arguments: list[str]) -> None:
+    """Run a training once, in a separate process group."""
     os.setsid()
     raise SystemExit(main(arguments))
 
@@ -37,7 +37,7 @@ def life(arguments: list[str]) -> None:
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_twenty_kills_and_five_terminations_change_nothing(tmp_path, compute, processes, name):
     data = make_data(tmp_path / "data", train=8)
-    # One epoch of each kind of phase more than enough for all lives.
+    # The phases are long enough for the training to outlast all signals.
     training = TrainingSettings(epochs=100, decay_epochs=100, batch_size=2, flip=True, ema=0.9)
     options = {"coarse_epochs": 50, "coarse_decay_epochs": 50, "freeze_epochs": 30} if "local" in name else {}
     settings = make_settings(data, name, training=training, options=options)
@@ -45,21 +45,21 @@ def test_twenty_kills_and_five_terminations_change_nothing(tmp_path, compute, pr
     whole = train(tmp_path / "whole", settings, quiet)
     folder = tmp_path / "killed"
     run = write_run(folder, settings)
-    machine = tmp_path / "compute.json"
-    machine.write_text(quiet.model_copy(update={"checkpoint_minutes": 0.002, "workers": 1}).model_dump_json())
-    arguments = ["train", "--run", str(run), "--out", str(folder), "--compute", str(machine)]
+    compute_file = tmp_path / "compute.json"
+    compute_file.write_text(quiet.model_copy(update={"checkpoint_minutes": 0.002, "workers": 1}).model_dump_json())
+    arguments = ["train", "--run", str(run), "--out", str(folder), "--compute", str(compute_file)]
     draw = random.Random(name)
     signals = [signal.SIGKILL] * 20 + [signal.SIGTERM] * 5
     draw.shuffle(signals)
-    place = checkpoint_folder(folder, settings)
+    checkpoint_dir = checkpoint_folder(folder, settings)
     steps = []
     for sent in signals:
-        process = processes.Process(target=life, args=(arguments,))
+        process = processes.Process(target=run_training, args=(arguments,))
         process.start()
-        before, deadline = newest(place), time.monotonic() + 60
-        # Each life must get somewhere, or the training would never end.
-        while newest(place) == before:
-            assert process.is_alive(), f"it ended after {len(steps)} signals: too short a training"
+        before, deadline = newest(checkpoint_dir), time.monotonic() + 60
+        # Each process must make progress, or the training would never end.
+        while newest(checkpoint_dir) == before:
+            assert process.is_alive(), f"the training was too short: it ended after {len(steps)} signals"
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.3))
@@ -67,9 +67,9 @@ def test_twenty_kills_and_five_terminations_change_nothing(tmp_path, compute, pr
         process.join(60)
         assert process.exitcode == (-signal.SIGKILL if sent == signal.SIGKILL else 143)
         assert not (folder / "generator.safetensors").exists()
-        steps.append(newest(place))
+        steps.append(newest(checkpoint_dir))
     assert steps == sorted(steps)
-    process = processes.Process(target=life, args=(arguments,))
+    process = processes.Process(target=run_training, args=(arguments,))
     process.start()
     process.join(600)
     assert process.exitcode == 0
@@ -80,8 +80,8 @@ def newest(folder: Path) -> int:
     return max((step for _, step in checkpoints(folder)), default=0)
 
 
-def save_for_ever(folder: str) -> None:
-    """Save a megabyte as fast as it goes."""
+def save_forever(folder: str) -> None:
+    """Save a megabyte repeatedly, as fast as possible."""
     folder = Path(folder)
     step = newest(folder)
     state = {"x": torch.rand(250_000)}
@@ -94,17 +94,17 @@ def test_two_hundred_kills_in_a_hot_saving_loop_leave_no_unreadable_checkpoint(t
     draw = random.Random(0)
     last = 0
     for _ in range(200):
-        process = processes.Process(target=save_for_ever, args=(str(tmp_path),))
+        process = processes.Process(target=save_forever, args=(str(tmp_path),))
         process.start()
-        begun = newest(tmp_path)
-        while newest(tmp_path) < begun + 1:
+        previous = newest(tmp_path)
+        while newest(tmp_path) < previous + 1:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()
         process.join()
         for path, step in checkpoints(tmp_path):
             assert torch.load(path, weights_only=True)["step"] == step
-        found = load_checkpoint(tmp_path)["step"]
-        assert found > last
-        last = found
+        loaded = load_checkpoint(tmp_path)["step"]
+        assert loaded > last
+        last = loaded
     assert "damaged" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a training needs, known before it runs; and training in less memory."""
+"""The memory that a training needs, estimated before it runs, and ways to train in less memory."""
 
 import multiprocessing
 
@@ -30,18 +30,18 @@ def needs(name, size=(64, 64), compute=None, **training):
     return memory.step_needs(method, settings, method.phases(settings.training)[-1], compute or ComputeSettings())
 
 
-def real_step(name: str, size: tuple[int, int], options: dict, compute: ComputeSettings, found) -> None:
-    """What two steps took of the process's memory, and what was said before, in MiB."""
+def real_step(name: str, size: tuple[int, int], options: dict, compute: ComputeSettings, queue) -> None:
+    """Put the estimated memory of a step and the memory that two real steps used into `queue`, in MiB."""
     torch.set_num_threads(1)
     perceptual = {"weights": "untrained", "width": 0.25}
     settings = make_settings("unused", name, size, options=options, perceptual=perceptual)
     method = build_method(settings)
     phase = method.phases(settings.training)[-1]
-    said = memory.step_needs(method, settings, phase, compute).memory / MIB
+    estimate = memory.step_needs(method, settings, phase, compute).memory / MIB
     warm_up_libraries(torch.device("cpu"))
-    with peak_memory(torch.device("cpu")) as took:
+    with peak_memory(torch.device("cpu")) as used:
         two_steps(method, settings, phase, compute)
-    found.put((said, took[0]))
+    queue.put((estimate, used[0]))
 
 
 def two_steps(method, settings, phase, compute) -> None:
@@ -54,18 +54,18 @@ def two_steps(method, settings, phase, compute) -> None:
 
 
 @pytest.mark.parametrize(("name", "recompute"), [("msgunet", False), ("pix2pixhd", True)])
-def test_what_is_said_is_what_a_step_takes(name, recompute):
-    """Within what the libraries take beside the tensors."""
+def test_the_estimate_matches_a_real_step(name, recompute):
+    """Allow for the memory that libraries use in addition to the tensors."""
     options = {"width": 0.5, "discriminator_width": 0.5}
     options |= {"scales": None} if name == "msgunet" else {"downsamplings": 3, "blocks": 4}
     context = multiprocessing.get_context("spawn")
-    found = context.Queue()
+    queue = context.Queue()
     compute = ComputeSettings(activation_checkpointing=recompute)
-    process = context.Process(target=real_step, args=(name, (256, 256), options, compute, found))
+    process = context.Process(target=real_step, args=(name, (256, 256), options, compute, queue))
     process.start()
-    said, took = found.get(timeout=120)
+    estimate, used = queue.get(timeout=120)
     process.join()
-    assert 0.95 * said < took < 1.3 * said + 100
+    assert 0.95 * estimate < used < 1.3 * estimate + 100
 
 
 def test_the_meter_counts_tensors_operations_and_bytes():
@@ -92,7 +92,7 @@ def test_checkpointed_activations_bf16_and_parts_need_less(name):
 
 
 def test_the_papers_networks_fit_a_24_gb_card_at_2048x1024():
-    """In fp32, with all the settings that decide a result as they are; with bf16 half of it is free."""
+    """In fp32, with all settings that affect the result unchanged. With bf16, half of the memory is free."""
     perceptual = {"weights": "imagenet", "width": 1}
     for name, options in (("msgunet", {}), ("pix2pixhd", {}), ("pix2pixhd", {"generator": "global"})):
         full = {"width": 1.0, "discriminator_width": 1.0, "scales": None, "downsamplings": 4, "blocks": 9}
@@ -117,7 +117,7 @@ def test_checkpointed_activations_change_nothing(tmp_path, data, compute, name):
 
 
 def test_a_batch_in_parts_is_the_whole_batch():
-    """Of a method without batch norm, which sees one part."""
+    """For a method without batch norm, which covers only one micro-batch."""
     states = []
     for parts in (1, 2, 4):
         settings = settings_of("pix2pixhd", batch_size=4, accumulate=parts)
@@ -136,19 +136,19 @@ def test_a_batch_in_parts_is_the_whole_batch():
         assert max((weights[k] - p).abs().max().item() for k, p in states[0][0].items()) < 1e-6
 
 
-def test_a_gradient_taken_at_once_is_the_gradient():
+def test_an_eager_gradient_is_the_gradient():
     network = VGG19Features(0.0625).double()
     torch.manual_seed(0)
     target = network(torch.rand(1, 3, 32, 32).double())
     image = torch.rand(1, 3, 32, 32).double().requires_grad_()
     loss = lambda x: l1_sum(network(x), target)  # noqa: E731
     (usual,) = torch.autograd.grad(3 * loss(image), image)
-    at_once = eager_gradient(loss, image)
-    assert at_once.item() == loss(image).item()
-    (gradient,) = torch.autograd.grad(3 * at_once, image)
+    eager = eager_gradient(loss, image)
+    assert eager.item() == loss(image).item()
+    (gradient,) = torch.autograd.grad(3 * eager, image)
     torch.testing.assert_close(gradient, usual)
     with torch.no_grad():
-        assert eager_gradient(loss, image).item() == at_once.item()
+        assert eager_gradient(loss, image).item() == eager.item()
 
 
 def test_the_mean_distance_is_torchs():
@@ -158,17 +158,17 @@ def test_the_mean_distance_is_torchs():
     torch.testing.assert_close(ours, torchs)
 
 
-def test_too_little_memory_is_said_before_the_training(tmp_path, data, compute, monkeypatch):
+def test_too_little_memory_is_reported_before_the_training(tmp_path, data, compute, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda _: 2**20)
     settings = make_settings(data, "msgunet")
     with pytest.raises(
-        UserError, match=r"msgunet on negatives needs about \d MiB of memory at 64x64, batch 2, and 1 MiB are"
+        UserError, match=r"msgunet on negatives needs about \d MiB of memory at 64x64, batch 2, but only 1 MiB is"
     ):
         train(tmp_path / "run", settings, compute)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_free_memory_is_what_the_system_and_its_control_groups_leave(tmp_path, monkeypatch):
+def test_free_memory_is_limited_by_the_system_and_its_control_groups(tmp_path, monkeypatch):
     free = memory.free_memory(torch.device("cpu"))
     assert 2**28 < free < 2**50
     monkeypatch.setattr(memory, "_group_limits", lambda: iter([12345]))
@@ -176,7 +176,7 @@ def test_free_memory_is_what_the_system_and_its_control_groups_leave(tmp_path, m
 
 
 def test_trainings_side_by_side_take_a_gpu_each(tmp_path, monkeypatch):
-    """The choice of the card, with cards that are not there."""
+    """The choice of the GPU, with simulated GPUs."""
     names = ("aaaa", "bbbb")
     monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(device, "_held", [])
@@ -187,19 +187,19 @@ def test_trainings_side_by_side_take_a_gpu_each(tmp_path, monkeypatch):
         torch.cuda, "get_device_properties", lambda i: type("Card", (), {"uuid": names[i]})(), raising=False
     )
 
-    def of_a_new_process() -> str:
+    def device_of_new_process() -> str:
         monkeypatch.delenv("MSGUNET_GPU", raising=False)
         return str(device.pick_device(ComputeSettings()))
 
-    assert [of_a_new_process() for _ in range(2)] == ["cuda:0", "cuda:1"]
-    assert str(device.pick_device(ComputeSettings())) == "cuda:1", "the same one when it is asked again"
-    assert of_a_new_process() == "cuda:0", "shared where none is free"
+    assert [device_of_new_process() for _ in range(2)] == ["cuda:0", "cuda:1"]
+    assert str(device.pick_device(ComputeSettings())) == "cuda:1", "a process keeps its GPU"
+    assert device_of_new_process() == "cuda:0", "GPUs are shared if none is free"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun needs a free GPU for each process; others of yours are at work"):
-        of_a_new_process()
+    with pytest.raises(UserError, match="torchrun needs a free GPU for each process, but other processes of yours use"):
+        device_of_new_process()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="torchrun started 3 processes here, and there are 2 GPUs"):
-        of_a_new_process()
+    with pytest.raises(UserError, match="torchrun started 3 processes here, but there are only 2 GPUs"):
+        device_of_new_process()
     monkeypatch.delenv("MSGUNET_GPU", raising=False)
 
 
@@ -215,11 +215,11 @@ def test_a_control_groups_limit_counts_the_cache_as_free(tmp_path):
     assert list(memory._group_limits(tmp_path)) == [500]
 
 
-def test_advice_names_only_what_is_not_done_yet():
+def test_advice_omits_settings_already_in_use():
     settings = settings_of("msgunet", batch_size=2, precision="bf16", accumulate=2)
-    said = memory.less(settings, ComputeSettings(activation_checkpointing=True))
-    assert said == "what needs less: a smaller training.batch_size, a smaller size or options.width"
-    assert "compute.activation_checkpointing, training.precision bf16" in memory.less(
+    advice = memory.advice(settings, ComputeSettings(activation_checkpointing=True))
+    assert advice == "ways to use less memory: a smaller training.batch_size, a smaller size or options.width"
+    assert "compute.activation_checkpointing, training.precision bf16" in memory.advice(
         settings_of("pan"), ComputeSettings()
     )
 

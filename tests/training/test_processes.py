@@ -1,4 +1,4 @@
-"""Several processes that train one run: equal to one process, stopped together, one failure for all."""
+"""Several processes that train one run: they equal one process, stop together and fail together."""
 
 import json
 import multiprocessing
@@ -34,15 +34,21 @@ def forkserver():
 
 
 def in_team(rank: int, size: int, port: int, function, arguments: tuple) -> None:
-    """What torchrun tells a process, and then its work."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in place.items()})
+    """Set the environment that torchrun sets for a process, then run the function."""
+    environment = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    os.environ.update({key: str(value) for key, value in environment.items()})
     torch.set_num_threads(1)
     raise SystemExit(function(*arguments))
 
 
 def start_team(context, function, *arguments) -> list:
-    """Two processes."""
+    """Start two processes that run `function`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,9 +65,9 @@ def codes(team: list) -> list[int]:
 
 
 def steps_in_double(name: str, out: Path) -> None:
-    """Three steps on four images, in parts, in 64 bits; keeps the weights."""
+    """Run three steps on four images, in micro-batches and in 64 bits, and save the weights."""
     training = TrainingSettings(batch_size=4, accumulate=2)
-    # A margin that some of the images are beyond.
+    # A margin that some of the images exceed.
     settings = make_settings("unused", name, training=training, options={"margin": 6.0} if name == "pan" else {})
     method = build_method(settings)
     perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
@@ -87,7 +93,7 @@ def test_two_processes_equal_one(tmp_path, forkserver, name):
     one, two = (torch.load(tmp_path / f"{count}.pt") for count in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
-        # Biases in front of a norm get rounding errors as gradients, which Adam makes large.
+        # The gradients of biases before a norm are rounding errors, which Adam amplifies.
         compared = [key for key in a if a[key].ndim == 4 or "running" in key or "num_batches" in key]
         worst = {key: (a[key].double() - b[key].double()).abs().max().item() for key in compared}
         assert max(worst.values()) < 1e-6, worst
@@ -95,9 +101,9 @@ def test_two_processes_equal_one(tmp_path, forkserver, name):
 
 def arguments_of(folder: Path, settings, compute: ComputeSettings) -> list[str]:
     run = write_run(folder, settings)
-    machine = folder / "compute.json"
-    machine.write_text(compute.model_dump_json())
-    return ["train", "--run", str(run), "--out", str(folder), "--compute", str(machine)]
+    compute_file = folder / "compute.json"
+    compute_file.write_text(compute.model_dump_json())
+    return ["train", "--run", str(run), "--out", str(folder), "--compute", str(compute_file)]
 
 
 def losses_of(folder: Path) -> torch.Tensor:
@@ -106,7 +112,7 @@ def losses_of(folder: Path) -> torch.Tensor:
 
 
 def test_torchrun_trains_as_one_process_does(tmp_path, compute):
-    """As a user starts it; in 32 bits losses agree to a part in a thousand."""
+    """Start it as a user would. In 32 bits, the losses agree to within one part in a thousand."""
     data = make_data(tmp_path / "data", train=8)
     training = TrainingSettings(epochs=1, decay_epochs=1, batch_size=4, flip=True, ema=0.9)
     settings = make_settings(data, "msgunet", training=training)
@@ -127,7 +133,7 @@ def verb(arguments: list[str]) -> int:
     return main(arguments)
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on(tmp_path, compute, forkserver):
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_resume(tmp_path, compute, forkserver):
     data = make_data(tmp_path / "data", train=8)
     settings = make_settings(data, "pix2pix", training=TrainingSettings(epochs=200, decay_epochs=0, batch_size=4))
     folder = tmp_path / "run"
@@ -144,7 +150,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on(tm
 
 
 def start_in_loop(context, arguments: list[str], folder: Path) -> list:
-    """A team that has done its first step."""
+    """Start a team, and wait until it has finished its first step."""
     (folder / "progress.json").unlink(missing_ok=True)
     team = start_team(context, verb, arguments)
     deadline = time.monotonic() + 60
@@ -154,7 +160,7 @@ def start_in_loop(context, arguments: list[str], folder: Path) -> list:
     return team
 
 
-def test_by_the_clock_all_end_after_the_same_step(tmp_path, compute, forkserver):
+def test_all_processes_of_a_time_limited_training_end_after_the_same_step(tmp_path, compute, forkserver):
     data = make_data(tmp_path / "data", train=8)
     training = TrainingSettings(epochs=1, decay_epochs=1, batch_size=4, minutes=4 / 60)
     arguments = arguments_of(tmp_path / "run", make_settings(data, "pix2pix", training=training), compute)

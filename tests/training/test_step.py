@@ -1,4 +1,4 @@
-"""One step of a training: against the obvious loop, in bf16, with values that are not finite, in its order."""
+"""One training step: compared with a naive loop, in bf16, with values that are not finite, and its order."""
 
 import pytest
 import torch
@@ -33,47 +33,47 @@ def test_wide_networks_train_in_contiguous_memory_where_that_is_faster(
     state = TrainingState(build_method(settings), settings, torch.device("cpu"))
     assert state.layout == expected
     convolutions = [p for n in (state.generator, state.discriminator) for p in n.parameters() if p.ndim == 4]
-    wanted = [p for p in convolutions if p.shape[2] > 1 < p.shape[1]]
-    assert wanted
-    assert all(p.is_contiguous(memory_format=expected) for p in wanted)
+    weights = [p for p in convolutions if p.shape[2] > 1 < p.shape[1]]
+    assert weights
+    assert all(p.is_contiguous(memory_format=expected) for p in weights)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 @pytest.mark.parametrize(("name", "log_steps"), [("pix2pix", 1), ("msgunet", 50)])
-def test_what_is_not_finite_changes_no_weight_and_stops(
+def test_a_value_that_is_not_finite_changes_no_weight_and_stops(
     tmp_path, data, compute, monkeypatch, where, network, name, log_steps
 ):
-    """At once where every step is logged, else before anything is saved; the weights are those before."""
+    """The training stops immediately if every step is logged, otherwise before anything is saved."""
     settings = make_settings(data, name, training=TrainingSettings(epochs=3, decay_epochs=0, batch_size=2))
     term = {"generator": "gan", "discriminator": "d_real"}[network]
-    one_step, kept = loop.step, []
+    one_step, unchanged = loop.step, []
 
     def watch(method, state, *rest):
         if state.step == 2 and where == "gradient":
             next(getattr(state, network).parameters()).register_hook(lambda g: g * float("nan"))
         if state.step == 2 and where == "loss":
             losses = getattr(method, f"{network}_losses")
-            poisoned = lambda *a: (found := losses(*a)) | {term: found[term] * float("nan")}  # noqa: E731
+            poisoned = lambda *a: (terms := losses(*a)) | {term: terms[term] * float("nan")}  # noqa: E731
             setattr(method, f"{network}_losses", poisoned)
         before = [p.detach().clone() for p in getattr(state, network).parameters()]
-        found = one_step(method, state, *rest)
+        result = one_step(method, state, *rest)
         after = getattr(state, network).parameters()
-        kept.append(all(torch.equal(a, b) for a, b in zip(before, after, strict=True)))
-        return found
+        unchanged.append(all(torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+        return result
 
     monkeypatch.setattr(loop, "step", watch)
-    said = f"{term} = nan" if where == "loss" else f"gradient_{network} = nan"
+    reported = f"{term} = nan" if where == "loss" else f"gradient_{network} = nan"
     often = compute.model_copy(update={"log_steps": log_steps, "checkpoint_minutes": 1e-9, "sample_epochs": 100})
-    with pytest.raises(UserError, match=rf"step 3: a loss or gradient is not finite \(.*{said}"):
+    with pytest.raises(UserError, match=rf"step 3: a loss or gradient is not finite \(.*{reported}"):
         train(tmp_path / "run", settings, often)
-    assert kept == [False, False, True]
+    assert unchanged == [False, False, True]
     assert [step for _, step in checkpoints(checkpoint_folder(tmp_path / "run", settings))] == [2, 1]
     assert not (tmp_path / "run" / "generator.safetensors").exists()
 
 
-def obvious_step(method, state, sources, targets, perceptual, rate):
-    """One update as one writes it first: every loss with passes of its own. An independent check of `step`."""
+def naive_step(method, state, sources, targets, perceptual, rate):
+    """A naive update, in which every loss has separate passes. An independent check of `step`."""
     outputs = state.generator(sources)
     targets = targets[: len(outputs)]
 
@@ -101,7 +101,7 @@ def obvious_step(method, state, sources, targets, perceptual, rate):
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_a_step_is_that_of_the_obvious_loop(name):
+def test_a_step_equals_that_of_a_naive_loop(name):
     settings = make_settings("unused", name)
     method = build_method(settings)
     perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
@@ -110,25 +110,25 @@ def test_a_step_is_that_of_the_obvious_loop(name):
     for network in (network for state in states for network in (state.generator, state.discriminator)):
         network.double()
         for layer in network.modules():
-            # Spectral norm goes on with every pass in training, and the obvious loop has more passes.
+            # Spectral norm changes with every training pass, and the naive loop has more passes.
             if isinstance(layer, ParametrizationList):
                 layer.eval()
     for i in range(3):
         torch.manual_seed(i)
         pyramids = [[torch.rand(2, 3, 64 >> k, 64 >> k).double() * 2 - 1 for k in range(scales)] for _ in "st"]
-        for state, function in zip(states, (lambda *a: step.step(*a, None), obvious_step), strict=True):
+        for state, function in zip(states, (lambda *a: step.step(*a, None), naive_step), strict=True):
             torch.manual_seed(i)
             function(method, state, *pyramids, perceptual, 1e-3)
     for network in ("generator", "discriminator"):
         pairs = zip(*(getattr(state, network).named_parameters() for state in states), strict=True)
-        # Biases in front of a norm get rounding errors as gradients, which Adam makes large.
+        # The gradients of biases before a norm are rounding errors, which Adam amplifies.
         worst = {name: (a - b).abs().max().item() for (name, a), (_, b) in pairs if a.ndim == 4}
         assert max(worst.values()) < 1e-6, worst
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_a_step_in_bf16_is_that_of_fp32_within_its_precision(name):
-    """Weights, losses and gradients in 32 bits; nearly the same losses, and gradients of nearly the same direction."""
+    """Weights, losses and gradients stay in 32 bits; the losses and the gradients' direction are nearly the same."""
     found = []
     for precision in ("fp32", "bf16"):
         settings = make_settings("unused", name, training=TrainingSettings(precision=precision))
@@ -153,7 +153,7 @@ def test_a_step_in_bf16_is_that_of_fp32_within_its_precision(name):
 
 @pytest.mark.parametrize(("name", "passes"), [("msgunet", 2), ("pix2pixhd", 2), ("pix2pix", 3), ("pan", 4)])
 def test_the_discriminator_judges_nothing_twice(name, passes):
-    """Pix2Pix-HD's order: output and target once each. Pix2Pix's: the discriminator has changed in between."""
+    """Pix2Pix-HD's order: one pass each for output and target. Pix2Pix's: the discriminator changes in between."""
     settings = make_settings("unused", name)
     method = build_method(settings)
     state = TrainingState(method, settings, torch.device("cpu"))
@@ -167,7 +167,7 @@ def test_the_discriminator_judges_nothing_twice(name, passes):
 
 
 class _Odd(Method):
-    """Losses as other people may write them: features without gradient, lists taken apart, a penalty on weights."""
+    """Unusual losses of a custom method: features without gradients, modified lists, and a penalty on the weights."""
 
     generator_first = True
 
@@ -192,7 +192,7 @@ class _Odd(Method):
 
 @pytest.mark.parametrize("frozen", ["nothing", "all but a head", "the generator", "the discriminator"])
 def test_a_step_with_losses_as_others_write_them(frozen):
-    """The same as in the obvious loop, also where parts are frozen."""
+    """The result equals that of a naive loop, also if parts are frozen."""
     settings = make_settings("unused", "msgunet")
     states, methods = [], []
     for _ in range(2):
@@ -216,7 +216,7 @@ def test_a_step_with_losses_as_others_write_them(frozen):
     same = [torch.equal(a, b) for a, b in zip(before, states[0].generator.parameters(), strict=True)]
     assert all(same) == (frozen == "the generator")
     if frozen == "nothing":
-        obvious_step(methods[1], states[1], *pyramids, None, 1e-3)
+        naive_step(methods[1], states[1], *pyramids, None, 1e-3)
         for network in ("generator", "discriminator"):
             pairs = zip(*(getattr(state, network).parameters() for state in states), strict=True)
             assert max((a - b).abs().max().item() for a, b in pairs if a.ndim == 4) < 1e-6

@@ -1,4 +1,4 @@
-"""Checkpoints and interruptions: training resumes exactly, survives signals, and refuses what is not its own."""
+"""Checkpoints and interruptions: training resumes exactly, survives signals, and refuses foreign checkpoints."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from msgunet.training.state import TrainingState, checkpoint_folder
 
 
 class _KillError(Exception):
-    """Stands for the power cord."""
+    """Simulates a power failure."""
 
 
 @pytest.mark.parametrize(("name", "precision"), [*((name, "fp32") for name in TRAINABLE), ("msgunet", "bf16")])
@@ -48,7 +48,7 @@ def test_resume_in_mid_epoch_is_exact(tmp_path, data, compute, monkeypatch, name
     assert len(checkpoints(checkpoint_folder(tmp_path / "cut", settings))) == 3
     assert train(tmp_path / "cut", settings, often) == whole
     total = 3 * sum(phase.length for phase in build_method(settings).phases(training))
-    assert len(calls) == 5 + total - 4, "it went on from step 4"
+    assert len(calls) == 5 + total - 4, "it resumed from step 4"
     histories = [(tmp_path / n / "history.csv").read_text().splitlines() for n in ("whole", "cut")]
     without_time = [[row.split(",")[:3] + row.split(",")[4:] for row in rows] for rows in histories]
     assert without_time[0] == without_time[1]
@@ -80,15 +80,15 @@ def command(folder: Path, *extra: str) -> list[str]:
 
 
 def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Path, subprocess.Popen]:
-    """A training of some seconds in a process group of its own, after its first checkpoint or sample."""
+    """Start a training of a few seconds in a separate process group, and wait for its first checkpoint or sample."""
     data = make_data(tmp_path / "long", train=8)
     folder = tmp_path / name
     settings = make_settings(data, training=TrainingSettings(epochs=12, decay_epochs=0, batch_size=2))
     write_run(folder, settings)
-    machine = tmp_path / "compute.json"
-    machine.write_text(compute.model_dump_json())
+    compute_file = tmp_path / "compute.json"
+    compute_file.write_text(compute.model_dump_json())
     process = subprocess.Popen(
-        command(folder, "--compute", str(machine)), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(folder, "--compute", str(compute_file)), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
     while not checkpoints(checkpoint_folder(folder, settings)) and not list(folder.glob("samples/epoch*")):
@@ -98,8 +98,8 @@ def start_long(tmp_path: Path, name: str, compute: ComputeSettings) -> tuple[Pat
     return folder, process
 
 
-def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path, data, compute, monkeypatch):
-    """In the same phase, with the optimisers that it holds: to the same result."""
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path, data, compute, monkeypatch):
+    """Resume in the same phase with the saved optimisers, and get the same result."""
     settings = make_settings(data, "pix2pixhd_local", training=TrainingSettings(epochs=1, decay_epochs=1, batch_size=2))
     whole = train(tmp_path / "whole", settings, compute)
     done, step = [], loop.step
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path, data, comp
 
 def finish(folder: Path, compute: ComputeSettings, capsys) -> str:
     result = train(folder, read_settings(folder / "run.json", RunSettings), compute)
-    assert "going on from step" in capsys.readouterr().err
+    assert "resuming from step" in capsys.readouterr().err
     return result
 
 
@@ -136,7 +136,7 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute, capsys):
     assert not (killed / "generator.safetensors").exists()
     rare = often.model_copy(update={"checkpoint_minutes": 10, "sample_epochs": 1})
     stopped = []
-    # SIGINT is Ctrl-C: it reaches the whole group too.
+    # Ctrl-C sends SIGINT to the whole group too.
     for number in (signal.SIGTERM, signal.SIGINT):
         folder, process = start_long(tmp_path, number.name.lower(), rare)
         os.killpg(process.pid, number)
@@ -153,19 +153,19 @@ def test_kill_and_terminate_change_nothing(tmp_path, compute, capsys):
 
 def test_a_second_trainer_leaves_or_waits(tmp_path, compute, capsys):
     folder, process = start_long(tmp_path, "busy", compute.model_copy(update={"checkpoint_minutes": 1e-9}))
-    # It stays in the middle of its work.
+    # Pause the first training while it holds the lock.
     os.killpg(process.pid, signal.SIGSTOP)
     third = subprocess.Popen([*command(folder), "--wait"], stderr=subprocess.PIPE, text=True)
     try:
         assert main(command(folder)[3:]) == 2
         assert f"another process is training in {folder}; wait for it" in capsys.readouterr().err
-        assert f"another process is training in {folder}; going on when it has ended" in third.stderr.readline()
+        assert f"another process is training in {folder}; waiting for it to end" in third.stderr.readline()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     rest = third.communicate(timeout=120)[1]
     assert third.returncode == 0
-    assert "going on from step" in rest
+    assert "resuming from step" in rest
     assert (folder / "generator.safetensors").is_file()
 
 
@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, data, compute, monkeyp
         train(tmp_path / "out", make_settings(data), compute)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_training_for_gpus_does_not_start_without(tmp_path, data, compute):
     required = compute.model_copy(update={"gpu_required": True})
     with pytest.raises(UserError, match="torch finds no CUDA GPU here"):
@@ -186,7 +186,7 @@ def test_a_training_for_gpus_does_not_start_without(tmp_path, data, compute):
     train(tmp_path / "mean", make_settings(data, "mean"), required)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_nothing_is_measured_on_a_cpu_where_a_gpu_is_required(tmp_path, data, compute):
     required = compute.model_copy(update={"gpu_required": True})
     for method in ("msgunet", "mean"):
@@ -234,7 +234,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     save_checkpoint(small_disk, 1, {"step": 1, "x": torch.rand(100_000)})
-    with pytest.raises(UserError, match=r"checkpoint of step 2 could not be written, it needs 4,000,000 bytes"):
+    with pytest.raises(UserError, match=r"could not write the checkpoint of step 2: it needs 4,000,000 bytes"):
         save_checkpoint(small_disk, 2, {"step": 2, "x": torch.rand(1_000_000)})
     assert load_checkpoint(small_disk)["step"] == 1
     assert not list(small_disk.glob(".tmp-*"))
@@ -256,7 +256,7 @@ def test_other_settings_train_anew_and_lose_nothing(tmp_path, data, compute):
     assert other != first
     assert other == train(tmp_path / "fresh", make_settings(data, training=OTHER), compute)
     assert len(list((folder / "checkpoints").iterdir())) == 2
-    assert train(folder, make_settings(data), compute) == first, "the first settings have their checkpoint still"
+    assert train(folder, make_settings(data), compute) == first, "the checkpoint of the first settings still exists"
 
 
 def test_a_checkpoint_of_other_settings_is_refused_by_key(tmp_path, data, compute, capsys):
@@ -275,7 +275,7 @@ def test_a_missing_item_is_an_error(tmp_path, data, compute):
     folder = tmp_path / "run"
     train(folder, settings, compute)
     state = load_checkpoint(checkpoint_folder(folder, settings))
-    # The two are not in those of an earlier version.
+    # Checkpoints of earlier versions lack these two items.
     for item in state.keys() - {"phase", "peak_mib"}:
         method = loop.build_method(settings)
         less = {key: value for key, value in state.items() if key != item}

@@ -1,4 +1,4 @@
-"""Training: what it writes, learns and refuses, and its schedule; interruptions are in test_survival.py."""
+"""Training: its files, its results, its errors and its schedule. Interruptions are tested in test_survival.py."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from msgunet.training import loop, state
 from msgunet.training.schedule import Schedule
 
 
-def test_a_training_writes_what_it_says(tmp_path, data, compute):
+def test_a_training_writes_its_files(tmp_path, data, compute):
     folder = tmp_path / "run"
     train(folder, make_settings(data, training=TrainingSettings(epochs=1, decay_epochs=2, batch_size=2)), compute)
     rows = (folder / "history.csv").read_text().splitlines()
@@ -66,7 +66,7 @@ def test_gradient_records_change_nothing_and_are_evenly_spaced(tmp_path, data, c
     assert plain
 
 
-def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, data, compute, monkeypatch):
+def test_a_time_limited_training_follows_the_clock_and_resumes(tmp_path, data, compute, monkeypatch):
     training = TrainingSettings(epochs=1, decay_epochs=3, batch_size=2, minutes=16.5 / 60)
     options = {"coarse_epochs": 0, "coarse_decay_epochs": 4, "freeze_epochs": 1}
     settings = make_settings(data, "pix2pixhd_local", training=training, options=options)
@@ -78,7 +78,7 @@ def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, 
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments)
 
-    # A step takes a second.
+    # Each step takes one second.
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     monkeypatch.setattr(loop, "step", counted)
     with pytest.raises(InterruptedTraining, match="after step 10 of 16"):
@@ -89,7 +89,7 @@ def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, 
     # Eight epochs in 16.5 seconds: four coarse ones, one with the global part frozen, three fine ones.
     rates = [[1, 1, 1, 3 / 4, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4], [1, 1], [1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]]
     assert steps == pytest.approx([2e-4 * rate for phase in rates for rate in phase])
-    # What it took in memory is known also to one that only publishes.
+    # A training that only publishes still reports the peak memory.
     monkeypatch.setattr(state, "process_peak_memory", lambda _: 1.0)
     train(tmp_path / "run", settings, compute)
     assert len(steps) == 17, "there is nothing left to do"
@@ -97,7 +97,7 @@ def test_a_training_for_minutes_goes_by_the_clock_and_on_after_a_stop(tmp_path, 
         json.loads((tmp_path / "run" / "training.json").read_text())["peak_memory_mib"] == facts["peak_memory_mib"] > 1
     )
     assert json.loads((tmp_path / "run" / "progress.json").read_text())["total"] == 17
-    assert (tmp_path / "run" / "samples" / "epoch-0005.png").exists(), "of the end, 17 steps of 3 pairs"
+    assert (tmp_path / "run" / "samples" / "epoch-0005.png").exists(), "the sample at the end: 17 steps, 3 per epoch"
 
 
 def test_settings_that_change_while_training_publish_nothing(tmp_path, data, compute, monkeypatch):
@@ -109,7 +109,7 @@ def test_settings_that_change_while_training_publish_nothing(tmp_path, data, com
         write_run(folder, make_settings(data, training=TrainingSettings(epochs=3)))
 
     monkeypatch.setattr(loop, "_publish", change_first)
-    with pytest.raises(UserError, match="was changed while it was trained"):
+    with pytest.raises(UserError, match="was changed during the training"):
         train(folder, make_settings(data), compute)
     assert not (folder / "generator.safetensors").exists()
 
@@ -123,7 +123,7 @@ def test_a_missing_or_wrong_run_file_is_named(tmp_path, content, capsys):
     assert f"error: {run}" in capsys.readouterr().err
 
 
-def test_too_little_memory_is_told_in_words(tmp_path, data, compute, monkeypatch, capsys):
+def test_an_out_of_memory_error_is_explained(tmp_path, data, compute, monkeypatch, capsys):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -132,9 +132,9 @@ def test_too_little_memory_is_told_in_words(tmp_path, data, compute, monkeypatch
     (tmp_path / "compute.json").write_text(compute.model_dump_json())
     where = ["--out", str(tmp_path / "run"), "--compute", str(tmp_path / "compute.json")]
     assert main(["train", "--run", str(run), *where]) == 2
-    said = capsys.readouterr().err
-    assert "msgunet on negatives: out of memory at 64x64, batch 2" in said
-    assert "Tried to allocate 2.00 GiB" in said
+    stderr = capsys.readouterr().err
+    assert "msgunet on negatives: out of memory at 64x64, batch 2" in stderr
+    assert "Tried to allocate 2.00 GiB" in stderr
 
 
 def test_the_mean_row_is_the_mean(tmp_path, data, compute):
@@ -165,7 +165,7 @@ def test_training_on_a_gpu(tmp_path, data, compute, name):
     [
         # Pix2Pix, counted from 0: 1 - max(0, epoch + 1 - constant) / (decay + 1).
         ("first", [1, 1, 1 / 2, 3 / 4, 2 / 4, 1 / 4]),
-        # Pix2Pix-HD takes 1 / decay off after each epoch beyond the constant ones.
+        # Pix2Pix-HD subtracts 1 / decay after each epoch beyond the constant ones.
         ("second", [1, 1, 1, 1, 2 / 3, 1 / 3]),
     ],
 )
@@ -177,7 +177,7 @@ def test_the_schedule_is_constant_then_linear_in_each_phase(decay_from, rates):
     assert [phase.name for _, phase, _ in found] == ["a"] * 15 + ["b"] * 15
     assert [rate for *_, rate in found] == pytest.approx([rate for rate in rates for _ in range(5)])
     assert [schedule.done(step, 0) for step in (0, 15, 30)] == [0, 0.5, 1]
-    # By the clock each epoch takes its share of the time, whatever the steps.
+    # If the training is time-limited, each epoch gets its share of the time, whatever the number of steps.
     schedule = Schedule(phases, training.model_copy(update={"minutes": 2}), per_epoch=5)
     found = [schedule.at(step, seconds) for step, seconds in enumerate(range(10, 120, 20))]
     assert [(index, phase.name) for index, phase, _ in found] == [(0, "a")] * 3 + [(1, "b")] * 3
@@ -215,7 +215,7 @@ def test_published_schedules():
 
 
 def test_pix2pixhd_trains_coarse_to_fine(tmp_path, data, compute, monkeypatch):
-    """First the global part alone at half the size, then the enhancer alone, then both; the head is not published."""
+    """Train the global part alone at half the size, then the enhancer alone, then both. The head is not published."""
     settings = make_settings(data, "pix2pixhd_local", training=TrainingSettings(epochs=2, decay_epochs=1))
     seen, optimizers, original = [], {"generator": [], "discriminator": []}, loop.step
 

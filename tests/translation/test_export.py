@@ -1,4 +1,4 @@
-"""ONNX files of every method: the same outputs as torch's at any size, or no file."""
+"""ONNX export of every method: the outputs equal PyTorch's at any size, or no file is written."""
 
 import re
 
@@ -22,7 +22,7 @@ from msgunet.translation import export
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_outputs_are_torchs_at_sizes_and_batches_that_it_was_not_exported_with(learnt, tmp_path, name):
+def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one(learnt, tmp_path, name):
     path, out = learnt / name / "generator.safetensors", tmp_path / "model.onnx"
     assert main(["export", str(path), "--onnx", str(out)]) == 0
     model = load_generator(path, torch.device("cpu"))
@@ -34,41 +34,43 @@ def test_outputs_are_torchs_at_sizes_and_batches_that_it_was_not_exported_with(l
     assert [o.name for o in session.get_outputs()] == ["output", "output_1"][:scales]
     for width, height in ((64, 128), (256, 128), (192, 64)):
         source = F.interpolate(torch.rand(1, 3, 5, 5) * 2 - 1, (height, width), mode="bicubic").clamp(-1, 1)
-        wanted = model(pyramid(source, scales, "photo"), "")
-        found = session.run(None, {"source": source.numpy()})
-        assert [f.shape for f in found] == [tuple(w.shape) for w in wanted]
-        assert max(np.abs(f - w.numpy()).max() for f, w in zip(found, wanted, strict=True)) < 1e-4
-        assert np.abs(found[0]).max() > 0.05, "something is there to compare"
+        expected = model(pyramid(source, scales, "photo"), "")
+        actual = session.run(None, {"source": source.numpy()})
+        assert [a.shape for a in actual] == [tuple(e.shape) for e in expected]
+        assert max(np.abs(a - e.numpy()).max() for a, e in zip(actual, expected, strict=True)) < 1e-4
+        assert np.abs(actual[0]).max() > 0.05, "the outputs are not blank"
         # An image's outputs do not depend on its neighbours in the batch.
         twice = session.run(None, {"source": np.concatenate([source.numpy(), -source.numpy()])})
-        assert np.abs(twice[0][:1] - found[0]).max() < 1e-4
+        assert np.abs(twice[0][:1] - actual[0]).max() < 1e-4
 
 
 def test_a_file_that_differs_is_not_written(learnt, tmp_path, monkeypatch, capsys):
     real = export._export
 
-    def wrong(network, *given):
+    def wrong(network, *arguments):
         network.network.heads[0].bias.data += 0.01
-        real(network, *given)
+        real(network, *arguments)
 
     monkeypatch.setattr(export, "_export", wrong)
     assert main(["export", str(learnt / "msgunet/generator.safetensors"), "--onnx", str(tmp_path / "x.onnx")]) == 2
-    assert re.search(r"64x64: largest difference to torch \S+, allowed are 1e-04", capsys.readouterr().err)
+    assert re.search(
+        r"64x64: largest difference from PyTorch \S+, but at most 1e-04 is allowed", capsys.readouterr().err
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_other_file_is_written_over(learnt, tmp_path, capsys):
+def test_no_other_file_is_overwritten(learnt, tmp_path, capsys):
     model = str(learnt / "msgunet/generator.safetensors")
     assert main(["export", model, "--onnx", model]) == 2
-    assert "give a file that ends in .onnx" in capsys.readouterr().err
+    assert "choose a file name that ends in .onnx" in capsys.readouterr().err
     (tmp_path / "README.md").write_text("mine")
     assert main(["export", model, "--onnx", str(tmp_path / "README.onnx")]) == 2
-    assert "README.md is there already and is no model card" in capsys.readouterr().err
+    assert "README.md already exists and is not a model card" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey"])
-def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monkeypatch, kind):
+def test_the_card_describes_the_file_and_its_example_works(tmp_path, compute, monkeypatch, kind):
     grey = ImageFormat(channels=1, range=(0, 65535))
     changes = {} if kind == "8-bit RGB" else {"source_format": grey, "target_format": grey}
     monkeypatch.chdir(tmp_path)
@@ -89,10 +91,10 @@ def test_the_card_says_what_it_is_and_its_example_works(tmp_path, compute, monke
     card = (run / "generator.md").read_text()
     assert f"| source → target | {kind} (photo) → {kind} (photo) |" in card
     assert ("| native | " in card) == (not changes)
-    assert ("Not measured" in card) == bool(changes)
-    assert card.count("largest difference to torch") == 3
+    assert ("Not evaluated" in card) == bool(changes)
+    assert card.count("largest difference from PyTorch") == 3
     exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
     ours = msgunet.load(run / "generator.safetensors", device="cpu").translate(Image.open("source.png"))
-    found = Image.open("target.png")
-    assert (found.size, found.mode) == (ours.size, ours.mode)
-    assert np.abs(np.asarray(found, int) - np.asarray(ours, int)).max() <= 1
+    exported = Image.open("target.png")
+    assert (exported.size, exported.mode) == (ours.size, ours.mode)
+    assert np.abs(np.asarray(exported, int) - np.asarray(ours, int)).max() <= 1

@@ -1,4 +1,4 @@
-"""Images of any size through a published generator: files, tiles, memory, and the Python side."""
+"""Translating images of any size with a published generator: files, tiles, memory, and the Python side."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from msgunet.translation.tiling import blend, ramp, starts
 
 
 def untrained(folder, name="msgunet", **changes):
-    """A published generator of a narrow method, as it is when a training begins."""
+    """Publish an untrained generator of a narrow method."""
     settings = make_settings("unused", name, **changes)
     method = build_method(settings)
     path = folder / f"{name}.safetensors"
@@ -33,7 +33,7 @@ def translate(model, *images, out, rc=0, more=()):
 
 
 @pytest.mark.parametrize("size", [(1237, 811), (1, 1), (5, 300), (64, 64)], ids=str)
-def test_a_image_of_any_size_comes_back_in_that_size(tmp_path, size):
+def test_an_image_of_any_size_keeps_its_size(tmp_path, size):
     model = untrained(tmp_path)
     make_image(0, *size).save(tmp_path / "odd.png")
     translate(model, tmp_path / "odd.png", out=tmp_path / "out")
@@ -42,14 +42,14 @@ def test_a_image_of_any_size_comes_back_in_that_size(tmp_path, size):
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_test_images_come_out_as_they_were_measured(learnt, tmp_path, compute, name):
-    """Also with dropout and the statistics of one image at test time."""
+def test_outputs_for_test_images_are_those_that_were_evaluated(learnt, tmp_path, compute, name):
+    """This includes methods with dropout, or with the statistics of one image, at test time."""
     run = learnt / name
     evaluate(run / "run.json", run / "generator.safetensors", tmp_path, EvaluationSettings(), compute, None)
     model = msgunet.load(run / "generator.safetensors", device="cpu")
     for i in (8, 9):
-        found = model.translate(Image.open(learnt / f"data/test/p{i:02d}.source.png"), name=f"p{i:02d}")
-        assert np.array_equal(np.asarray(found), read(tmp_path / "predictions" / f"p{i:02d}.png", "x"))
+        output = model.translate(Image.open(learnt / f"data/test/p{i:02d}.source.png"), name=f"p{i:02d}")
+        assert np.array_equal(np.asarray(output), read(tmp_path / "predictions" / f"p{i:02d}.png", "x"))
 
 
 @pytest.mark.parametrize("scale", [0, 1])
@@ -61,7 +61,7 @@ def test_outputs_at_all_scales(tmp_path, scale):
         model.translate(make_image(0, 75, 43), 2)
 
 
-def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
+def test_folders_and_names_are_kept_and_every_readable_image_is_translated(tmp_path, capsys):
     model, photos = untrained(tmp_path), tmp_path / "photos"
     for name in ("a.png", "trip/b.jpg", "trip/é ü.webp"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
@@ -71,18 +71,18 @@ def test_folders_and_names_are_kept_and_nothing_is_lost(tmp_path, capsys):
     (photos / "cut.jpg").write_bytes((photos / "trip/b.jpg").read_bytes()[:-200])
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(photos / "deep.png")
     translate(model, photos, out=tmp_path / "out", rc=2)
-    said = capsys.readouterr().err
-    for text in ("cut.jpg: not a whole image", "deep.png: an image of mode I;16", "5 of 7 images were translated"):
-        assert text in said
-    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
-    assert found == ["a.png", "alpha.png", "grey.png", "trip/b.png", "trip/é ü.png"]
+    errors = capsys.readouterr().err
+    for text in ("cut.jpg: the image is damaged", "deep.png: the image has mode I;16", "5 of 7 images were translated"):
+        assert text in errors
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.png", "alpha.png", "grey.png", "trip/b.png", "trip/é ü.png"]
     translate(model, photos / "trip", out=tmp_path / "kept", more=["--keep-format"])
     for name in ("b.jpg", "é ü.webp"):
         with Image.open(tmp_path / "kept" / name) as image, Image.open(photos / "trip" / name) as source:
             assert (image.format, image.size) == (source.format, source.size)
 
 
-def test_results_in_the_folder_of_the_sources_are_no_sources(tmp_path):
+def test_outputs_in_the_folder_of_the_sources_are_not_sources(tmp_path):
     model = untrained(tmp_path)
     make_image(0, 30, 30).save(tmp_path / "a.png")
     for _ in range(2):
@@ -90,15 +90,15 @@ def test_results_in_the_folder_of_the_sources_are_no_sources(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
 
 
-def test_what_a_format_cannot_hold_is_said_and_the_others_are_written(tmp_path, capsys):
+def test_an_image_that_its_format_cannot_hold_is_reported_and_the_others_are_written(tmp_path, capsys):
     model = untrained(tmp_path)
     make_image(0, 30, 30).save(tmp_path / "a.webp")
     make_image(0, 30, 30).save(tmp_path / "b.jpg")
     wide = Image.new("RGB", (16_400, 8))
     wide.save(tmp_path / "wide.png")
     (tmp_path / "wide.png").rename(tmp_path / "wide.webp")
-    given = [tmp_path / name for name in ("wide.webp", "a.webp", "b.jpg")]
-    translate(model, *given, out=tmp_path / "out", rc=2, more=["--keep-format"])
+    paths = [tmp_path / name for name in ("wide.webp", "a.webp", "b.jpg")]
+    translate(model, *paths, out=tmp_path / "out", rc=2, more=["--keep-format"])
     assert "2 of 3 images were translated" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.webp", "b.jpg"]
 
@@ -112,7 +112,7 @@ def test_thumbnails_are_no_larger_than_a_tile(tmp_path, monkeypatch):
     assert max(height * width for height, width, _ in seen) <= 128 * 128
 
 
-def test_what_is_there_stays_with_resume(tmp_path, capsys):
+def test_resume_keeps_existing_outputs(tmp_path, capsys):
     model = untrained(tmp_path)
     for name in "ab":
         make_image(0, 30, 30).save(tmp_path / f"{name}.png")
@@ -122,46 +122,46 @@ def test_what_is_there_stays_with_resume(tmp_path, capsys):
     translate(model, *images, out=out, more=["--resume"])
     assert (out / "a.png").read_bytes() == b"mine"
     assert (out / "b.png").is_file()
-    assert "1 images in" in capsys.readouterr().out
+    assert "1 images translated to" in capsys.readouterr().out
     translate(model, *images, out=out)
     assert (out / "a.png").read_bytes() != b"mine"
 
 
-def test_everything_wrong_is_said_before_the_first_image(tmp_path, capsys):
+def test_all_problems_are_reported_before_the_first_image(tmp_path, capsys):
     model = untrained(tmp_path)
     for name in ("x/a.png", "y/a.png", "z/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         make_image(0, 30, 30).save(tmp_path / name)
     (tmp_path / "empty").mkdir()
-    given = [tmp_path / name for name in ("x", "y/a.png", "z", "empty", "nothing.png")]
-    translate(model, *given, out=tmp_path / "z", rc=2)
-    said = capsys.readouterr().err
+    paths = [tmp_path / name for name in ("x", "y/a.png", "z", "empty", "nothing.png")]
+    translate(model, *paths, out=tmp_path / "z", rc=2)
+    errors = capsys.readouterr().err
     for text in (
         "y/a.png and {0}/x/a.png would both become {0}/z/a.png",
-        "z/b.png would be written over a source",
-        "empty: no images below this folder",
-        "nothing.png: there is no such file or folder",
+        "z/b.png would overwrite a source image",
+        "empty: no images in or below this folder",
+        "nothing.png: no such file or folder",
     ):
-        assert text.format(tmp_path) in said
+        assert text.format(tmp_path) in errors
     assert sorted(p.name for p in (tmp_path / "z").iterdir()) == ["b.png"]
-    translate(tmp_path / "x/a.png", given[0], out=tmp_path / "out", rc=2)
+    translate(tmp_path / "x/a.png", paths[0], out=tmp_path / "out", rc=2)
     assert "a.png: not a readable generator" in capsys.readouterr().err
-    translate(untrained(tmp_path, "mean"), given[0], out=tmp_path / "out", rc=2)
-    assert "gives the same image whatever the source is" in capsys.readouterr().err
+    translate(untrained(tmp_path, "mean"), paths[0], out=tmp_path / "out", rc=2)
+    assert "outputs the same image for every source" in capsys.readouterr().err
 
 
-def test_sixteen_bit_grey_comes_back_as_that(tmp_path):
+def test_outputs_of_sixteen_bit_grey_are_sixteen_bit_grey(tmp_path):
     grey = ImageFormat(channels=1, range=(0, 65535))
     model = untrained(tmp_path, source_format=grey, target_format=grey)
     pixels = np.linspace(0, 65535, 90 * 70).reshape(70, 90).astype(np.uint16)
     for name in ("scan.png", "scan2.tif"):
         Image.fromarray(pixels).save(tmp_path / name)
         translate(model, tmp_path / name, out=tmp_path / "out", more=["--keep-format"])
-        found = Image.open(tmp_path / "out" / name)
-        assert (found.mode, found.size) == ("I;16", (90, 70))
+        output = Image.open(tmp_path / "out" / name)
+        assert (output.mode, output.size) == ("I;16", (90, 70))
         array = msgunet.load(model, device="cpu").translate(pixels)
-        assert np.array_equal(np.asarray(found), array[..., 0])
-    with pytest.raises(UserError, match=r"trained on 16-bit grey, which is \(height, width, 1\) of uint16"):
+        assert np.array_equal(np.asarray(output), array[..., 0])
+    with pytest.raises(UserError, match=r"trained on 16-bit grey: shape \(height, width, 1\) and type uint16"):
         msgunet.load(model, device="cpu").translate(make_image(0, 30, 30))
 
 
@@ -190,14 +190,14 @@ def test_blending_changes_nothing_where_tiles_agree():
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_tiles_have_no_seams(learnt, name):
-    """At tile borders the image steps no more than elsewhere, and it is nearly what it is in one piece."""
+    """Tile borders have no larger steps than other places, and the output is close to that of a single pass."""
     model = msgunet.load(learnt / name / "generator.safetensors", device="cpu")
     source = make_image(3, 1024, 768)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 256))
     for axis, length in ((1, 1024), (0, 768)):
         begins = starts(length, 256, model._grid)
         borders = sorted({*begins[1:], *(b + 256 for b in begins[:-1])})
-        # The image itself steps here and there: against the same place in one piece.
+        # The image itself has steps: compare with the same places of a single pass.
         steps = [np.abs(np.diff(image, axis=axis)).mean((1 - axis, 2)) for image in (tiled, whole)]
         more = steps[0] - steps[1]
         at = np.zeros(length - 1, bool)
@@ -208,24 +208,26 @@ def test_tiles_have_no_seams(learnt, name):
     assert error < 0.35 * whole.std()
 
 
-def test_a_large_image_stays_within_the_memory_it_may_take(tmp_path):
-    """8192x4096 within 2 GB, all of the process counted."""
+def test_a_large_image_stays_within_the_memory_limit(tmp_path):
+    """8192x4096 within 2 GB for the whole process."""
     model = untrained(tmp_path, options={"width": 0.03125})
     make_image(0, 8192, 4096).save(tmp_path / "large.png", compress_level=1)
     code = (
         "import sys; from msgunet.cli.main import main; from msgunet.device.measuring import memory_mib; "
         "assert main(sys.argv[1:]) == 0; print(memory_mib('VmHWM'))"
     )
-    given = ["translate", str(model), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), "--memory", "2"]
-    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True, timeout=280)
+    command = ["translate", str(model), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), "--memory", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, timeout=280
+    )
     assert float(done.stdout.split()[-1]) * 2**20 < 2e9
     with Image.open(tmp_path / "out" / "large.png") as image:
         assert image.size == (8192, 4096)
 
 
-def test_too_little_memory_is_said(tmp_path):
+def test_too_little_memory_is_reported(tmp_path):
     model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e6)
-    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this image, and there are 0 MiB"):
+    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this image, but only 0 MiB are"):
         model.translate(make_image(0, 300, 300))
 
 

@@ -1,4 +1,4 @@
-"""The suites for a GPU, made small enough for a CPU: from archives to what is shared."""
+"""The suites for a GPU, made small enough for a CPU: from archives to shared results."""
 
 import json
 import subprocess
@@ -46,16 +46,16 @@ def small(suite: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["maps_epochs", "maps_minutes", "cityscapes_samples", "bluemarble_full"])
-def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared, name):
+def test_a_suite_for_a_gpu_runs_from_archives_to_shared_results(tmp_path, shared, name):
     folder = copy_checkout(tmp_path / "checkout")
     edit_suite(folder, small, name)
     edit_suite(folder, lambda suite: suite.update(data={"mirror": str(shared / "mirror")}), name)
     done = snakemake(folder, "--cores", "2", "--config", f"suite={name}")
     assert done.returncode == 0, done.stderr
-    told = subprocess.run(
+    share = subprocess.run(
         [sys.executable, "-m", "msgunet", "share", name], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
+    assert share.returncode == 0, share.stderr
     (out,) = (folder / "results" / "cpu").glob(f"*/{name}")
     metrics, table = pd.read_csv(out / "metrics.csv"), pd.read_csv(out / "tables" / "table1.csv")
     assert (table["status"] == "done").all()
@@ -67,11 +67,11 @@ def test_a_suite_for_a_gpu_goes_from_archives_to_what_is_shared(tmp_path, shared
     times = [fact["seconds"] for fact in facts if fact["steps"]]
     assert times
     if name != "maps_epochs":
-        # As long as it says, and at most a step longer.
+        # The configured time, and at most a step longer.
         assert 6 <= min(times) <= max(times) < 12
     else:
         assert (out / "gradients.csv").is_file()
     claims = pd.read_csv(out / "tables" / "claims.csv")
     assert set(claims["verdict"]) <= {"holds", "holds in part", "does not hold", "too few images"}, claims
-    # Six and two test images; maps have seven here, of four methods.
+    # The suites have two or six test images here; maps have seven, for four methods.
     assert "too few images" in set(claims["verdict"])

@@ -1,6 +1,6 @@
-"""The workflow on a real Slurm: as on one machine, through cancelled jobs, time limits and killed Snakemakes.
+"""The workflow on a real Slurm: same results as on one machine, despite cancelled jobs, time limits and kills.
 
-Tests mostly wait, so that `-n 6` runs them side by side.
+Tests mostly wait, so run them in parallel with `-n 6`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from filelock import FileLock
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 PROFILE = ("--workflow-profile", "profiles/slurm", "--config", "suite=tiny")
-# Of five steps.
+# Of five steps each.
 EPOCHS = 20
 RUN = "results/tiny/runs/bluemarble/msgunet/seed0"
 GENERATOR = f"{RUN}/generator.safetensors"
@@ -31,7 +31,7 @@ GENERATOR = f"{RUN}/generator.safetensors"
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A cluster with the partitions `cpu` and `gpu`: the one of this machine, or one for all of pytest's processes."""
+    """A cluster with the partitions `cpu` and `gpu`: an existing one, or one that all pytest processes share."""
     script, common = SHARED / "slurm" / "start-slurm.sh", common_folder(tmp_path_factory)
     folder, users, lock = common / "slurm", common / "slurm-users", FileLock(common / "slurm.lock")
     me = users / str(os.getpid())
@@ -40,7 +40,7 @@ def slurm(tmp_path_factory):
             if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0:
                 users = None
             elif not script.is_file() or os.getuid() != 0:
-                pytest.skip("there is no Slurm here, and none can be started")
+                pytest.skip("no Slurm is available, and none can be started")
             else:
                 size = {"SLURM_TEST_CPUS": "16", "SLURM_TEST_MEM_MB": "64000", "SLURM_TEST_GPUS": "4"}
                 subprocess.run(["bash", script, "start", folder], check=True, env={**os.environ, **size}, timeout=300)
@@ -58,7 +58,7 @@ def slurm(tmp_path_factory):
 
 
 def checkout(folder: Path, finished: Path | None = None) -> Path:
-    """A checkout whose profile sends trainings to GPUs and looks at jobs more often."""
+    """Make a checkout whose profile sends trainings to GPUs and checks jobs more often."""
     copy_checkout(folder)
     if finished is not None:
         shutil.copytree(finished / "data", folder / "data", symlinks=True)
@@ -80,12 +80,12 @@ def edit_profile(folder: Path, change) -> None:
 
 
 def without_gpus(profile) -> None:
-    """Jobs that need not wait for those of other tests."""
+    """Request no GPUs, so that jobs need not wait for those of other tests."""
     del profile["set-resources"]
 
 
 def job_ids(folder: Path, rule: str) -> dict[str, list[str]]:
-    """Slurm's job ids, by a job's wildcards."""
+    """Return Slurm's job ids, by the wildcards of the job."""
     found: dict[str, list[str]] = {}
     for log in (folder / ".snakemake" / "slurm_logs" / f"rule_{rule}").rglob("*.log"):
         found.setdefault(log.parent.name, []).append(log.stem)
@@ -93,13 +93,13 @@ def job_ids(folder: Path, rule: str) -> dict[str, list[str]]:
 
 
 def about(job: str) -> dict[str, str]:
-    """What Slurm says about a job."""
+    """Return Slurm's information about a job."""
     text = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
     return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
 
-def said_by(folder: Path, job: str) -> str:
-    """What a training's job printed."""
+def output_of(folder: Path, job: str) -> str:
+    """Return the output of a training job."""
     [log] = (folder / ".snakemake" / "slurm_logs" / "rule_train").rglob(f"{job}.log")
     return log.read_text()
 
@@ -109,7 +109,7 @@ def digest(path: Path) -> str:
 
 
 def long(epochs: int, **compute):
-    """The tiny suite with one method, trained for so many epochs of five steps."""
+    """Change the tiny suite to one method, trained for this many epochs of five steps."""
 
     def change(suite):
         suite["methods"] = {"msgunet": suite["methods"]["msgunet"] | {"training": {"epochs": epochs, "batch_size": 4}}}
@@ -120,7 +120,7 @@ def long(epochs: int, **compute):
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    """Snakemake in the background, its output in `snakemake.log`."""
+    """Start Snakemake in the background, with its output in `snakemake.log`."""
     command = [sys.executable, "-m", "snakemake", *PROFILE, *arguments]
     with (folder / "snakemake.log").open("w") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
@@ -135,7 +135,7 @@ def wait_for(condition, seconds: float, folder: Path):
 
 
 def take_time(folder: Path, seconds: float) -> None:
-    """Let each training step last so long without work, for what happens meanwhile; its result stays the same."""
+    """Delay each training step by this many seconds, to leave time for other events; its result stays the same."""
     path = folder / "msgunet" / "training" / "loop.py"
     slow = f"_step = step\n\n\ndef step(*arguments):\n    time.sleep({seconds})\n    return _step(*arguments)\n"
     path.write_text(f"{path.read_text()}\n\n{slow}")
@@ -143,7 +143,7 @@ def take_time(folder: Path, seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """A checkout in which the generator of `long(EPOCHS)` was trained without Slurm and interruption."""
+    """A checkout in which the generator of `long(EPOCHS)` was trained without Slurm or interruption."""
 
     def make(folder: Path) -> None:
         edit_suite(copy_checkout(folder), long(EPOCHS))
@@ -153,7 +153,7 @@ def alone(tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "alone", make)
 
 
-def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm):
+def test_the_suite_has_the_same_results_as_on_one_machine(tmp_path, slurm):
     local = copy_checkout(tmp_path / "local")
     run = snakemake(local, "--cores", "2", "--config", "suite=tiny")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -169,15 +169,15 @@ def test_the_suite_ends_with_the_same_results_as_on_one_machine(tmp_path, slurm)
     ids = [job for jobs in trainings.values() for job in jobs]
     assert len(set(ids)) == 6
     for job in ids:
-        said = about(job)
-        assert (said["Partition"], said["JobState"], said["TresPerJob"]) == ("gpu", "COMPLETED", "gres:gpu:1")
+        facts = about(job)
+        assert (facts["Partition"], facts["JobState"], facts["TresPerJob"]) == ("gpu", "COMPLETED", "gres:gpu:1")
     assert {about(job)["Partition"] for jobs in job_ids(folder, "evaluate").values() for job in jobs} == {"cpu"}
     assert not {"tables", "figures", "page", "fetch"} & {
         path.name.removeprefix("rule_") for path in (folder / ".snakemake/slurm_logs").iterdir()
     }
 
 
-def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, slurm, alone):
+def test_a_cancelled_training_saves_and_resumes_to_the_same_generator(tmp_path, slurm, alone):
     folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, checkpoint_minutes=60))
     take_time(folder, 0.2)
@@ -190,17 +190,17 @@ def test_a_cancelled_training_saves_and_goes_on_to_the_same_generator(tmp_path, 
     [ids] = job_ids(folder, "train").values()
     assert sorted(about(job)["JobState"] for job in ids) == ["CANCELLED", "COMPLETED"]
     [last] = [job for job in ids if job != first]
-    stopped = re.search(r"stopped by SIGTERM after step (\d+)", said_by(folder, first))
+    stopped = re.search(r"stopped by SIGTERM after step (\d+)", output_of(folder, first))
     assert stopped is not None
-    assert f"going on from step {stopped[1]} " in said_by(folder, last)
+    assert f"resuming from step {stopped[1]} " in output_of(folder, last)
     assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, alone):
+def test_a_training_receives_a_signal_before_its_time_limit(tmp_path, slurm, alone):
     folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, job_hours=2 / 60, checkpoint_minutes=60))
     take_time(folder, 0.6)
-    # Slurm may be half a minute early.
+    # Slurm can be half a minute early.
     edit_profile(folder, lambda profile: profile["default-resources"].update(slurm_extra="'--signal=TERM@60'"))
     edit_profile(folder, without_gpus)
     process = start(folder, "--", GENERATOR)
@@ -208,16 +208,16 @@ def test_a_training_is_told_before_its_time_is_up(tmp_path, slurm, alone):
     [ids] = job_ids(folder, "train").values()
     states = sorted(about(job)["JobState"] for job in ids)
     assert (states[0], {*states[1:]}) == ("COMPLETED", {"FAILED"})
-    assert any("stopped by SIGTERM after step" in said_by(folder, job) for job in ids)
+    assert any("stopped by SIGTERM after step" in output_of(folder, job) for job in ids)
     assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
 def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm, alone):
     folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS, job_hours=1 / 60))
-    # Slurm looks every half a minute.
+    # Slurm checks time limits every half a minute.
     take_time(folder, 1.0)
-    # The signal for two minutes before the end would come at once.
+    # A signal two minutes before the end would come immediately.
     edit_profile(folder, lambda profile: profile["default-resources"].pop("slurm_extra"))
     edit_profile(folder, without_gpus)
     process = start(folder, "--", GENERATOR)
@@ -232,7 +232,7 @@ def test_a_training_longer_than_its_jobs_is_finished_by_several(tmp_path, slurm,
     assert digest(folder / GENERATOR) == digest(alone / GENERATOR)
 
 
-def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_path, slurm, alone):
+def test_a_restart_with_orphaned_jobs_trains_in_one_process_at_a_time(tmp_path, slurm, alone):
     folder = checkout(tmp_path / "checkout", alone)
     edit_suite(folder, long(EPOCHS))
     # Time for a second Snakemake and its job to start.
@@ -244,7 +244,7 @@ def test_started_again_beside_its_orphans_there_is_one_trainer_at_a_time(tmp_pat
     [[orphan]] = job_ids(folder, "train").values()
     again = start(folder)
     ids = wait_for(lambda: [i for jobs in job_ids(folder, "train").values() for i in jobs if i != orphan], 120, folder)
-    wait_for(lambda: "another process is training in" in said_by(folder, ids[0]), 60, folder)
+    wait_for(lambda: "another process is training in" in output_of(folder, ids[0]), 60, folder)
     assert about(orphan)["JobState"] == "RUNNING"
     assert again.wait(timeout=600) == 0, (folder / "snakemake.log").read_text()
     assert (folder / "results/tiny/report/index.html").is_file()
@@ -258,6 +258,6 @@ def test_a_training_by_two_processes_is_one_job_with_two_gpus(tmp_path, slurm, a
     run = snakemake(folder, *PROFILE, "--", GENERATOR)
     assert run.returncode == 0, run.stdout + run.stderr
     [[job]] = job_ids(folder, "train").values()
-    said = about(job)
-    assert (said["TresPerJob"], said["NumCPUs"], said["NumNodes"]) == ("gres:gpu:2", "4", "1")
+    facts = about(job)
+    assert (facts["TresPerJob"], facts["NumCPUs"], facts["NumNodes"]) == ("gres:gpu:2", "4", "1")
     assert json.loads((folder / RUN / "training.json").read_text())["processes"] == 2

@@ -1,4 +1,4 @@
-"""The workflow, run for real on the tiny suite, in a copy of the checkout."""
+"""Real runs of the workflow on the tiny suite, in a copy of the checkout."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def dry(folder: Path, suite: str = "tiny") -> dict[str, int]:
     return jobs(run.stdout + run.stderr)
 
 
-def test_everything_is_there(finished):
+def test_all_outputs_exist(finished):
     results = finished / "results" / "tiny"
     table = pd.read_csv(results / "tables" / "table1.csv")
     assert len(table) == 6 * 2
@@ -74,8 +74,8 @@ def test_the_page_needs_nothing_but_its_folder(finished):
     assert [link for link in linked if not (page.parent / link).is_file()] == []
     assert not [path for path in page.parent.rglob("*") if path.is_symlink()]
     table = pd.read_csv(finished / "results" / "tiny" / "tables" / "table1.csv")
-    shown = f"{table['psnr'][0]:.2f} [{table['psnr_low'][0]:.2f}, {table['psnr_high'][0]:.2f}]"
-    assert shown in html
+    cell = f"{table['psnr'][0]:.2f} [{table['psnr_low'][0]:.2f}, {table['psnr_high'][0]:.2f}]"
+    assert cell in html
 
 
 def test_snakemakes_own_report_has_tables_figures_and_the_page(finished, tmp_path):
@@ -86,7 +86,7 @@ def test_snakemakes_own_report_has_tables_figures_and_the_page(finished, tmp_pat
         html = next(archive.read(name) for name in archive.namelist() if name.endswith("report.html")).decode()
         names = archive.namelist()
     for name in ("table1_bluemarble_native.html", "images_bluemarble.png", "index.html"):
-        assert any(found.endswith(name) for found in names), name
+        assert any(other.endswith(name) for other in names), name
     assert {"Tables", "Figures", "Page"} <= set(re.findall(r"[A-Z][a-z]+", html))
 
 
@@ -96,7 +96,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in run.stdout + run.stderr
 
 
-def test_without_one_methods_metrics_just_what_needs_them_runs(copied):
+def test_without_one_methods_metrics_only_their_dependents_run(copied):
     metrics = copied / "results/tiny/runs/bluemarble/pan/seed0/metrics.csv"
     kept = metrics.read_bytes(), metrics.stat()
     metrics.unlink()
@@ -129,14 +129,14 @@ def test_two_processes_train_a_run_through_the_rule(copied):
     run = copied / "results/tiny/runs/bluemarble/pix2pix/seed0"
     (run / "generator.safetensors").unlink()
     shutil.rmtree(run / "checkpoints")
-    # The rest is made from it anew.
+    # This also makes everything that depends on the generator.
     done = snakemake(copied, *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((run / "training.json").read_text())["processes"] == 2
     edit_suite(copied, lambda s: s["compute"].update(gpu_required=True))
     (run / "generator.safetensors").unlink()
-    said = snakemake(copied, "-n", *TINY, "--resources", "gpu=2").stdout
-    assert "gpu=2" in re.search(r"rule train:.*?\n\n", said, re.S)[0]
+    planned = snakemake(copied, "-n", *TINY, "--resources", "gpu=2").stdout
+    assert "gpu=2" in re.search(r"rule train:.*?\n\n", planned, re.S)[0]
 
 
 def test_settings_of_the_report_and_of_the_machine_train_nothing(copied):
@@ -152,8 +152,8 @@ def test_a_methods_version_trains_it_again(copied):
     assert dry(copied) == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
 
 
-def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path, finished):
-    """One method's training fails; the others finish, the table says so, and nothing of theirs runs twice."""
+def test_a_failed_method_leaves_the_others_and_is_retried_later(tmp_path, finished):
+    """One method's training fails; the others finish, the table reports the failure, and none of them runs twice."""
     folder = copy_checkout(tmp_path / "checkout")
     shutil.copytree(finished / "data", folder / "data", symlinks=True)
     method = folder / "baselines" / "pix2pixhd.py"
@@ -171,24 +171,24 @@ def test_a_failed_method_leaves_the_others_and_goes_on_later(tmp_path, finished)
     run = snakemake(folder, *TINY)
     assert run.returncode != 0
     assert (folder / "results/tiny/runs/bluemarble/mean/seed0/metrics.csv").exists(), run.stdout + run.stderr
-    assert "Not everything could be made; the report is made from what there is." in run.stdout + run.stderr
+    assert "Some jobs failed; the report is made from the results so far." in run.stdout + run.stderr
     table = (folder / "results/tiny/tables/table1_bluemarble_native.md").read_text()
     assert re.search(r"Pix2Pix-HD .*\| +failed \|", table)
     assert "- Pix2Pix-HD: failed: [Errno" not in table
     assert "- Pix2Pix-HD: failed: broken" in table
     assert re.search(r"mean .*\[", table)
     page = (folder / "results/tiny/report/index.html").read_text()
-    assert "The suite is not done" in page
+    assert "The suite is not finished" in page
     assert "Pix2Pix-HD: failed: broken" in page
     assert "mean (training target)" in page
-    # The status is at the end of what Snakemake says.
+    # The status is at the end of Snakemake's output.
     assert re.search(r"Pix2Pix-HD +\| bluemarble +\| failed", run.stdout + run.stderr)
     method.write_text(text)
     assert dry(folder) == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
 
 
-def test_killed_in_a_training_it_goes_on_from_the_checkpoint(tmp_path, finished):
-    """SIGKILL for Snakemake and everything under it; the same command goes on, to the same generator."""
+def test_a_killed_training_resumes_from_the_checkpoint(tmp_path, finished):
+    """SIGKILL Snakemake and all its processes; the same command resumes and makes the generator."""
     folder = copy_checkout(tmp_path / "checkout")
     shutil.copytree(finished / "data", folder / "data", symlinks=True)
 
@@ -216,12 +216,12 @@ def test_killed_in_a_training_it_goes_on_from_the_checkpoint(tmp_path, finished)
     run = snakemake(folder, *TINY, "--", target)
     assert run.returncode == 0, run.stdout + run.stderr
     assert (folder / target).exists()
-    went_on = re.search(r"going on from step (\d+)", run.stdout + run.stderr)
-    assert went_on is not None
-    assert int(went_on[1]) >= step - 1 > 0
+    resumed = re.search(r"resuming from step (\d+)", run.stdout + run.stderr)
+    assert resumed is not None
+    assert int(resumed[1]) >= step - 1 > 0
 
 
-def test_a_second_snakemake_says_so_and_leaves(copied):
+def test_a_second_snakemake_is_refused(copied):
     hold = (
         "import filelock, sys, time; l = filelock.FileLock('.snakemake/benchmark.lock'); l.acquire(); "
         "print('held', flush=True); time.sleep(60)"
@@ -233,13 +233,13 @@ def test_a_second_snakemake_says_so_and_leaves(copied):
     holder.kill()
     holder.wait()
     assert run.returncode != 0
-    assert "another Snakemake is at work in this folder" in run.stdout + run.stderr
+    assert "another Snakemake is running in this folder" in run.stdout + run.stderr
     assert not (copied / "results/tiny/report/index.html").exists()
     assert snakemake(copied, *TINY).returncode == 0
 
 
 def test_weights_that_were_downloaded_again_train_nothing(tmp_path):
-    """They are checked by their hash; that they are newer than a training says nothing."""
+    """Weights are checked by their hash; a modification time after a training means nothing."""
     folder = copy_checkout(tmp_path / "checkout")
     edit_suite(folder, lambda suite: suite.update(perceptual={"weights": "imagenet"}))
     weights = folder / "data/weights/vgg19-dcbb9e9d.pth"
@@ -258,9 +258,9 @@ def test_weights_that_were_downloaded_again_train_nothing(tmp_path):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_the_papers_dag_is_quick_and_what_is_missing_is_said_before_any_work(tmp_path):
+def test_the_papers_dag_is_quick_and_missing_files_are_reported_before_any_work(tmp_path):
     folder = copy_checkout(tmp_path / "checkout")
-    # The processor's time: what else is at work on the machine does not count.
+    # CPU time, so that other work on the machine does not count.
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = snakemake(folder, "-n", "--cores", "2")
     end = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -25,17 +25,17 @@ RUN = ("--cores", "2", "--config", "suite=three.yaml")
 
 
 class _Watch(threading.Thread):
-    """Looks through the command lines of all processes for a text, again and again."""
+    """Search the command lines of all processes for a text, repeatedly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(daemon=True)
         self._text, self._over = text.encode(), threading.Event()
         self.found: list[bytes] = []
-        self.looked = 0
+        self.scans = 0
 
     def run(self) -> None:
         while not self._over.wait(0.2):
-            self.looked += 1
+            self.scans += 1
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     line = file.read_bytes()
@@ -66,7 +66,7 @@ def copied(finished, tmp_path) -> Path:
 
 
 def run_suite(folder: Path, shared: Path) -> None:
-    """From archives to the page; the samples stand in for the published archives, with their own sums."""
+    """Run the workflow from archives to the page; samples with their own checksums replace the published archives."""
     cityscapes = folder / "msgunet" / "data" / "sets" / "cityscapes.py"
     text = cityscapes.read_text()
     files = {name: (shared / "mirror" / name).read_bytes() for name in ZIPS}
@@ -98,7 +98,7 @@ def run_suite(folder: Path, shared: Path) -> None:
     with serving(files) as server, _Watch(PASSWORD) as watch:
         run = snakemake(folder, *RUN, env={**os.environ, **account, "CITYSCAPES_URL": server.url})
     assert run.returncode == 0, run.stdout + run.stderr
-    assert watch.looked > 5
+    assert watch.scans > 5
     assert watch.found == []
     assert PASSWORD not in run.stdout + run.stderr
     assert server.counts["POST"] == 2, "one login for each of the two jobs"
@@ -111,21 +111,21 @@ def test_from_archives_to_the_page(finished):
     page = (finished / "results" / "three" / "report" / "index.html").read_text()
     assert "274 training and 69 test pairs" in page
     assert "6 training and 2 test pairs" in page
-    kept = [line for line in page.splitlines() if "Keep this page to yourself" in line]
-    assert len(kept) == 2, "for maps and Cityscapes, not for one's own images"
-    assert any("research only, images may not be passed on" in line for line in kept)
+    kept = [line for line in page.splitlines() if "Do not redistribute this page" in line]
+    assert len(kept) == 2, "for maps and Cityscapes, not for custom images"
+    assert any("research only, images may not be redistributed" in line for line in kept)
     assert sorted(p.name for p in (finished / "data" / "archives").glob("[!.]*")) == sorted(ZIPS)
 
 
 def test_the_password_is_in_no_file(finished):
-    """Not below the checkout: .snakemake with its metadata and logs, results, settings, logs, archives' folder."""
+    """No file below the checkout: .snakemake with its metadata and logs, results, settings, logs, archives."""
     files = [path for path in finished.rglob("*") if path.is_file()]
     assert any(".snakemake" in path.parts for path in files)
     for secret in (PASSWORD, "secret-cookie"):
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
-def test_archives_may_go_and_come_back_once_they_are_prepared(copied):
+def test_archives_can_be_removed_and_restored_once_they_are_prepared(copied):
     archives = copied / "data" / "archives"
     for name in ZIPS:
         (archives / name).rename(copied / name)
@@ -136,7 +136,7 @@ def test_archives_may_go_and_come_back_once_they_are_prepared(copied):
     assert jobs(snakemake(copied, "-n", *RUN).stdout) == {}
 
 
-def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_path):
+def test_a_missing_account_is_reported_before_any_work(finished, tmp_path):
     folder = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("data", "results", ".snakemake")
     shutil.copytree(finished, folder, ignore=lambda d, names: ignore(d, names) if Path(d) == finished else set())
@@ -149,7 +149,7 @@ def test_without_account_or_archives_it_says_so_before_any_work(finished, tmp_pa
     assert not (folder / "data" / "archives").exists()
 
 
-def test_one_more_own_image_is_another_data_set(copied):
+def test_one_more_custom_image_makes_another_data_set(copied):
     added = [copied / "own" / role / "new.png" for role in ("source", "target")]
     for path in added:
         make_image(99, 80, 40).save(path)
@@ -162,7 +162,7 @@ def test_one_more_own_image_is_another_data_set(copied):
     assert jobs(snakemake(copied, "-n", *RUN).stdout) == {}
 
 
-def test_data_names_what_is_there(finished):
+def test_data_lists_available_files(finished):
     done = subprocess.run(
         [sys.executable, "-m", "msgunet", "data", "--compute", "results/three/settings/compute.json"],
         cwd=finished,

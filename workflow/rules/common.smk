@@ -7,7 +7,7 @@ from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
 from msgunet.suite.file import suite_from_config
 
-# By another name, since Snakemake takes a line that begins with `report` for a statement of its own.
+# Renamed, since Snakemake parses a line that begins with `report` as a directive.
 from snakemake.io import report as in_report
 
 try:
@@ -15,7 +15,7 @@ try:
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(str(error))
-# A job reads the suite too, on its node perhaps; only the Snakemake that all started with may change what it says.
+# Jobs parse the suite too, possibly on other nodes; only the main Snakemake process writes its settings files.
 if not workflow.remote_exec:
     plan.write()
 
@@ -24,10 +24,10 @@ settings = f"{results}/settings"
 compute = f"{settings}/compute.json"
 page = f"{results}/report"
 threads_per_run = plan.suite.compute.threads
-# A cluster has no total; a job there must ask for the same when the rules are read again on its node.
+# A cluster has no total number of cores. The number must be the same when a job parses the rules again on its node.
 cores = None if workflow.remote_exec else workflow.resource_settings.cores
 cores = cores or 2 * threads_per_run
-# Again is for the Snakemake that all started with, not for the one within a job whose time is up.
+# Only the main Snakemake process retries, not the one inside a job that has reached its time limit.
 retries_of_training = 0 if workflow.remote_exec else 2
 
 
@@ -38,7 +38,7 @@ wildcard_constraints:
     variant="with|without",
 
 
-# The kernel lets go of this lock when Snakemake ends, however it ends; hence no stale locks (see the default profile).
+# The kernel releases this lock however Snakemake ends, so there are no stale locks (see the default profile).
 run_lock = KernelLock(".snakemake/benchmark.lock")
 
 
@@ -47,46 +47,46 @@ onstart:
         run_lock.acquire(timeout=0)
         check(plan, elsewhere=workflow.non_local_exec)
     except Timeout:
-        raise WorkflowError("another Snakemake is at work in this folder; wait for it or stop it")
+        raise WorkflowError("another Snakemake is running in this folder; wait for it or stop it")
     except UserError as error:
         raise WorkflowError(str(error))
 
 
-# One failed method must not keep the others from being seen.
+# A failed method must not keep the others out of the report.
 onerror:
     if not workflow.remote_exec and report_is_due(plan):
-        print("Not everything could be made; the report is made from what there is.", file=sys.stderr)
+        print("Some jobs failed; the report is made from the results so far.", file=sys.stderr)
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
 
 def manifest_of(wildcards):
-    """The manifest that a run's images are found by."""
+    """Return the manifest of a run's data set."""
     return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)
 
 
 def folder_of(wildcards, output):
-    """The folder that a job writes in."""
+    """Return the folder that a job writes to."""
     return os.path.dirname(output[0])
 
 
 def vgg19_of(folder):
-    """The VGG-19 weights, for runs whose losses read ImageNet features."""
+    """Return the VGG-19 weights, for runs whose losses use ImageNet features."""
     perceptual = run_of(folder).settings.perceptual
     return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
 
 
-def request(job, folder, what):
-    """What a run's `training` or `evaluation` asks for: `runtime` in minutes, `mem_mb` or `gpu`."""
-    return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), what)
+def request(job, folder, resource):
+    """Return a function for a resource of a run's job (`training`, `evaluation`): `runtime`, `mem_mb` or `gpu`."""
+    return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), resource)
 
 
 def run_of(folder):
-    """The run that a folder belongs to."""
+    """Return the run that a folder belongs to."""
     return next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
 
 
 def priority_of(folder):
-    """Longest trainings first; evaluations come before all of them."""
+    """Return the priority of a training: longest first; evaluations have priority over all trainings."""
     return ranks[run_of(folder).work]
 
 
@@ -94,26 +94,26 @@ ranks = {work: rank for rank, work in enumerate(sorted({run.work for run in (*pl
 
 
 def processes_of(folder):
-    """How many processes train a run together."""
+    """Return the number of processes that train a run together."""
     return plan.suite.compute.processes if run_of(folder).trainable else 1
 
 
 def python_of(folder):
-    """What starts a training: Python, or torchrun for several processes."""
+    """Return the launcher of a training: empty for one process, torchrun for several."""
     count = processes_of(folder)
     return f"torch.distributed.run --standalone --nproc-per-node {count} -m --" if count > 1 else ""
 
 
 def files_of(wildcards):
-    """What a preparation reads."""
+    """Return the input files of a preparation."""
     archives, images = plan.inputs(wildcards.prepared)
-    # Archives may be deleted, and come back later without anything to do; a user's own images may change. Snakemake
-    # would take braces in a file's name for wildcards.
+    # Archives can be deleted and downloaded again without a new preparation; a change to a user's own images needs one.
+    # Snakemake would read braces in a file's name as wildcards.
     return [*(ancient(str(path)) for path in archives), *(str(path) for path in images if "{" not in str(path))]
 
 
 def reported(sections, category, folder, suffix):
-    """Declare files of a report by section, so that `snakemake --report` shows them."""
+    """Declare the files of a report by section, so that `snakemake --report` includes them."""
     return [
         in_report(
             f"{results}/{folder}/{name}.{suffix}",

@@ -1,4 +1,4 @@
-# All cores, so that nothing runs beside the clock; on a cluster see docs/cluster.md.
+# Uses all cores, so that no other job disturbs the timings; for clusters see docs/cluster.md.
 rule cost:
     input:
         settings=f"{settings}/cost.json",

@@ -10,7 +10,7 @@ rule prepare:
         prepared="[a-z0-9_]+-[0-9]+x[0-9]+-[0-9a-f]{8}",
     conda:
         "../../environment.yml"
-    # Not all cores, so that downloads and another preparation may go on beside it.
+    # Not all cores, so that downloads and another preparation can run at the same time.
     threads: max(1, cores // 2)
     resources:
         runtime=lambda w, attempt: 60 * attempt,
@@ -23,8 +23,8 @@ rule prepare:
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
 
-# Published archives (unless the suite names a folder that has them) and the weights of VGG-19. On this machine: the
-# nodes of a cluster often have no network.
+# Downloads published archives (unless the suite names a folder that has them) and the VGG-19 weights. Runs on this
+# machine, since the nodes of a cluster often have no network.
 localrules:
     fetch,
 

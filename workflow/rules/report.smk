@@ -11,7 +11,7 @@ measured = {
 }
 
 
-# Seconds each: not worth a place in a cluster's queue.
+# These take seconds each: not worth queueing on a cluster.
 localrules:
     tables,
     figures,

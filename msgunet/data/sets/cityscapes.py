@@ -22,9 +22,9 @@ _IDS = {"label_ids": "labelIds", "instance_ids": "instanceIds"}
 
 
 class CityscapesOptions(DataSetOptions):
-    """What is prepared beside colours and photographs."""
+    """The images prepared in addition to coloured labels and photographs."""
 
-    ids: bool = Field(True, description="also keep label and instance ids, for methods that read classes")
+    ids: bool = Field(True, description="also keep label and instance ids, for methods that use classes")
 
 
 @register_dataset("cityscapes")
@@ -32,7 +32,7 @@ class Cityscapes(DataSet):
     """The official training pairs, and the validation pairs for testing (the test split's labels are not published)."""
 
     title = "Cityscapes"
-    licence = "Cityscapes licence: research only, images may not be passed on"
+    licence = "Cityscapes licence: research only, images may not be redistributed"
     source_url = "https://www.cityscapes-dataset.com, with a free account"
     usual_size = (2048, 1024)
     version = 2
@@ -59,20 +59,20 @@ class Cityscapes(DataSet):
 
     def pairs(self, work: Path) -> list[RawPair]:
         labels, photos = (open_zip(self.archives / name) for name in (_LABELS, _PHOTOS))
-        there = {*labels.namelist(), *photos.namelist()}
-        pairs, lonely = [], []
+        existing = {*labels.namelist(), *photos.namelist()}
+        pairs, unpaired = [], []
         for member in sorted(labels.namelist()):
             match = _MEMBER.fullmatch(member)
             if match is None:
                 continue
             photo = f"leftImg8bit/{match[1]}/{match[2]}/{match[3]}_leftImg8bit.png"
             names = {role: member.replace("_color", f"_{kind}") for role, kind in _IDS.items() if self.options.ids}
-            lonely += [f"{member} has no {name}" for name in (photo, *names.values()) if name not in there]
+            unpaired += [f"{member} has no {name}" for name in (photo, *names.values()) if name not in existing]
             split = "train" if match[1] == "train" else "test"
             load = functools.partial(_load, labels, member, photos, photo, names)
             pairs.append(RawPair(match[3], split, load, name=f"{member} and {photo}"))
-        if lonely:
-            raise UserError(f"{len(lonely)} images are missing in {self.archives}:", *lonely[:10])
+        if unpaired:
+            raise UserError(f"{len(unpaired)} images are missing in {self.archives}:", *unpaired[:10])
         return pairs
 
 

@@ -1,4 +1,4 @@
-"""A user's own pairs: two folders with the same file names, or one with images that hold both, side by side."""
+"""A user's own pairs: two folders with the same file names, or one folder of images with a pair side by side."""
 
 import functools
 import hashlib
@@ -23,36 +23,42 @@ SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
 
 
 class FolderOptions(DataSetOptions):
-    """Where the images are, and how they are split."""
+    """The folders of the images, and how the pairs are split."""
 
-    source: str | None = Field(None, description="folder of the sources; 'target' has the same names")
-    target: str | None = Field(None, description="folder of the targets")
-    pairs: str | None = Field(None, description="instead of both: folder of images that hold a pair side by side")
-    source_side: Literal["left", "right"] = Field("left", description="of the source in such an image")
-    source_kind: Kind = Field("photo", description="labels: resized by nearest neighbour, so that colours never mix")
-    target_kind: Kind = Field("photo", description="the same for the target")
-    source_format: ImageFormat = Field(RGB, description="channels and range of the sources' values")
-    target_format: ImageFormat = Field(RGB, description="the same of the targets'")
-    test_share: float = Field(
-        0.2, gt=0, lt=1, description="of the pairs for testing, unless there are folders train and test (or val)"
+    source: str | None = Field(None, description="folder of the source images; 'target' has the same file names")
+    target: str | None = Field(None, description="folder of the target images")
+    pairs: str | None = Field(
+        None, description="instead of 'source' and 'target': folder of images that contain a pair side by side"
     )
-    split_seed: int = Field(0, ge=0, description="of that choice")
+    source_side: Literal["left", "right"] = Field(
+        "left", description="side of the source in images that contain a pair"
+    )
+    source_kind: Kind = Field(
+        "photo", description="labels are resized with nearest neighbour, so that colours never mix"
+    )
+    target_kind: Kind = Field("photo", description="the same for the target")
+    source_format: ImageFormat = Field(RGB, description="channels and value range of the source images")
+    target_format: ImageFormat = Field(RGB, description="the same for the target images")
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the pairs for testing, unless there are folders train and test (or val)"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the choice of test pairs")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if (self.pairs is None) == (self.source is None) or (self.source is None) != (self.target is None):
             raise ValueError("give either 'source' and 'target', or 'pairs'")
         if self.pairs is not None and self.source_format != self.target_format:
-            raise ValueError("in images that hold a pair, source_format and target_format are the same")
+            raise ValueError("in images that contain a pair, source_format and target_format must be the same")
         return self
 
 
 @register_dataset("folder")
 class Folder(DataSet):
-    """Pairs by file name without its ending, below the folder; subfolders train and test (or val) are the split."""
+    """Pairs matched by file name without extension; the subfolders train and test (or val) define the split."""
 
-    title = "Own images"
-    licence = "one's own"
+    title = "Custom images"
+    licence = "the user's own"
     source_url = "a folder"
     shareable = True
     Options = FolderOptions
@@ -67,7 +73,7 @@ class Folder(DataSet):
 
     @classmethod
     def listing(cls, options: Any) -> str:
-        # An image that is only replaced is noticed by its time.
+        # An image replaced by one of the same size is noticed by its modification time.
         files = [(str(path), path.stat().st_size) for path in _all_images(options)]
         return hashlib.sha256(canonical_json(files).encode()).hexdigest()
 
@@ -83,14 +89,14 @@ class Folder(DataSet):
 
     def pairs(self, work: Path) -> list[RawPair]:
         folders = [by_name(folder) for folder in _folders(self.options)]
-        everything = sorted({name for found in folders for name in found})
+        names = sorted({name for found in folders for name in found})
         for folder, found in zip(_folders(self.options), folders, strict=True):
-            lonely = [name for name in everything if name not in found]
-            if lonely:
-                raise UserError(f"{len(lonely)} images have no partner in {folder}: {', '.join(lonely[:10])}")
-        splits = self._splits(everything)
+            unpaired = [name for name in names if name not in found]
+            if unpaired:
+                raise UserError(f"{len(unpaired)} images have no counterpart in {folder}: {', '.join(unpaired[:10])}")
+        splits = self._splits(names)
         pairs = []
-        for name in everything:
+        for name in names:
             paths = [found[name] for found in folders]
             if len(paths) == 1:
                 left = self.options.source_side == "left"
@@ -108,10 +114,10 @@ class Folder(DataSet):
             return {name: SPLITS[top] for name, top in tops.items()}
         if len(outside) < len(names):
             raise UserError(
-                f"{len(outside)} images are beside the folders train and test (or val), which are the split: "
-                f"{', '.join(outside[:10])}; move them into one of these or away"
+                f"{len(outside)} images are outside the folders train and test (or val), which define the split: "
+                f"{', '.join(outside[:10])}; move them into one of these folders or elsewhere"
             )
-        # Keyed by the names, so that an image keeps its split, nearly always, when others come or go.
+        # Keyed by the names, so that an image nearly always keeps its split when others are added or removed.
         seed = self.options.split_seed
         order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
         tests = set(order[: max(1, round(self.options.test_share * len(order)))])
@@ -128,16 +134,16 @@ def _all_images(options: Any) -> list[Path]:
 
 
 def images(folder: Path) -> list[Path]:
-    """All images below a folder, in order; hidden files are passed over."""
+    """Return all images below a folder, sorted. Hidden files are skipped."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """The images of a folder by path and name without ending, in Unicode's composed form.
+    """Return the images of a folder by path below it without file extension, in Unicode's composed form (NFC).
 
     Raises:
-        UserError: two have the same name, also but for case or Unicode form.
+        UserError: two images have the same name, or names that differ only in case or Unicode form.
 
     """
     found: dict[str, Path] = {}
@@ -149,9 +155,9 @@ def by_name(folder: Path) -> dict[str, Path]:
             twice.append(f"{path} and {seen[name.casefold()]}")
         found[name] = seen[name.casefold()] = path
     if twice:
-        raise UserError(f"{len(twice)} names stand twice in {folder}:", *twice[:10])
+        raise UserError(f"{len(twice)} names occur twice in {folder}:", *twice[:10])
     return found
 
 
-def _load(source: Path, target: Path, of_source: ImageFormat, of_target: ImageFormat) -> dict[str, np.ndarray]:
-    return {"source": read(source, str(source), of_source), "target": read(target, str(target), of_target)}
+def _load(source: Path, target: Path, source_format: ImageFormat, target_format: ImageFormat) -> dict[str, np.ndarray]:
+    return {"source": read(source, str(source), source_format), "target": read(target, str(target), target_format)}

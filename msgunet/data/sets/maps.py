@@ -15,13 +15,13 @@ from msgunet.data.unpack import unpack_tar
 
 _MEMBER = re.compile(r"maps/(train|val)/(\d+)\.jpg")
 _URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"
-# Where it was published at first.
+# The address where it was first published.
 _OLD_URL = "https://people.eecs.berkeley.edu/~tinghuiz/projects/pix2pix/datasets/maps.tar.gz"
 
 
 @register_dataset("maps")
 class Maps(DataSet):
-    """Each image holds the photograph on the left and the map on the right."""
+    """Each image contains the photograph on the left and the map on the right."""
 
     title = "Aerial Images to Maps"
     licence = "Google Maps imagery, published by the authors of Pix2Pix for research"
@@ -29,7 +29,7 @@ class Maps(DataSet):
 
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
-        # Nobody publishes a checksum; gzip's own tells a damaged archive, and every image is decoded.
+        # No checksum is published. gzip's own checksum detects a damaged archive, and every image is decoded.
         return (Remote("maps.tar.gz", (_URL, _OLD_URL), f"250 MB, from {_URL}", size=250_242_400),)
 
     def count(self) -> tuple[int, int]:
@@ -45,10 +45,10 @@ class Maps(DataSet):
 
 
 def load_side_by_side(
-    file: Path, name: str, source_left: bool = True, given: ImageFormat = RGB
+    file: Path, name: str, source_left: bool = True, image_format: ImageFormat = RGB
 ) -> dict[str, np.ndarray]:
-    """Source and target out of one image that holds both side by side; an odd column in the middle is dropped."""
-    pixels = read(file, name, given)
+    """Return source and target from one image with both side by side. The middle column of an odd width is dropped."""
+    pixels = read(file, name, image_format)
     half = pixels.shape[1] // 2
     left, right = pixels[:, :half], pixels[:, -half:]
     return {"source": left, "target": right} if source_left else {"source": right, "target": left}

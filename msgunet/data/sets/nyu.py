@@ -18,7 +18,7 @@ _SITE = "http://horatio.cs.nyu.edu/mit/silberman/"
 
 
 class NYUOptions(DataSetOptions):
-    """Which labels are coloured; the paper does not say which it used."""
+    """The labels that are coloured. The paper does not report which labels it used."""
 
     classes: Literal["raw", "40"] = Field(
         "raw", description=f"all {_RAW_IDS} label ids, or the 40 classes of Gupta et al. 2013 ({_CLASSES})"
@@ -27,7 +27,7 @@ class NYUOptions(DataSetOptions):
 
 @register_dataset("nyu")
 class NYU(DataSet):
-    """Label ids in well-separated colours, unlabelled pixels black."""
+    """Label ids as well-separated colours, with unlabelled pixels black."""
 
     title = "NYU Indoor RGBD"
     licence = "NYU Depth V2, for research"
@@ -42,13 +42,13 @@ class NYU(DataSet):
     def remotes(cls, options: Any) -> tuple[Remote, ...]:
         pairs, splits = f"{_SITE}nyu_depth_v2/{_PAIRS}", f"{_SITE}indoor_seg_sup/{_SPLITS}"
         md5 = ("md5:520609c519fba3ba5ac58c8fefcc3530", "md5:08e3c3aea27130ac7c01ffd739a4535f")
-        found = [
+        remotes = [
             Remote(_PAIRS, (pairs,), f"2.97 GB, from {pairs}", size=2_972_037_809, checksum=md5[0]),
             Remote(_SPLITS, (splits,), f"from {splits}", checksum=md5[1]),
         ]
         if options.classes == "40":
-            found.append(Remote(_CLASSES, (), "the mapClass table of Gupta et al. 2013, from its authors"))
-        return tuple(found)
+            remotes.append(Remote(_CLASSES, (), "the mapClass table of Gupta et al. 2013, from its authors"))
+        return tuple(remotes)
 
     def count(self) -> tuple[int, int]:
         return 795, 654
@@ -70,7 +70,7 @@ class NYU(DataSet):
             raise UserError(f"{self.archives}: one of {files} is damaged ({error}); fetch them again") from error
         beyond = [int(i) + 1 for indices in numbers.values() for i in indices if not 0 <= i < count]
         if beyond:
-            raise UserError(f"{_SPLITS} names {len(beyond)} images beyond the {count} of {_PAIRS}: {beyond[:10]}")
+            raise UserError(f"{_SPLITS} lists {len(beyond)} images beyond the {count} of {_PAIRS}: {beyond[:10]}")
         colours = palette(_RAW_IDS + 1)[table]
         return [
             RawPair(f"{index + 1:04d}", split, functools.partial(_load, file, index, colours), f"{_PAIRS}, {index + 1}")
@@ -80,21 +80,24 @@ class NYU(DataSet):
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 for up to 1000 label ids, at least 28 levels apart in a channel; id 0 is black.
+    """Return colours (count, 3), uint8, for up to 1000 label ids.
 
-    A grid of ten levels per channel, in an order in which neighbouring ids lie far apart.
+    Any two colours differ by at least 28 levels in a channel. Id 0 is black. The colours form a grid of ten levels per
+    channel, ordered so that neighbouring ids are far apart.
     """
     levels = np.linspace(0, 255, 10).round().astype(np.uint8)
-    cell = np.arange(count) * 619 % 1000  # 619 has no divisor in common with 1000, so that no cell comes twice
+    cell = np.arange(count) * 619 % 1000  # 619 and 1000 are coprime, so that no cell occurs twice
     return levels[np.stack((cell // 100, cell // 10 % 10, cell % 10), 1)]
 
 
 def _load(file: Any, index: int, colours: np.ndarray) -> dict[str, Image.Image]:
-    # MATLAB's axes arrive reversed: (3, width, height) and (width, height).
+    # HDF5 returns MATLAB's axes reversed: (3, width, height) and (width, height).
     try:
         ids, photo = file["labels"][index].T, file["images"][index].transpose(2, 1, 0)
     except OSError as error:
         raise UserError(f"{_PAIRS}, image {index + 1} is damaged ({error}); fetch the file again") from error
     if ids.max() >= len(colours):
-        raise UserError(f"{_PAIRS}, image {index + 1}: label id {ids.max()}, there are {len(colours) - 1}")
+        raise UserError(
+            f"{_PAIRS}, image {index + 1}: label id {ids.max()} is above the largest id, {len(colours) - 1}"
+        )
     return {"source": Image.fromarray(colours[ids]), "target": Image.fromarray(np.ascontiguousarray(photo))}

@@ -17,7 +17,7 @@ from msgunet.report.collect import Collection
 from msgunet.report.figures import ablation, cost, gradients, images, quality, training
 from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import NamedFigure
-from msgunet.report.tables import Tables, build_tables, remove_others
+from msgunet.report.tables import Tables, build_tables, remove_stale
 
 _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
     "results": quality.draw,
@@ -30,7 +30,7 @@ _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
 
 
 def write_figures(settings_file: Path, results: Path) -> list[dict[str, str]]:
-    """Write every figure that can be made as PDF and PNG in `results/figures`, and `figures.json` with the captions."""
+    """Write all available figures as PDF and PNG to `results/figures`, and their captions to `figures.json`."""
     collection = Collection(settings_file, results)
     tables = build_tables(collection)
     _set_look()
@@ -39,22 +39,22 @@ def write_figures(settings_file: Path, results: Path) -> list[dict[str, str]]:
     for section, draw in _DRAWERS.items():
         for drawn in draw(collection, tables):
             _save(drawn, folder)
-            facts = {"name": drawn.name, "title": drawn.title, "caption": drawn.caption, "section": section}
-            made.append({**facts, "command": collection.command("figures/figures.json")})
+            entry = {"name": drawn.name, "title": drawn.title, "caption": drawn.caption, "section": section}
+            made.append({**entry, "command": collection.command("figures/figures.json")})
     write_json(folder / "figures.json", made)
-    remove_others(folder, {"figures", *(figure["name"] for figure in made)})
+    remove_stale(folder, {"figures", *(figure["name"] for figure in made)})
     return made
 
 
 def write_speed_figure(frame: pd.DataFrame, titles: Mapping[str, str], folder: Path) -> None:
-    """Write the figure of the rows of `msgunet bench` alone, as PDF and PNG."""
+    """Write only the speed figure, from the rows of `msgunet bench`, as PDF and PNG."""
     _set_look()
     _save(speed_figure(frame, titles), folder)
 
 
 def _set_look() -> None:
     sns.set_theme("paper", "whitegrid")
-    # Text stays text in the PDF, and two runs give the same bytes.
+    # Font type 42 keeps text as text in the PDF.
     mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
 
 
@@ -62,11 +62,12 @@ def _save(drawn: NamedFigure, folder: Path) -> None:
     figure = drawn.figure
     lines = textwrap.wrap(drawn.caption, int(21 * figure.get_figwidth()))
     figure.text(0.01, -0.01, "\n".join(lines), va="top", fontsize=6, color="0.3")
-    # Lay it out once, not for each format.
+    # Compute the layout once, not for each format.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    # Measured once too: savefig's own "tight" draws it again for each format.
+    # Compute the bounding box once, too: savefig's own "tight" draws the figure again for each format.
     box = figure.get_tightbbox().padded(0.1)
+    # Without dates and versions, the files are the same bytes in every run.
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with atomic(folder / f"{drawn.name}.{suffix}") as temporary:
             figure.savefig(temporary, bbox_inches=box, metadata=metadata)

@@ -1,4 +1,4 @@
-"""The ablation as heat maps, the paper's beside ours."""
+"""The ablation as heat maps, ours next to the paper's."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from msgunet.report.tables import Tables
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
-    """One figure for each grid that is there."""
+    """Yield one figure per ablation that has results."""
     frame = tables.frames["ablation"]
     for dataset, entry in collection.ablated():
         cells = frame[(frame["dataset"] == dataset) & (frame["entry"] == entry)]
@@ -21,11 +21,11 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
             continue
         runs = collection.runs_of(dataset)[entry]
         caption = (
-            "mean SSIM over test images and seeds of every output scale, for a source that is known at the input "
-            f"resolution only; each side has its own scale of colours; {collection.data_conditions(dataset)}; "
-            f"{collection.run_conditions(runs)}; {collection.environment()}"
+            "Mean SSIM over test images and seeds of the output at each scale, for a source known only at the input "
+            f"resolution. Each panel has its own colour scale. {collection.data_conditions(dataset)}. "
+            f"{collection.run_conditions(runs)}; {collection.environment()}."
         )
-        title = f"Input against output resolution, {runs[0].title} on {dataset}"
+        title = f"Input versus output resolution, {runs[0].title} on {dataset}"
         yield NamedFigure(f"ablation_{dataset}_{entry}", title, caption, _heat(cells))
 
 

@@ -1,4 +1,4 @@
-"""What the generators cost at every size."""
+"""The cost of the generators at every size."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memo
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
-    """Operations, time and memory by the number of pixels; and the times of `msgunet bench` where there are some."""
+    """Yield operations, time and memory by number of pixels, and the results of `msgunet bench` if there are any."""
     speed = collection.speed()
     if speed is not None:
         yield speed_figure(speed, collection.titles)
@@ -24,8 +24,8 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
     if cost.empty:
         return
     caption = (
-        "one image through each generator at every size of the suite that it can be built for, fp32; 1 MAC = 2 FLOP; "
-        f"{device_of(cost)}, commit {cost['commit'].iloc[0]}"
+        "Cost of one image for each generator at every size of the suite that it can be built for, in fp32; "
+        f"1 MAC = 2 FLOP. {device_of(cost)}, commit {cost['commit'].iloc[0]}."
     )
     yield NamedFigure("cost_by_size", "Cost by size", caption, _by_size(collection, cost[cost["part"] == "generator"]))
 
@@ -38,10 +38,10 @@ def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
     labels = [f"{w}×{h}" for w, h in zip(sizes["width"], sizes["height"], strict=True)]
     for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
         for entry, style in styles(collection).items():
-            here = cost[cost["entry"] == entry].copy()
-            here["pixels"] = here["width"] * here["height"]
-            here = here.sort_values("pixels")
-            axis.plot(here["pixels"], here[column], label=collection.titles[entry], **style)
+            rows = cost[cost["entry"] == entry].copy()
+            rows["pixels"] = rows["width"] * rows["height"]
+            rows = rows.sort_values("pixels")
+            axis.plot(rows["pixels"], rows[column], label=collection.titles[entry], **style)
         axis.set(xscale="log", yscale="log", ylabel=label)
         axis.set_xticks(sizes["pixels"], labels, rotation=30, ha="right", fontsize=7)
         axis.minorticks_off()

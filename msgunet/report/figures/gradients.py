@@ -20,28 +20,28 @@ _STYLES = {
 
 
 def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
-    """Both figures, once both variants are trained."""
+    """Yield both figures once both variants are trained."""
     frames = {run.folder.name: run.table("gradients.csv") for run in collection.gradients}
     if not frames or any(frame is None for frame in frames.values()):
         return
     run = collection.gradients[0]
     steps = sorted(frames["with"]["step"].unique())
     caption = (
-        f"{run.title} on {collection.data_conditions(run.settings.dataset)}, trained with and without its "
-        f"intermediate outputs; {collection.run_conditions([run])}; the generator's convolution weights, "
-        f"{len(steps)} records over {max(steps)} steps"
+        f"Gradients of the generator's convolution weights in {run.title}, trained with and without intermediate "
+        f"outputs on {collection.data_conditions(run.settings.dataset)}; {len(steps)} records over {max(steps)} steps."
     )
-    where = collection.environment()
-    last = f"{caption}, the histograms over the last quarter of them; {where}"
-    yield NamedFigure("fig2_gradients", "Fig. 2: gradient distribution", last, _histogram(frames))
-    by_layer = f"{caption}; root mean square of a layer's gradients, layers from input to output; {where}"
+    conditions = f"{collection.run_conditions([run])}; {collection.environment()}."
+    histogram = f"{caption} The histograms cover the last quarter of the records. {conditions}"
+    yield NamedFigure("fig2_gradients", "Fig. 2: gradient distribution", histogram, _histogram(frames))
+    by_layer = f"{caption} Root mean square per layer; layers run from input to output. {conditions}"
     yield NamedFigure("gradient_depth", "Gradients by depth over the training", by_layer, _depth(frames))
 
 
 def _histogram(frames: dict[str, pd.DataFrame]) -> Figure:
-    """As in the paper: the distribution of all gradients, without and with; and beyond it their sizes, together.
+    """Draw the gradient distributions without and with intermediate outputs, as in the paper, and their magnitudes.
 
-    Taken over the last quarter of the records. Both histograms have the same axes.
+    All are taken over the last quarter of the records. Both distributions have the same axes. The third panel, not in
+    the paper, compares the magnitudes.
     """
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
     bins = {variant: _last_bins(frames[variant]) for variant in _VARIANTS}
@@ -51,12 +51,12 @@ def _histogram(frames: dict[str, pd.DataFrame]) -> Figure:
         frame = bins[variant]
         axis.stairs(_rebin(frame, edges), edges, fill=True, color=_STYLES[variant]["color"])
         axis.set(title=label, xlabel="gradient", yscale="log")
-        sizes = frame.assign(
+        magnitudes = frame.assign(
             low=frame[["low", "high"]].abs().min(axis=1), high=frame[["low", "high"]].abs().max(axis=1)
         )
         decades = np.logspace(-8, 2, 41)
         axes[2].stairs(
-            _rebin(sizes, decades),
+            _rebin(magnitudes, decades),
             decades,
             color=_STYLES[variant]["color"],
             label=label,
@@ -67,7 +67,7 @@ def _histogram(frames: dict[str, pd.DataFrame]) -> Figure:
     for axis in axes[:2]:
         axis.set_ylim(max(min(low for low, _ in shared), 1e-3), max(high for _, high in shared))
     axes[0].set_ylabel("share of the gradients (%)")
-    axes[2].set(title="their sizes", ylabel="share of the gradients (%)", xlabel="|gradient|", xscale="log")
+    axes[2].set(title="magnitudes", ylabel="share of the gradients (%)", xlabel="|gradient|", xscale="log")
     axes[2].legend(fontsize=7, loc="upper left")
     axes[2].margins(y=0.35)
     return figure
@@ -81,13 +81,13 @@ def _last_bins(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quantile(bins: pd.DataFrame, share: float) -> float:
-    """The size below which `share` of the gradients lie."""
-    sizes = bins.assign(size=bins[["low", "high"]].abs().max(axis=1)).sort_values("size")
-    return float(sizes["size"].iloc[int(np.searchsorted(sizes["count"].cumsum(), share * sizes["count"].sum()))])
+    """Return the magnitude below which `share` of the gradients are."""
+    bins = bins.assign(magnitude=bins[["low", "high"]].abs().max(axis=1)).sort_values("magnitude")
+    return float(bins["magnitude"].iloc[int(np.searchsorted(bins["count"].cumsum(), share * bins["count"].sum()))])
 
 
 def _rebin(bins: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
-    """Per cent of the gradients between `edges`; a recorded bin is spread evenly over its width."""
+    """Return the percentage of gradients between `edges`, with each recorded bin spread evenly over its width."""
     bins = bins.sort_values("low")
     points = np.unique(bins[["low", "high"]].to_numpy())
     mass = np.zeros(len(points))
@@ -99,7 +99,7 @@ def _rebin(bins: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
 
 
 def _depth(frames: dict[str, pd.DataFrame]) -> Figure:
-    """Root mean square gradient by depth, as a heat map over the training for each variant, and its median."""
+    """Draw RMS gradients by depth: a heat map over the training for each variant, and the medians."""
     figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.4), layout="constrained", width_ratios=(1, 1, 1.1))
     grids = {variant: _by_layer(frames[variant]) for variant in _VARIANTS}
     positive = np.concatenate([grid.to_numpy().ravel() for grid in grids.values()])
@@ -107,15 +107,15 @@ def _depth(frames: dict[str, pd.DataFrame]) -> Figure:
     scale = LogNorm(positive.min(), positive.max())
     for axis, (variant, label) in zip(axes, _VARIANTS.items(), strict=False):
         grid = grids[variant]
-        # Darker is larger, also in grey.
-        shown = axis.pcolormesh(grid.columns, range(len(grid)), grid, norm=scale, cmap="viridis_r", shading="nearest")
+        # Darker means larger, in greyscale too.
+        mesh = axis.pcolormesh(grid.columns, range(len(grid)), grid, norm=scale, cmap="viridis_r", shading="nearest")
         axis.set(title=label, xlabel="step")
         axis.set_yticks(range(len(grid)), grid.index, fontsize=6)
         axis.invert_yaxis()
         axis.grid(False)
         median = grid.median(axis=1)
         axes[2].plot(median, range(len(median)), label=label, markersize=3, **_STYLES[variant])
-    figure.colorbar(shown, ax=axes[1], label="RMS gradient")
+    figure.colorbar(mesh, ax=axes[1], label="RMS gradient")
     layers = list(grids["with"].index)
     axes[2].set_yticks(range(len(layers)), layers, fontsize=6)
     axes[2].invert_yaxis()
@@ -125,9 +125,9 @@ def _depth(frames: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """RMS gradient of each layer (rows, from input to output) at each recorded step (columns)."""
+    """Return the RMS gradient of each layer (rows, from input to output) at each recorded step (columns)."""
     layers = frame[frame["kind"] == "layer"]
-    # Heads are there in one variant only.
+    # Only one of the variants has heads.
     body = layers[~layers["layer"].str.startswith("heads")].sort_values(["step", "depth"])
     rms = body["norm"] / np.sqrt(body["count"])
     names = body["layer"].str.removesuffix(".weight").str.removesuffix(".0")

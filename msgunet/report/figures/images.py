@@ -21,7 +21,7 @@ _CROP = 0.25
 
 
 def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
-    """One figure for each data set with predictions."""
+    """Yield one figure per data set with predictions."""
     for dataset, entry in collection.datasets.items():
         runs = collection.example_runs(dataset)
         data = collection.prepared(dataset)
@@ -36,19 +36,19 @@ def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
             paths[f"{collection.label(run)}\n{run.size}"] = [run.prediction(p.id) for p in pairs]
         size = tuple(entry["size"])
         columns = {"source": [_open(data / p.source, size, source_format) for p in pairs]}
-        columns |= {name: [_open(path, size, target_format) for path in found] for name, found in paths.items()}
+        columns |= {name: [_open(path, size, target_format) for path in files] for name, files in paths.items()}
         conditions = "; ".join(collection.run_conditions([run]) for run in runs)
         caption = (
-            f"{collection.data_conditions(dataset)}; test images at even spacing, not chosen; below each the framed "
-            "crop, where the target has most detail, the same for every method, outputs of another size brought to the "
-            f"data set's; {conditions}; {collection.environment()}"
+            "Test images at even spacing, not hand-picked. Below each image is the framed crop, taken where the target "
+            "has most detail, at the same place for every method. Outputs of other sizes are resized to the data set's "
+            f"size. {collection.data_conditions(dataset)}. {conditions}; {collection.environment()}."
         )
         title = f"Figs. 4 to 6: test images of {dataset}"
         yield NamedFigure(f"images_{dataset}", title, caption, _grid(columns, size))
 
 
 def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
-    """All images in one pair of axes, in units of an image's width: many axes are slow."""
+    """Draw all images in one pair of axes, in units of an image's width: many axes are slow."""
     inches, gap = 1.9, 0.03
     ratio = size[1] / size[0]
     rows = 2 * len(columns["target"])
@@ -64,7 +64,7 @@ def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure
             axis.imshow(_fit(pixels, inches), extent=(left, left + 1, top + ratio, top))
             crop = pixels[y : y + h, x : x + w]
             axis.imshow(crop, interpolation="nearest", extent=(left, left + 1, below + ratio, below))
-            # White on black is seen on every image.
+            # White on black is visible on every image.
             for line, colour in ((2.0, "black"), (0.9, "white")):
                 place = (left + x / size[0], top + y / size[0])
                 frame = {"fill": False, "linewidth": line, "edgecolor": colour}
@@ -75,21 +75,21 @@ def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure
 
 
 def _fit(pixels: np.ndarray, inches: float) -> np.ndarray:
-    """An image at 300 pixels an inch, once: matplotlib would resample it again and again."""
+    """Resample an image to 300 pixels per inch once: matplotlib would do it again for every drawing."""
     width = round(300 * inches)
     shape = (width, max(1, round(width * pixels.shape[0] / pixels.shape[1])))
     return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
 
 
-def _open(path: Path, size: tuple[int, int], given: ImageFormat) -> np.ndarray:
-    return to_display(resize(read(path, str(path), given), size, "photo"), given)
+def _open(path: Path, size: tuple[int, int], image_format: ImageFormat) -> np.ndarray:
+    return to_display(resize(read(path, str(path), image_format), size, "photo"), image_format)
 
 
 def most_detail(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the crop of an image (H, W, 3) in which neighbouring pixels differ most."""
+    """Return left, top, width and height of the crop of an image (H, W, 3) in which neighbouring pixels differ most."""
     grey = pixels.astype(float).mean(2)
-    rough = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
-    sums = np.pad(rough, ((2, 0), (2, 0))).cumsum(0).cumsum(1)
+    detail = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
+    sums = np.pad(detail, ((2, 0), (2, 0))).cumsum(0).cumsum(1)
     h, w = (max(1, round(_CROP * side)) for side in grey.shape)
     windows = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
     top, left = np.unravel_index(windows.argmax(), windows.shape)

@@ -1,4 +1,4 @@
-"""Quality of the methods: per image, and against what it costs."""
+"""Quality of the methods: per image, and against their cost."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from msgunet.report.tables import HEADINGS, Tables, per_image, status_of
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
-    """For each data set how its test images spread, and the means against time and memory."""
+    """Yield, for each data set, the metrics of all test images, and the means against time and memory."""
     for dataset in collection.datasets:
         rows = {name: runs for name, runs in collection.runs_of(dataset).items() if status_of(runs) == "done"}
         if not rows:
@@ -24,25 +24,27 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
         protocol = collection.settings["protocol"]
         yield NamedFigure(
             f"distributions_{dataset}",
-            f"Measures of every test image, {dataset}",
-            "one dot per test image (seeds averaged), boxes from the first to the third quartile with the median, "
-            f"whiskers to the last image within 1.5 times the box; {protocol} protocol; {conditions}",
+            f"Metrics of every test image, {dataset}",
+            f"One dot per test image (seeds averaged), {protocol} protocol. Boxes show the quartiles with the median; "
+            f"whiskers extend to the last image within 1.5 times the box. {conditions}.",
             _distributions(collection, rows, protocol),
         )
         protocol = "full" if "full" in collection.settings["protocols"] else protocol
         cost = tables.frames["cost"]
         summary = tables.frames["table1"]
-        here = summary[(summary["dataset"] == dataset) & (summary["protocol"] == protocol) & (summary["trained"])]
-        here = here[here["status"] == "done"]
-        if "latency_ms" in cost and len(here):
+        means = summary[(summary["dataset"] == dataset) & (summary["protocol"] == protocol) & (summary["trained"])]
+        means = means[means["status"] == "done"]
+        if "latency_ms" in cost and len(means):
             generators = cost[cost["part"] == "generator"]
-            merged = here.merge(generators.drop(columns=["suite", "device", "commit"]), on=["entry", "width", "height"])
+            merged = means.merge(
+                generators.drop(columns=["suite", "device", "commit"]), on=["entry", "width", "height"]
+            )
             yield NamedFigure(
                 f"quality_cost_{dataset}",
                 f"Quality against time and memory, {dataset}",
-                "one image through the generator at its own size, fp32; bubbles: peak memory; bars: 95 % intervals; "
-                "dashed: methods than which none is both faster and better; "
-                f"{protocol} protocol; timed on {device_of(cost)}; {conditions}",
+                f"Means over test images ({protocol} protocol) against the time of one image through the generator at "
+                "its own size, in fp32. Bubbles: peak memory. Bars: 95 % intervals. Dashed line: methods that no other "
+                f"method beats in both speed and quality. Timed on {device_of(cost)}. {conditions}.",
                 _quality_cost(collection, merged),
             )
 
@@ -82,9 +84,9 @@ def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, layout="constrained")
     largest = merged["peak_memory_mib"].max()
     for axis, metric in zip(axes[0], metrics, strict=True):
-        there = merged[merged[metric].notna()].sort_values("latency_ms")
-        _pareto(axis, there, metric)
-        for row in there.to_dict("records"):
+        defined = merged[merged[metric].notna()].sort_values("latency_ms")
+        _pareto(axis, defined, metric)
+        for row in defined.to_dict("records"):
             style = styles(collection)[row["entry"]]
             ends = [[row[metric] - row[f"{metric}_low"]], [row[f"{metric}_high"] - row[metric]]]
             axis.errorbar(row["latency_ms"], row[metric], ends, color=style["color"], linewidth=1, capsize=2)
@@ -100,6 +102,6 @@ def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
     return figure
 
 
-def _pareto(axis: Axes, there: pd.DataFrame, metric: str) -> None:
-    best = there[there[metric] > there[metric].cummax().shift(fill_value=-np.inf)]
+def _pareto(axis: Axes, rows: pd.DataFrame, metric: str) -> None:
+    best = rows[rows[metric] > rows[metric].cummax().shift(fill_value=-np.inf)]
     axis.plot(best["latency_ms"], best[metric], color="0.4", linewidth=1, linestyle="--", zorder=0)

@@ -1,4 +1,4 @@
-"""How fast the engine is, from the rows of `msgunet bench`."""
+"""The speed of the engine, from the rows of `msgunet bench`."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ _PARTS = {"inference": "inference, one image", "training": "training step"}
 
 
 def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
-    """Time of every network and size in every way and precision, with the least that the device allows."""
+    """Draw the time of every network and size in each implementation and precision, with the device limit."""
     parts = [part for part in _PARTS if (frame["part"] == part).any()]
     names = frame["entry"].map(lambda entry: titles.get(entry, entry))
     frame = frame.assign(row=names + "\n" + frame["width"].astype(str) + "×" + frame["height"].astype(str))
@@ -32,9 +32,10 @@ def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
     axes[0][0].invert_yaxis()
     _legend(figure, frame)
     caption = (
-        "median of passes or steps in turns, bars from the first to the third quartile; black: the least time that the "
-        "measured rate of matrix products and the bandwidth of copying allow in that precision; plain: what one writes "
-        f"first, engine: this project; {device_of(frame)}, commit {frame['commit'].iloc[0]}"
+        "Median time of passes or steps taken in turns; bars span the quartiles. Black: device limit, the least time "
+        "that the measured rate of matrix products and the measured copy bandwidth allow in that precision. Plain: "
+        "straightforward PyTorch; engine: this project's optimised path; compiled: the engine under torch.compile. "
+        f"{device_of(frame)}, commit {frame['commit'].iloc[0]}."
     )
     return NamedFigure("speed", "Speed of training steps and inference", caption, figure)
 
@@ -50,16 +51,16 @@ def _times(axis: Axes, frame: pd.DataFrame, rows: list[str]) -> None:
 
 
 def _legend(figure: Figure, frame: pd.DataFrame) -> None:
-    there = {key: set(frame[key]) for key in ("precision", "way")}
+    used = {key: set(frame[key]) for key in ("precision", "way")}
     colours = [
         Line2D([], [], color=colour, linewidth=3, label=precision)
         for precision, colour in _PRECISIONS.items()
-        if precision in there["precision"]
+        if precision in used["precision"]
     ]
     markers = [
         Line2D([], [], color="0.3", marker=marker, linestyle="", mfc="w" if way == "plain" else "0.3", label=way)
         for way, marker in _WAYS.items()
-        if way in there["way"]
+        if way in used["way"]
     ]
     limit = Line2D([], [], color="black", marker="|", linestyle="", label="limit")
     figure.legend(handles=[*colours, *markers, limit], loc="outside right center", fontsize=7)

@@ -1,4 +1,4 @@
-"""How methods look: one colour, marker and line each, the same in all figures."""
+"""The style of each method: one colour, marker and line, the same in all figures."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection
 
-# Okabe and Ito's colours, which colour-blind people tell apart, in an order whose neighbours differ in grey too.
-# Markers and lines say the same without colour.
+# Okabe and Ito's colours, which colour-blind people can distinguish, ordered so that neighbours also differ in
+# greyscale. Markers and lines distinguish the methods without colour.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-# Heat maps get darker with larger values, in colour and in grey.
+# Heat maps get darker with larger values, in colour and in greyscale.
 HEAT = "Blues"
 
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A figure with what is said about it."""
+    """A figure with its name, title and caption."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class NamedFigure:
 
 
 def styles(collection: Collection) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of every trained entry, for `plot`; they follow the suite's order."""
+    """Return colour, marker and line of every trained entry as arguments of `plot`, assigned in the suite's order."""
     trained = dict.fromkeys(run.settings.entry for run in collection.runs if run.trainable)
     return {
         entry: {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
@@ -41,7 +41,7 @@ def styles(collection: Collection) -> dict[str, dict[str, Any]]:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, as plain numbers."""
+    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, labelled with plain numbers."""
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(ticker.NullLocator())

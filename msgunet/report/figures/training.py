@@ -23,23 +23,24 @@ _TITLES = {
 
 
 def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
-    """For each data set every term of the losses over the training."""
+    """Yield, for each data set, every term of the losses over the training."""
     for dataset in collection.datasets:
         runs = [run for runs in collection.runs_of(dataset).values() for run in runs if run.trainable and run.facts()]
         if not runs:
             continue
         caption = (
-            "means between two rows of history.csv, with the weights that the losses have in the sum; levels of two "
-            f"methods are not comparable where their weights differ; {collection.data_conditions(dataset)}; "
-            f"{'; '.join(collection.run_conditions([run]) for run in runs)}; {collection.environment()}"
+            "Loss terms, averaged between two rows of history.csv and multiplied by their weights in the total loss. "
+            "Levels of two methods are not comparable where their weights differ. "
+            f"{collection.data_conditions(dataset)}. {'; '.join(collection.run_conditions([run]) for run in runs)}; "
+            f"{collection.environment()}."
         )
         yield NamedFigure(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
 
 
 def _curves(collection: Collection, runs: list[Run]) -> Figure:
     tables = [(run, run.table("history.csv")) for run in runs]
-    found = {c for _, table in tables for c in table if c not in _FIXED and not c.startswith("gradient_")}
-    terms = [term for term in _TITLES if term in found] + sorted(found - _TITLES.keys())
+    names = {c for _, table in tables for c in table if c not in _FIXED and not c.startswith("gradient_")}
+    terms = [term for term in _TITLES if term in names] + sorted(names - _TITLES.keys())
     columns = min(4, len(terms))
     rows = math.ceil(len(terms) / columns)
     shape = (2.5 * columns, 1.9 * rows + 0.3)
@@ -50,9 +51,9 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
             if term in table:
                 style = {**style_of[run.settings.entry], "markersize": 3, "linewidth": 1}
                 first = run.settings.seed == runs[0].settings.seed
-                done = 100 * table["step"] / table["step"].max()
+                percent = 100 * table["step"] / table["step"].max()
                 axis.plot(
-                    done, table[term], markevery=max(1, len(table) // 6), label=run.title if first else None, **style
+                    percent, table[term], markevery=max(1, len(table) // 6), label=run.title if first else None, **style
                 )
         axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
     for axis in axes.flat[len(terms) :]:

@@ -1,4 +1,4 @@
-"""The page: a folder with all tables, figures and test images of a suite, which a browser opens from disk."""
+"""The HTML page: a folder with all tables, figures and test images of a suite, which a browser opens from disk."""
 
 import datetime
 import json
@@ -24,9 +24,10 @@ _STATIC = ("page.css", "page.js", "viewer.js", "vendor")
 
 
 def write_page(settings_file: Path, results: Path) -> Path:
-    """Write the folder `results/report` and give back its `index.html`.
+    """Write the folder `results/report` and return the path of its `index.html`.
 
-    Nothing in it needs a network or any file outside. It is made beside the old one, which it then replaces.
+    The page needs no network and no file outside the folder. It is built in a temporary folder, which then replaces the
+    old one.
     """
     collection = Collection(settings_file, results)
     folder = results / "report"
@@ -48,7 +49,7 @@ def _write(collection: Collection, folder: Path) -> None:
     figures = _figures(collection.results, folder)
     tables.write(folder / "tables")
     images = write_images(collection, folder / "images")
-    # A script, since a page from disk may not read other files.
+    # A script rather than JSON: browsers do not let a page from disk read other files.
     write_text(folder / "assets" / "images.js", f"window.suite = {json.dumps(images)};\n")
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -75,7 +76,7 @@ def _write(collection: Collection, folder: Path) -> None:
 
 
 def _figures(results: Path, folder: Path) -> list[dict]:
-    """What `figures.json` says, with the images' sizes; their files go into the folder."""
+    """Copy the figures into the folder and return the entries of `figures.json`, with image sizes added."""
     listing = results / "figures" / "figures.json"
     if not listing.is_file():
         return []
@@ -91,7 +92,7 @@ def _figures(results: Path, folder: Path) -> list[dict]:
 
 
 def _paper_tables() -> list[Table]:
-    """The paper's own tables, for reading beside ours."""
+    """Return the paper's own tables, to be read next to ours."""
     tables = []
     for name, title in (
         ("table1", "The paper's Table 1"),

@@ -1,4 +1,4 @@
-"""The images of the page: files to look at, and what is known about each."""
+"""The test images of the page and their metrics."""
 
 import os
 import shutil
@@ -20,19 +20,19 @@ _THUMBNAIL = (160, 160)
 
 
 def write_images(collection: Collection, folder: Path) -> list[dict[str, Any]]:
-    """Put all test images below `folder`, and say for each data set what is there, with the metrics.
+    """Write all test images below `folder`, and return a list of them with their metrics for each data set.
 
-    Images of the data set's size are links to the files of the results, and copies where the file system has none;
-    others are brought to its size as the full protocol does it, so that what is looked at lies pixel on pixel. All are
-    shown as 8-bit RGB.
+    8-bit RGB images of the data set's size are hard links to the files of the results, or copies where the file system
+    has no links. Others are resized to it as in the full protocol, so that images can be compared pixel by pixel. All
+    are displayed as 8-bit RGB.
     """
-    return [found for dataset in collection.datasets if (found := _dataset(collection, dataset, folder))]
+    return [entry for dataset in collection.datasets if (entry := _dataset(collection, dataset, folder))]
 
 
 def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, Any] | None:
     runs = collection.example_runs(dataset)
     manifest = collection.prepared(dataset) / "manifest.csv"
-    # Prepared images may be deleted once all is measured.
+    # Users can delete the prepared images once everything is evaluated.
     if not runs or not manifest.is_file():
         return None
     pairs = read_manifest(manifest, "test")
@@ -59,27 +59,27 @@ def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, An
 
 
 def _role(run: Run) -> str:
-    """A method's folder, which no other image's can be."""
+    """Return a method's folder, whose name cannot collide with that of source, target or thumbnails."""
     return f"methods/{run.settings.entry}"
 
 
 def _by_image(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Image, protocol and metric to value; None where it is not defined."""
-    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    """Map image, protocol and metric to the value; None where it is undefined."""
+    values: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in run.measured().to_dict("records"):
         metrics = {m: None if pd.isna(row[m]) else float(f"{row[m]:.6g}") for m in run.evaluation.metrics}
-        found.setdefault(row["id"], {})[row["protocol"]] = metrics
-    return found
+        values.setdefault(row["id"], {})[row["protocol"]] = metrics
+    return values
 
 
 def _write(pair: Pair, runs: list[Run], data: Path, place: Path, size: tuple[int, int]) -> None:
     name, settings = f"{pair.id}.png", runs[0].settings
     target = place / "target" / name
-    of_target = settings.target_format, settings.target_kind
+    format_and_kind = settings.target_format, settings.target_kind
     _at_size(data / pair.source, place / "source" / name, size, settings.source_format, settings.source_kind)
-    _at_size(data / pair.target, target, size, *of_target)
+    _at_size(data / pair.target, target, size, *format_and_kind)
     for run in runs:
-        _at_size(run.prediction(pair.id), place / _role(run) / name, size, *of_target)
+        _at_size(run.prediction(pair.id), place / _role(run) / name, size, *format_and_kind)
     with Image.open(target) as image, atomic(place / "thumbnails" / f"{pair.id}.jpg") as path:
         small = image.convert("RGB")
         small.thumbnail(_THUMBNAIL)
@@ -91,15 +91,15 @@ def _size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def _at_size(source: Path, path: Path, size: tuple[int, int], given: ImageFormat, kind: str) -> None:
+def _at_size(source: Path, path: Path, size: tuple[int, int], image_format: ImageFormat, kind: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if given == RGB and _size(source) == size:
+    if image_format == RGB and _size(source) == size:
         try:
             path.hardlink_to(source)
         except OSError:
             shutil.copyfile(source, path)
         return
-    how = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
-    pixels = resample(read(source, str(source), given), size, how)
+    resampling = Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.BICUBIC
+    pixels = resample(read(source, str(source), image_format), size, resampling)
     with atomic(path) as temporary:
-        save(temporary, to_display(pixels, given))
+        save(temporary, to_display(pixels, image_format))

@@ -1,4 +1,4 @@
-// Columns sort by a click (sortable.min.js) and by the keyboard.
+// Columns sort on a click (sortable.min.js) or from the keyboard.
 "use strict";
 
 for (const heading of document.querySelectorAll("table.sortable thead th")) {

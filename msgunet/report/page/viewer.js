@@ -1,5 +1,5 @@
-// The image browser: two images with a divider, or all side by side, with one zoom and one place for all of them.
-// OpenSeadragon shows the images; window.suite says which there are.
+// The image browser: two images with a divider, or all images side by side, with a common zoom and position.
+// OpenSeadragon displays the images; window.suite lists them.
 "use strict";
 
 (() => {
@@ -8,7 +8,7 @@
   const headings = { psnr: "PSNR (dB)", ssim: "SSIM", vif: "VIF" };
   const digits = { psnr: 2, ssim: 3, vif: 3 };
   const state = { data: null, images: [], at: 0, side: false, error: false, turn: 0 };
-  let panes = []; // {viewer, box, roles, item: the upper image, cut: where it begins, edge}
+  let panes = []; // {viewer, box, roles, item: the upper image, cut: its left edge in pixels, edge}
   let busy = false; // while one viewer moves the others
 
   const make = (tag, properties = {}, ...children) => {
@@ -28,7 +28,7 @@
   function viewerIn(box) {
     const viewer = OpenSeadragon({
       element: box,
-      drawer: "canvas", // from disk, WebGL may not read images
+      drawer: "canvas", // WebGL cannot read images from disk
       showNavigationControl: false,
       preserveViewport: true,
       maxZoomPixelRatio: 16,
@@ -41,7 +41,7 @@
     return viewer;
   }
 
-  // All viewers look at the same place.
+  // Keep all viewers at the same zoom and position.
   function follow(leader) {
     if (busy || !leader.world.getItemCount()) return;
     busy = true;
@@ -52,11 +52,11 @@
     }
     busy = false;
     const item = leader.world.getItemAt(0);
-    // Pixels, once they are large.
+    // Show pixels unsmoothed once they are large.
     for (const { viewer } of panes) viewer.drawer.setImageSmoothingEnabled(item.viewportToImageZoom(leader.viewport.getZoom()) < 2);
   }
 
-  // The upper image is cut off left of the divider.
+  // Clip the upper image left of the divider.
   function divide() {
     const pane = panes[0];
     if (state.side || !pane) return;
@@ -68,7 +68,7 @@
     const cut = Math.min(Math.max(x, 0), size.x);
     if (cut === pane.cut) return;
     pane.cut = cut;
-    // A width of nothing would mean no clip; and the whole image is drawn best without one.
+    // A clip of zero width would mean no clip, and the whole image is best drawn without one.
     pane.item.setOpacity(cut < size.x ? 1 : 0);
     pane.item.setClip(cut > 0 ? new OpenSeadragon.Rect(cut, 0, Math.max(size.x - cut, 1), size.y) : null);
   }
@@ -87,10 +87,10 @@
     return { viewer, box, edge, roles, item: null, cut: null };
   }
 
-  // New panes for other roles or another view; the place stays.
+  // Build new panes for other roles or another view, and keep the position.
   function build() {
     const old = panes[0];
-    let place = null; // unless the whole image was in view
+    let place = null; // stays null if the whole image was in view
     if (old && old.viewer.world.getItemCount()) {
       const { viewport } = old.viewer;
       const zoom = viewport.getZoom();
@@ -108,7 +108,7 @@
     load(place);
   }
 
-  // The current image into all panes.
+  // Load the current image into all panes.
   function load(place = null) {
     state.turn += 1;
     const turn = state.turn;
@@ -125,7 +125,7 @@
           width: 1,
           compositeOperation: state.error && i ? "difference" : undefined,
           success: ({ item }) => {
-            // Another image has been asked for since.
+            // Another image has been requested since.
             if (turn !== state.turn) return pane.viewer.world.removeItem(item);
             if (i) pane.item = item;
             if (i + 1 < roles.length) return;
@@ -177,7 +177,7 @@
     }
   }
 
-  // What the thumbnails are sorted by: the larger the earlier.
+  // The sort key of the thumbnails: the largest comes first.
   function rank(one) {
     const metric = pick.metric.value;
     const value = (entry) => one.values[entry]?.[pick.protocol.value][metric] ?? null;

@@ -1,0 +1,56 @@
+"""What the registries of methods and data sets share."""
+
+import sys
+
+import pytest
+
+from msgunet.core.errors import UserError
+from msgunet.core.registry import Registry, lazy_import, nearest
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """A package with one class, and with a module of networks that must not be imported."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "one.py").write_text(
+        "from plugins_registry import registry\n\n@registry.register('one')\nclass One: ...\n"
+    )
+    (folder / "my_networks.py").write_text("raise RuntimeError('it was imported')\n")
+    (tmp_path / "plugins_registry.py").write_text(
+        "from msgunet.core.registry import Registry\n\nregistry = Registry('thing', 'plugins')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("plugins", "plugins_registry")]:
+        del sys.modules[name]
+
+
+def test_classes_are_found_by_name_without_their_networks(plugins):
+    from plugins_registry import registry
+
+    assert list(registry.all()) == ["one"]
+    assert registry.get("one").name == "one"
+    with pytest.raises(UserError, match="unknown thing 'onne': did you mean 'one'"):
+        registry.get("onne")
+    with pytest.raises(RuntimeError, match="it was imported"):
+        lazy_import("plugins.my_networks").anything  # noqa: B018 (the first use imports it)
+
+
+def test_a_name_has_one_class():
+    registry = Registry("thing")
+    registry.register("a")(type("First", (), {"__module__": "here"}))
+    with pytest.raises(ValueError, match="'a' is registered twice: in here and in there"):
+        registry.register("a")(type("Second", (), {"__module__": "there"}))
+
+
+def test_hints():
+    assert nearest("msgnet", ["msgunet", "pan"]) == "did you mean 'msgunet'?"
+    assert nearest("xyz", ["b", "a"]) == "known are: b, a"
+    assert nearest("xyz", []) == "there are none"
+
+
+def test_lazy_import_of_what_is_not_there():
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        lazy_import("no_such_module")
