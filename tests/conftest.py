@@ -202,7 +202,7 @@ def train(folder: Path, settings, compute) -> str:
 
 
 @pytest.fixture(scope="session")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a short training of every method, by name, on negatives of images; the data set is in `data`."""
 
     def make(folder: Path) -> None:
@@ -212,7 +212,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in TRAINABLE:
             train(folder / name, make_settings(data, name, training=training), ComputeSettings(device="cpu"))
 
-    return made_once(tmp_path_factory, "learnt", make)
+    return made_once(tmp_path_factory, "trained_runs", make)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def compute() -> ComputeSettings:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, set as the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -20,7 +20,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
-        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.posted: list[dict[str, list[str]]] = []
         self.counts: Counter[str] = Counter()
         self.tag = '"one"'
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        self.server.asked.append(("GET", self.path, dict(self.headers)))
+        self.server.requests.append(("GET", self.path, dict(self.headers)))
         self.server.counts[parts.path] += 1
         first = self.server.counts[parts.path] == 1
         if parts.path == "/file-handling/":
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self.server.asked.append(("POST", self.path, dict(self.headers)))
+        self.server.requests.append(("POST", self.path, dict(self.headers)))
         self.server.posted.append(form)
         self.server.counts["POST"] += 1
         if self.path != "/login":

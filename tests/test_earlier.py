@@ -18,7 +18,7 @@ from msgunet.training import loop
 EARLIER = ROOT / "tests" / "fixtures" / "25f1304"
 
 
-def test_a_checkpoint_is_resumed_to_the_same_generator(workplace, compute, capsys):
+def test_a_checkpoint_is_resumed_to_the_same_generator(working_folder, compute, capsys):
     make_data(Path("data"))
     out = Path("run")
     shutil.copytree(EARLIER, out, ignore=shutil.ignore_patterns("generator.safetensors", "training.json"))
@@ -37,9 +37,9 @@ def test_a_generator_translates():
     assert model.translate(Image.new("RGB", (70, 50), "teal")).size == (70, 50)
 
 
-def test_a_suite_has_the_same_runs(workplace):
+def test_a_suite_has_the_same_runs(working_folder):
     """Identities are unchanged, so no earlier training is repeated."""
-    shutil.copy(EARLIER / "early.yaml", workplace)
+    shutil.copy(EARLIER / "early.yaml", working_folder)
     plan = load_plan("early.yaml")
     identities = {str(run.folder): run.settings.identity for run in (*plan.runs, *plan.gradients)}
     assert identities == json.loads((EARLIER / "runs.json").read_text())

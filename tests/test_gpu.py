@@ -41,9 +41,9 @@ def precisions(device: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "device"), EVERY)
-def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, learnt, compute, no_dropout, name, device):
+def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, trained_runs, compute, no_dropout, name, device):
     """fp32 agrees up to rounding; tf32 and bf16 differ by less than half a grey level on average."""
-    path = learnt / name / "generator.safetensors"
+    path = trained_runs / name / "generator.safetensors"
     source = make_image(3, 96, 64)
     expected = np.asarray(msgunet.load(path, device="cpu").translate(source, name="p"), float)
     assert expected.std() > 10, "the generator is trained"
@@ -53,7 +53,7 @@ def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, learnt, compute, n
         assert difference.mean() < (0.02 if precision == "fp32" else 0.5), precision
         assert difference.max() <= (1 if precision == "fp32" else 12), precision
     for where in ("cpu", device):
-        run, out = learnt / name / "run.json", tmp_path / where
+        run, out = trained_runs / name / "run.json", tmp_path / where
         evaluate(run, path, out, EvaluationSettings(), on(where, compute), None)
     first, second = (pd.read_csv(tmp_path / where / "metrics.csv") for where in ("cpu", device))
     columns = ["psnr", "ssim"]
@@ -104,25 +104,25 @@ def test_a_stopped_training_resumes_to_the_same_result(tmp_path, data, compute, 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_tiles_agree_with_the_whole_image(learnt, device):
+def test_tiles_agree_with_the_whole_image(trained_runs, device):
     source = make_image(5, 300, 200)
-    model = msgunet.load(learnt / "msgunet" / "generator.safetensors", device=device)
+    model = msgunet.load(trained_runs / "msgunet" / "generator.safetensors", device=device)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 160))
     assert np.abs(whole - tiled).mean() < 1
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bench_measures_every_precision_of_the_device(tmp_path, workplace, capsys, device):
+def test_bench_measures_every_precision_of_the_device(tmp_path, working_folder, capsys, device):
     suite = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
     suite["compute"]["device"] = device
-    (workplace / "own.yaml").write_text(yaml.safe_dump(suite))
+    (working_folder / "own.yaml").write_text(yaml.safe_dump(suite))
     requested = ["--precision", *(precisions(device) if device == "cuda" else ["fp32"])]
     assert main(["bench", "own.yaml", "--entry", "msgunet", "--repeats", "2", *requested]) == 0
     frame = pd.read_csv("results/own/speed.csv")
     assert set(frame["precision"]) == set(requested[1:])
     assert set(frame["device_type"]) == {device}
     assert (frame[["peak_memory_mib", "matrix_tflop_per_s", "limit_ms"]] > 0).all(axis=None)
-    assert {path.suffix for path in (workplace / "results" / "own").glob("speed.*")} == {
+    assert {path.suffix for path in (working_folder / "results" / "own").glob("speed.*")} == {
         *(".csv", ".md", ".tex", ".html", ".pdf", ".png")
     }
     if device == "cuda":
@@ -148,10 +148,10 @@ def test_a_step_needs_the_forecast_memory(tmp_path, compute, name):
 
 @pytest.mark.gpu
 @GPU[1]
-def test_a_suite_for_a_gpu_is_written_and_can_be_loaded(workplace):
+def test_a_suite_for_a_gpu_is_written_and_can_be_loaded(working_folder):
     for role in ("source", "target"):
         for i in range(8):
-            path = workplace / "own" / role / f"{i}.png"
+            path = working_folder / "own" / role / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             make_image(i, 256, 256).save(path)
     assert main(["new-suite", "mine.yaml", "--data", "own", "--hours", "0.5", "--device", "cuda"]) == 0

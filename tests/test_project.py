@@ -39,8 +39,6 @@ def test_every_requirement_is_exact_and_hashed():
     assert requirements()["torch"] == "2.11.0"
     assert requirements()["torchvision"] == "0.26.0"
     assert "://" not in text
-    direct = re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.M)
-    assert set(direct) <= set(requirements())
 
 
 def test_versions_agree():

@@ -2,7 +2,6 @@
 
 import json
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 
 # Modules whose package has a different name.
 _PACKAGES = {"yaml": "pyyaml", "mpl_toolkits": "basemap-data"}
@@ -12,6 +11,8 @@ _PREFERRED = {"export": "onnx"}
 
 def advice(verb: str, module: str | None) -> str | None:
     """Return advice for a `verb` that lacks `module`; None if no extra of the project contains it."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
     name = (module or "").split(".")[0]
     package = _PACKAGES.get(name, name)
     try:

@@ -2,19 +2,23 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import read_settings, write_text
-from msgunet.core.settings import ARCHIVES, WEIGHTS, DataSetSettings, EvaluationSettings, MachineSettings, NetworkList
-from msgunet.data.registry import get_dataset
+from msgunet.core.paths import ARCHIVES, WEIGHTS
+
+if TYPE_CHECKING:
+    from msgunet.core.settings import MachineSettings
 
 
 def _command(options: Any) -> str:
     return shlex.join(["msgunet", *options.arguments])
 
 
-def _machine(options: Any) -> MachineSettings:
+def _machine(options: Any) -> "MachineSettings":
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import MachineSettings
+
     return MachineSettings() if options.compute is None else read_settings(options.compute, MachineSettings)
 
 
@@ -25,7 +29,7 @@ def check(options: Any) -> None:
     plan = load_plan(options.suite)
     for line in rehearse(plan):
         print(line)
-    check(plan, elsewhere=options.cluster)
+    check(plan, remote=options.cluster)
     exception = ", except for GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
     print(f"suite {plan.name}: {len(plan.runs)} runs; this machine meets their requirements{exception}")
 
@@ -45,7 +49,10 @@ def status(options: Any) -> None:
 
 
 def prepare(options: Any) -> None:
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import DataSetSettings
     from msgunet.data.prepare import prepare
+    from msgunet.data.registry import get_dataset
 
     if (options.name is None) == (options.settings is None):
         raise UserError("give either the name of a data set or --settings dataset.json")
@@ -54,7 +61,7 @@ def prepare(options: Any) -> None:
             raise UserError("--size needs the name of a data set; with --settings, that file sets the size")
         settings = read_settings(options.settings, DataSetSettings)
     else:
-        settings = get_dataset(options.name).usual_settings(options.size)
+        settings = get_dataset(options.name).default_settings(options.size)
     archives = options.mirror or _machine(options).archives(settings.kind)[0]
     prepare(settings, options.out, archives, options.threads)
 
@@ -88,6 +95,8 @@ def train(options: Any) -> None:
 
 
 def evaluate(options: Any) -> None:
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import EvaluationSettings
     from msgunet.evaluation.evaluate import evaluate
 
     settings = EvaluationSettings()
@@ -105,6 +114,8 @@ def ablate(options: Any) -> None:
 def cost(options: Any) -> None:
     import pandas as pd
 
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import NetworkList
     from msgunet.cost.count import cost
     from msgunet.report.costs import cost_table
     from msgunet.suite.plan import load_plan
@@ -232,6 +243,7 @@ def new_suite(options: Any) -> None:
 
 
 def export(options: Any) -> None:
+    from msgunet.core.files import write_text
     from msgunet.methods.generator import load_generator
     from msgunet.report.model_card import card_path, model_card
     from msgunet.translation.export import export_onnx

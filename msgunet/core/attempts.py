@@ -16,7 +16,7 @@ from msgunet.core.settings import EvaluationSettings, RunSettings
 LOCK = ".lock"
 PROGRESS = "progress.json"
 
-Word = Literal["not yet", "running", "stopped", "failed", "out of memory", "trained", "done"]
+Status = Literal["not yet", "running", "stopped", "failed", "out of memory", "trained", "done"]
 
 
 # Recorded in advance, because a killed process cannot record anything.
@@ -55,7 +55,7 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _record(path: Path, word: Word, why: str, settings: RunSettings) -> None:
+def _record(path: Path, word: Status, why: str, settings: RunSettings) -> None:
     # A full disk must not hide the stage's own error.
     with contextlib.suppress(OSError):
         write_json(path, {"word": word, "why": why, "settings": settings.identity})
@@ -66,7 +66,7 @@ class State:
     """The state of a run.
 
     Attributes:
-        word: the state.
+        status: the state.
         why: what went wrong, or which stage is running.
         step: the training's current step, if known.
         total: the training's number of steps, if known.
@@ -75,7 +75,7 @@ class State:
 
     """
 
-    word: Word
+    status: Status
     why: str = ""
     step: int | None = None
     total: int | None = None
@@ -85,13 +85,13 @@ class State:
     @property
     def cell(self) -> str:
         """The text that a table prints in place of a missing number."""
-        return self.word if self.word in ("failed", "out of memory") else "not yet"
+        return self.status if self.status in ("failed", "out of memory") else "not yet"
 
     @property
     def sentence(self) -> str:
         """The state with the training's progress and the reason, where there are any."""
         at = "" if self.step is None else f" at step {self.step} of {self.total}"
-        return f"{self.word}{at if self.word in ('running', 'stopped') else ''}{self.why and f': {self.why}'}"
+        return f"{self.status}{at if self.status in ('running', 'stopped') else ''}{self.why and f': {self.why}'}"
 
 
 def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings) -> State:

@@ -7,7 +7,7 @@ from msgunet.core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def shipped(path: str) -> Path:
+def repository_file(path: str) -> Path:
     """Return the path of a file or folder that is in the repository but not in the package.
 
     Raises:

@@ -63,7 +63,7 @@ class Registry(Generic[Class]):
         """
         known = self.all()
         if name not in known:
-            raise UserError(f"unknown {self._noun} '{name}': {nearest(name, known)}")
+            raise UserError(f"unknown {self._noun} '{name}': {suggest(name, known)}")
         return known[name]
 
 
@@ -76,7 +76,7 @@ def register(table: dict[str, type[Class]], name: str, cls: type[Class]) -> type
     return cls
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a name that is not in `known`: the nearest known name, or all of them."""
     names = list(known)
     close = get_close_matches(name, names, n=1)

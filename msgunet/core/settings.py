@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from msgunet.core.files import canonical_json, short_hash
-
-ARCHIVES = Path("data/archives")
-WEIGHTS = Path("data/weights")
+from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]

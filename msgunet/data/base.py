@@ -21,8 +21,8 @@ Split = Literal["train", "test"]
 Image.MAX_IMAGE_PIXELS = 120_000_000
 
 # The Pillow modes that can be converted to 8-bit RGB without loss.
-MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
-DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+RGB_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class DataSet:
     Attributes:
         name: set by `register_dataset`.
         title, licence, source_url: for reports.
-        shareable: whether reports with its images can be redistributed.
-        usual_size: width and height in pixels in the paper, or else the most common size of the data set.
+        redistributable: whether reports with its images can be redistributed.
+        default_size: width and height in pixels in the paper, or else the most common size of the data set.
         version: incremented whenever the prepared images would change.
         Options: pydantic model of the data set's options.
 
@@ -87,8 +87,8 @@ class DataSet:
     title: ClassVar[str]
     licence: ClassVar[str]
     source_url: ClassVar[str]
-    shareable: ClassVar[bool] = False
-    usual_size: ClassVar[tuple[int, int]] = (512, 512)
+    redistributable: ClassVar[bool] = False
+    default_size: ClassVar[tuple[int, int]] = (512, 512)
     version: ClassVar[int] = 1
     Options: ClassVar[type[DataSetOptions]] = DataSetOptions
 
@@ -106,7 +106,7 @@ class DataSet:
         self.archives = archives
 
     @classmethod
-    def usual_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
+    def default_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
         """Return the settings with default options, at `size` or the usual size.
 
         Raises:
@@ -116,7 +116,7 @@ class DataSet:
         try:
             options = cls.Options().model_dump(mode="json")
             return DataSetSettings(
-                kind=cls.name, version=cls.version, size=tuple(size or cls.usual_size), options=options
+                kind=cls.name, version=cls.version, size=tuple(size or cls.default_size), options=options
             )
         except ValidationError as error:
             problems = (f"{cls.name}: {'.'.join(map(str, e['loc']))} {e['msg']}" for e in error.errors())
@@ -197,7 +197,7 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
             if not deep and (converted := as_rgb(image)) is not None:
                 return converted
             mode = f"{image.mode}{' (16 bits)' if deep else ''}"
-    except DAMAGED as error:
+    except DECODE_ERRORS as error:
         raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
     raise UserError(
         f"{name}: the image has mode {mode}, which is not 8-bit RGB; save it as 8-bit RGB, or declare its format (for "
@@ -207,7 +207,7 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
 
 def as_rgb(image: Image.Image) -> Image.Image | None:
     """Return an image as 8-bit RGB by the rules of `decode`, or None if its mode would lose values."""
-    if image.mode not in MODES:
+    if image.mode not in RGB_MODES:
         return None
     return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 
@@ -225,6 +225,6 @@ def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
             if image.mode in ("L", "I;16", "I"):
                 return image.convert("I;16") if image.mode == "I" else image.copy()
             mode = image.mode
-    except DAMAGED as error:
+    except DECODE_ERRORS as error:
         raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
     raise UserError(f"{name}: the image has mode {mode}; an image of ids must have one channel of 8 or 16 bits")

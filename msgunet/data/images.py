@@ -10,7 +10,7 @@ from PIL import Image
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import DAMAGED, MODES, Kind, decode
+from msgunet.data.base import DECODE_ERRORS, RGB_MODES, Kind, decode
 
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -39,7 +39,7 @@ def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB) -> np.nd
     return pixels if expected.range == (0, 2**expected.bits - 1) else pixels.clip(*expected.range)
 
 
-def as_8_bits(file: Path, name: str) -> Image.Image | None:
+def header_if_8_bit(file: Path, name: str) -> Image.Image | None:
     """Return the header of an image that `decode` can read, or None for other images and those with several pages.
 
     Raises:
@@ -49,11 +49,11 @@ def as_8_bits(file: Path, name: str) -> Image.Image | None:
     try:
         with Image.open(file) as image:
             deep = any(";16" in str(tile.args) for tile in image.tile)
-            readable = image.mode in MODES and not deep and getattr(image, "n_frames", 1) == 1
+            readable = image.mode in RGB_MODES and not deep and getattr(image, "n_frames", 1) == 1
             if image.mode == "CMYK":
                 decode(file, name)
             return image if readable else None
-    except DAMAGED:
+    except DECODE_ERRORS:
         return None
 
 
@@ -64,7 +64,7 @@ def _has_pages(file: Path | BinaryIO) -> bool:
     try:
         with Image.open(file) as image:
             return getattr(image, "n_frames", 1) > 1
-    except DAMAGED:
+    except DECODE_ERRORS:
         return False
 
 

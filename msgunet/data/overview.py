@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msgunet.core.errors import UserError
-from msgunet.core.registry import nearest
+from msgunet.core.registry import suggest
 from msgunet.core.settings import DataSettings
 from msgunet.data.base import DataSet, Remote
 from msgunet.data.fetch import check_file
@@ -36,7 +36,7 @@ def published(
     known = {key: remotes for key, remotes in of_sets.items() if remotes} | dict(others or {})
     known |= {remote.name: (remote,) for remotes in known.values() for remote in remotes}
     if name not in known:
-        raise UserError(f"no data set or file called '{name}' can be downloaded; {nearest(name, known)}")
+        raise UserError(f"no data set or file called '{name}' can be downloaded; {suggest(name, known)}")
     return [replace(remote, urls=(*settings.urls.get(remote.name, ()), *remote.urls)) for remote in known[name]]
 
 
@@ -44,7 +44,8 @@ def overview(settings: DataSettings) -> Iterator[str]:
     """Yield a few lines about every data set."""
     for name, cls in datasets().items():
         yield f"{name}: {cls.title}"
-        yield f"  licence   {cls.licence}" + ("" if cls.shareable else "; do not redistribute reports with its images")
+        advice = "" if cls.redistributable else "; do not redistribute reports with its images"
+        yield f"  licence   {cls.licence}{advice}"
         yield from (f"  {line}" for line in _archives(cls, settings))
         yield from (f"  {line}" for line in _prepared(name))
         yield ""
@@ -66,7 +67,7 @@ def _archives(cls: type[DataSet], settings: DataSettings) -> Iterator[str]:
         yield f"archive   none: {cls.source_url}"
     # Requirements that no download meets: accounts, packages, files that the user must provide.
     with contextlib.suppress(UserError):
-        dataset = build_dataset(cls.usual_settings(), folder)
+        dataset = build_dataset(cls.default_settings(), folder)
         yield from (f"needs     {problem}" for problem in dataset.missing(downloads=True))
 
 

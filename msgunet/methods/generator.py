@@ -67,7 +67,7 @@ class LoadedGenerator:
             return [output.float() for output in self.network(inputs)]
 
     @contextmanager
-    def normalised_by(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
+    def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
         """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
@@ -121,7 +121,7 @@ def _locate_code(path: Path, settings: RunSettings, method_file: Path | None) ->
         return settings
     file = settings.file if method_file is None else str(method_file)
     try:
-        if custom_methods(file, again=True).code != settings.code:
+        if custom_methods(file, reload=True).code != settings.code:
             raise UserError(f"{file} has changed since {path} was trained")
     except UserError as error:
         advice = (

@@ -20,7 +20,7 @@ from msgunet.core.files import short_hash
 from msgunet.methods.method import Method, MethodOptions
 
 # The methods that each loaded file registers, by module name. `register_method` writes here.
-TABLES: dict[str, dict[str, type[Method]]] = {}
+REGISTERED: dict[str, dict[str, type[Method]]] = {}
 
 # The hash excludes the project's own code, which the methods' `version` and the commit identify.
 _PACKAGES = ("msgunet", "baselines")
@@ -37,13 +37,13 @@ class MethodFile:
 _loaded: dict[Path, MethodFile] = {}
 
 
-def load_method_file(file: str, code: str | None = None, again: bool = False) -> MethodFile:
+def load_method_file(file: str, code: str | None = None, reload: bool = False) -> MethodFile:
     """Load a file with methods, once per process.
 
     Args:
         file: its path, relative to the working folder.
         code: the hash that its code must have; None accepts any.
-        again: read the file again, in case it was edited.
+        reload: read the file again, in case it was edited.
 
     Raises:
         UserError: the file does not exist or cannot be loaded, an object it registers is not a method, or its code has
@@ -52,7 +52,7 @@ def load_method_file(file: str, code: str | None = None, again: bool = False) ->
     """
     path = Path(file).expanduser().resolve()
     loaded = _loaded.get(path)
-    if loaded is None or again or code not in (None, loaded.code):
+    if loaded is None or reload or code not in (None, loaded.code):
         loaded = _load(file, path)
     if code not in (None, loaded.code):
         raise UserError(f"{file} has changed since the suite was planned; start snakemake again")
@@ -89,23 +89,25 @@ def _execute(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
-    before = sys.modules.get(name), TABLES.get(name)
-    sys.modules[name], TABLES[name] = module, {}
+    before = sys.modules.get(name), REGISTERED.get(name)
+    sys.modules[name], REGISTERED[name] = module, {}
     try:
         exec(compile(tree, str(path), "exec"), vars(module))  # noqa: S102 (the user requested it)
-        for cls in TABLES[name].values():
+        for cls in REGISTERED[name].values():
             _validate(cls)
     except (Exception, SystemExit) as error:
-        for table, old in zip((sys.modules, TABLES), before, strict=True):
+        for table, old in zip((sys.modules, REGISTERED), before, strict=True):
             table.pop(name) if old is None else table.update({name: old})
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         text = " ".join(str(error).split())
         if isinstance(error, UserError):
             raise UserError(f"{file}: {text}") from error
+        if isinstance(error, ImportError) and (error.name or "").split(".")[0] in _PACKAGES:
+            text += "; import the project's public names from 'msgunet' itself (docs/own-method.md)"
         raise UserError(f"{file}:{lines[-1] if lines else 1}: {type(error).__name__}: {text}") from error
-    if not TABLES[name]:
+    if not REGISTERED[name]:
         raise UserError(f'{file} registers no method; decorate a subclass of Method with @register_method("name")')
-    return TABLES[name]
+    return REGISTERED[name]
 
 
 def _validate(cls: Any) -> None:

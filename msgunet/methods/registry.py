@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgunet.core.errors import UserError
-from msgunet.core.registry import Registry, nearest, register
-from msgunet.methods.method_file import TABLES, MethodFile, load_method_file
+from msgunet.core.registry import Registry, register, suggest
+from msgunet.methods.method_file import REGISTERED, MethodFile, load_method_file
 
 if TYPE_CHECKING:
     from msgunet.core.settings import Network, RunSettings
@@ -23,7 +23,7 @@ def register_method(name: str) -> Callable[[type], type]:
     """
 
     def add(cls: type) -> type:
-        table = TABLES.get(cls.__module__)
+        table = REGISTERED.get(cls.__module__)
         if table is None:
             return _REGISTRY.register(name)(cls)
         if name in table:
@@ -33,7 +33,7 @@ def register_method(name: str) -> Callable[[type], type]:
     return add
 
 
-def custom_methods(file: str, code: str | None = None, again: bool = False) -> MethodFile:
+def custom_methods(file: str, code: str | None = None, reload: bool = False) -> MethodFile:
     """Return the custom methods in a file (see `load_method_file`).
 
     Raises:
@@ -41,7 +41,7 @@ def custom_methods(file: str, code: str | None = None, again: bool = False) -> M
             method.
 
     """
-    loaded = load_method_file(file, code, again)
+    loaded = load_method_file(file, code, reload)
     if taken := sorted(loaded.methods.keys() & methods().keys()):
         names = ", ".join(f"'{name}'" for name in taken)
         raise UserError(f"{file} registers {names}, already the name of a built-in method; choose another name")
@@ -59,7 +59,7 @@ def get_method(name: str, file: str | None = None, code: str | None = None) -> t
         return _REGISTRY.get(name)
     known = custom_methods(file, code).methods
     if name not in known:
-        raise UserError(f"unknown method '{name}' in {file}: {nearest(name, known)}")
+        raise UserError(f"unknown method '{name}' in {file}: {suggest(name, known)}")
     return known[name]
 
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import DAMAGED, Kind, decode
-from msgunet.data.images import as_8_bits, as_pixels, read_raw
-from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, by_name, images
+from msgunet.data.base import DECODE_ERRORS, Kind, decode
+from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
+from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, images, images_by_name
 
 # Problems that an error lists.
 _LISTED = 10
@@ -75,7 +75,7 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
     if 0 in counts:
         raise UserError(f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one")
     # Source and target of a pair have the same name.
-    files = {role: [path for _, path in sorted(by_name(place).items())] for role, place in places.items()}
+    files = {role: [path for _, path in sorted(images_by_name(place).items())] for role, place in places.items()}
     sizes = {role: _sizes(paths) for role, paths in files.items() if not (side_by_side and role == "target")}
     if not side_by_side:
         _same_sizes(files, sizes)
@@ -158,7 +158,7 @@ def _sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
             with Image.open(file) as image:
                 rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 sizes.append(image.size[::-1] if rotated else image.size)
-        except DAMAGED:
+        except DECODE_ERRORS:
             try:
                 sizes.append(read_raw(file, str(file)).shape[1::-1])
             except UserError as error:
@@ -210,7 +210,7 @@ def _inspect(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
 
 def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
     """Return the format and the pixels of an image, as the preparation would read them."""
-    stored = as_8_bits(file, str(file))
+    stored = header_if_8_bit(file, str(file))
     if stored is not None:
         grey = stored.mode in ("L", "LA", "1")
         return ImageFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))

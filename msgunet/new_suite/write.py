@@ -17,7 +17,8 @@ import yaml
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import write_text
-from msgunet.core.settings import WEIGHTS, ComputeSettings, ImageFormat, RunSettings, TrainingSettings
+from msgunet.core.paths import WEIGHTS
+from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings, TrainingSettings
 from msgunet.cost.variants import Variant, training_step
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method, get_method

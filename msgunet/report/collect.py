@@ -127,10 +127,10 @@ class Collection:
 
     def unfinished(self, dataset: str) -> list[str]:
         """Return a note on each unfinished run of a data set."""
-        runs = [run for runs in self.runs_of(dataset).values() for run in runs if run.state.word != "done"]
+        runs = [run for runs in self.runs_of(dataset).values() for run in runs if run.state.status != "done"]
         notes = [f"{self.label(run)}: {run.state.sentence}" for run in runs]
         for run in self.gradients:
-            if run.settings.dataset == dataset and run.state.word != "done":
+            if run.settings.dataset == dataset and run.state.status != "done":
                 notes.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
         return notes
 

@@ -104,7 +104,7 @@ def _place(plan: Plan, collection: Collection) -> Path:
 def _withheld(plan: Plan) -> list[str]:
     """Return the data sets whose images are not redistributable or are the user's own."""
     users_own = "folder"
-    return [data.name for data in plan.data if data.kind == users_own or not datasets()[data.kind].shareable]
+    return [data.name for data in plan.data if data.kind == users_own or not datasets()[data.kind].redistributable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:

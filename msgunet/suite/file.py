@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from msgunet.core.checkout import ROOT, shipped
+from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
-from msgunet.core.registry import nearest
+from msgunet.core.registry import suggest
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.registry import custom_methods, methods
 from msgunet.suite.models import Suite
@@ -46,10 +46,10 @@ def suite_path(name: str) -> Path:
             raise UserError(
                 f"suite '{name}': a suite's name has only a-z, 0-9 and _; otherwise pass the path of a .yaml file"
             )
-        path = shipped("config") / f"{name}.yaml"
+        path = repository_file("config") / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in ROOT.joinpath("config").glob("*.yaml"))
-        raise UserError(f"there is no suite file {path}: {nearest(name, known)}")
+        raise UserError(f"there is no suite file {path}: {suggest(name, known)}")
     return path
 
 
@@ -86,7 +86,7 @@ def _explain(model: type[BaseModel], error: Any, place: str) -> str:
     if where in _RENAMED:
         return f"{where}: this key has been renamed to '{_RENAMED[where]}'"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {nearest(loc[-1], _siblings(model, loc[:-1]))}"
+        return f"{where}: unknown key; {suggest(loc[-1], _siblings(model, loc[:-1]))}"
     return f"{where}: {error['msg']} (got {error['input']!r})"
 
 
@@ -134,7 +134,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
             known, file = registered, entry.get("file") if key == "methods" else None
             if file and isinstance(file, str):
                 try:
-                    known = custom_methods(file, again=True).methods
+                    known = custom_methods(file, reload=True).methods
                 except UserError as error:
                     problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
                     continue
@@ -143,7 +143,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                     problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', only {available}")
                     continue
             if kind not in known:
-                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {nearest(kind, list(known))}")
+                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {suggest(kind, list(known))}")
                 continue
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
@@ -162,7 +162,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
 
 def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:
     return [
-        f"{place}: there is no {noun} '{name}'; {nearest(name, list(known))}" for name in given if name not in known
+        f"{place}: there is no {noun} '{name}'; {suggest(name, list(known))}" for name in given if name not in known
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet.core.checkout import shipped
+from msgunet.core.checkout import repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
 from msgunet.core.provenance import device_of
@@ -88,7 +88,7 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
 
 
 def _measured(speed: Path | None) -> pd.DataFrame:
-    path = speed or shipped(_MEASURED)
+    path = speed or repository_file(_MEASURED)
     try:
         frame = pd.read_csv(path)
         frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]

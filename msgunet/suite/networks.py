@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgunet.core.errors import UserError
-from msgunet.core.registry import nearest
+from msgunet.core.registry import suggest
 from msgunet.core.settings import Network, RunSettings
 from msgunet.methods.registry import method_of
 
@@ -62,7 +62,7 @@ def trained_networks(
     trained = [run.settings for run in plan.runs if run.trainable]
     known = list(dict.fromkeys(settings.entry for settings in trained))
     problems = [
-        f"--entry {name}: suite '{plan.name}' does not train it; {nearest(name, known)}"
+        f"--entry {name}: suite '{plan.name}' does not train it; {suggest(name, known)}"
         for name in entries or ()
         if name not in known
     ]

@@ -8,10 +8,10 @@ from msgunet.core.settings import MachineSettings
 from msgunet.suite.plan import Plan
 
 
-def check(plan: Plan, elsewhere: bool = False) -> None:
+def check(plan: Plan, remote: bool = False) -> None:
     """Check for the archives, weights, GPUs and disk space that a suite needs.
 
-    `elsewhere`: trainings run on other machines, such as a cluster's nodes, so that this one needs no GPU.
+    `remote`: trainings run on other machines, such as a cluster's nodes, so that this one needs no GPU.
 
     Raises:
         UserError: requirements are not met; lists each with its remedy, and names a suite that needs none of them.
@@ -23,7 +23,7 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
         dataset, downloads = plan.dataset(data)
         missing += dataset.missing(downloads)
     # Finished runs need neither GPU nor disk: tables can be made again on any machine.
-    if not elsewhere and any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
+    if not remote and any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
         missing += _gpu(plan)
     if unprepared:
         missing += _disk(plan)

@@ -38,7 +38,7 @@ class RunPlan:
         return method_of(self.settings).trainable
 
     @property
-    def work(self) -> int:
+    def relative_duration(self) -> int:
         """A relative duration of the training: kilopixels of an image times epochs; 0 without training.
 
         It orders the trainings, longest first, so that the last one to start is not the longest. A time-limited

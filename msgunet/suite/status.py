@@ -26,13 +26,13 @@ def status_table(plan: Plan, command: str) -> Table:
             [
                 name,
                 run.settings.dataset,
-                state.word if state.word != "trained" else "trained, not evaluated",
+                state.status if state.status != "trained" else "trained, not evaluated",
                 _counts(run, state, total),
                 Cell("–") if state.seconds is None else Cell(duration(state.seconds), state.seconds),
                 Cell("?") if seconds is None else Cell(duration(seconds) if seconds else "–", seconds),
             ]
         )
-    words = [state.word for _, state in states]
+    words = [state.status for _, state in states]
     count = {word: words.count(word) for word in dict.fromkeys(words)}
     notes = [f"{len(states)} runs: {', '.join(f'{number} {word}' for word, number in count.items())}"]
     notes += [f"{plan.label(run)} on {run.settings.dataset}: {s.sentence}" for run, s in states if s.why]
@@ -48,8 +48,8 @@ def status_table(plan: Plan, command: str) -> Table:
 def report_is_due(plan: Plan) -> bool:
     """Return whether a suite that ended early has results to report and was not stopped on purpose."""
     states = [state for _, state in _states(plan)]
-    stopped = any(state.word == "running" or (state.word == "stopped" and not state.why) for state in states)
-    return not stopped and any(state.word == "done" for state in states)
+    stopped = any(state.status == "running" or (state.status == "stopped" and not state.why) for state in states)
+    return not stopped and any(state.status == "done" for state in states)
 
 
 def _states(plan: Plan) -> States:
@@ -76,7 +76,7 @@ def _seconds_left(run: RunPlan, state: State, total: int | None, states: States)
 
     Uses its own speed, else that of the same entry with another seed or data set.
     """
-    if state.word in ("done", "trained") or not run.trainable:
+    if state.status in ("done", "trained") or not run.trainable:
         return 0.0
     if run.settings.training.minutes is not None:
         return max(0.0, 60 * run.settings.training.minutes - (state.seconds or 0))
@@ -95,9 +95,13 @@ def _pending(plan: Plan, states: States) -> list[str]:
     pending = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for run, state in states:
         name = f"{plan.label(run)} on {run.settings.dataset}"
-        if state.word == "trained":
+        if state.status == "trained":
             pending.append(f"evaluation of {name}")
-        if run.settings.entry in plan.suite.ablation.methods and run in plan.runs and state.word in ("trained", "done"):
+        if (
+            run.settings.entry in plan.suite.ablation.methods
+            and run in plan.runs
+            and state.status in ("trained", "done")
+        ):
             pending += [] if ablated_facts(run.folder, run.settings) else [f"ablation of {name}"]
     cost = plan.results / "cost.csv"
     pending += [] if cost.is_file() else ["cost"]

@@ -148,7 +148,7 @@ class Model:
             min(length, self._round_side(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True)
         )
         thumbnail = resize(pixels, size, self.settings.source_kind)
-        return self._generator.normalised_by(self._sources(thumbnail), name)
+        return self._generator.with_statistics_of(self._sources(thumbnail), name)
 
     def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Return a source as an array in the format that the generator was trained on."""

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from msgunet.core.errors import UserError
-from msgunet.core.registry import Registry, lazy_import, nearest
+from msgunet.core.registry import Registry, lazy_import, suggest
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_a_name_has_one_class():
 
 
 def test_hints():
-    assert nearest("msgnet", ["msgunet", "pan"]) == "did you mean 'msgunet'?"
-    assert nearest("xyz", ["b", "a"]) == "known are: b, a"
-    assert nearest("xyz", []) == "there are none"
+    assert suggest("msgnet", ["msgunet", "pan"]) == "did you mean 'msgunet'?"
+    assert suggest("xyz", ["b", "a"]) == "the known names are b, a"
+    assert suggest("xyz", []) == "there are none"
 
 
 def test_lazy_import_of_what_is_not_there():

@@ -88,7 +88,7 @@ def test_folding_leaves_norms_that_see_the_batch():
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
 
 
-def test_bench_writes_its_results_and_resumes(tmp_path, workplace, capsys, monkeypatch):
+def test_bench_writes_its_results_and_resumes(tmp_path, working_folder, capsys, monkeypatch):
     out = tmp_path / "bench.csv"
     arguments = ["bench", "tiny", "--entry", "msgunet", "--repeats", "3", "--out", str(out)]
     assert main([*arguments, "--part", "inference", "--precision", "fp32"]) == 0
@@ -123,7 +123,7 @@ def test_bench_writes_its_results_and_resumes(tmp_path, workplace, capsys, monke
     assert "holds rows with commit" in capsys.readouterr().err
 
 
-def test_bench_reports_all_problems(tmp_path, workplace, capsys):
+def test_bench_reports_all_problems(tmp_path, working_folder, capsys):
     assert main(["bench", "tiny", "--entry", "msgunet", "pix2pux", "--size", "70", "64", "--out", "b.csv"]) == 2
     errors = capsys.readouterr().err
     assert "--entry pix2pux: suite 'tiny' does not train it; did you mean 'pix2pix'?" in errors

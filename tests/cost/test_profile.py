@@ -152,7 +152,7 @@ def test_rows_are_sorted_by_lost_time_not_by_total_time():
     ("entry", "place", "attribute", "where"),
     [("pix2pix", nn.Tanh, "forward", "up.0.2"), ("msgunet", torch, "tanh", BETWEEN)],
 )
-def test_a_slow_layer_comes_first(workplace, capsys, monkeypatch, known_limits, entry, place, attribute, where):
+def test_a_slow_layer_comes_first(working_folder, capsys, monkeypatch, known_limits, entry, place, attribute, where):
     usual = getattr(place, attribute)
     monkeypatch.setattr(place, attribute, lambda *args: (time.sleep(0.1), usual(*args))[1])
     arguments = ["profile", "tiny", "--entry", entry, "--repeats", "1", "--rows", "3", "--out", "found.csv"]
@@ -168,7 +168,7 @@ def test_a_slow_layer_comes_first(workplace, capsys, monkeypatch, known_limits, 
     assert "by torch operator" in tables[2]
 
 
-def test_profile_writes_its_results_with_their_conditions(workplace, capsys):
+def test_profile_writes_its_results_with_their_conditions(working_folder, capsys):
     assert main(["profile", "tiny", "--entry", "msgunet", "--way", "plain", "--repeats", "2", "--out", "a/b.csv"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "msgunet at 64x64, inference\n"
@@ -189,7 +189,7 @@ def test_profile_writes_its_results_with_their_conditions(workplace, capsys):
 
 
 @pytest.mark.parametrize("way", ["plain", "engine"])
-def test_a_training_step_by_operator(capfd, workplace, way):
+def test_a_training_step_by_operator(capfd, working_folder, way):
     training = ["--part", "training", "--way", way, "--repeats", "2", "--out", "found.csv"]
     assert main(["profile", "tiny", "--entry", "msgunet", *training]) == 0
     captured = capfd.readouterr()
@@ -206,7 +206,7 @@ def test_a_training_step_by_operator(capfd, workplace, way):
     assert calls["aten::convolution"] >= calls["aten::convolution_backward"] > 10
 
 
-def test_profile_reports_problems(workplace, capsys):
+def test_profile_reports_problems(working_folder, capsys):
     assert main(["profile", "tiny", "--entry", "msgunot"]) == 2
     assert "--entry msgunot: suite 'tiny' does not train it; did you mean 'msgunet'?" in capsys.readouterr().err
     assert main(["profile", "tiny", "--size", "64", "64"]) == 2

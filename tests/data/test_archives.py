@@ -169,7 +169,7 @@ def test_prepare_by_name(shared, tmp_path, capsys):
         assert "error: " in capsys.readouterr().err
 
 
-def test_data_lists_every_data_set(workplace, shared, capsys):
+def test_data_lists_every_data_set(working_folder, shared, capsys):
     text = "\n".join(overview(DataSettings(mirror={"maps": str(shared / "mirror")})))
     assert "not the published file of 250,242,400 bytes" in text
     assert "data/archives/gtFine_trainvaltest.zip (241 MB" in text
@@ -179,10 +179,10 @@ def test_data_lists_every_data_set(workplace, shared, capsys):
     assert "maps: Aerial Images to Maps" in capsys.readouterr().out
 
 
-def test_data_check_finds_changed_and_damaged_images(workplace, capsys):
-    folder = workplace / "data" / "bluemarble-64x64-0"
+def test_data_check_finds_changed_and_damaged_images(working_folder, capsys):
+    folder = working_folder / "data" / "bluemarble-64x64-0"
     settings = dataset_settings("bluemarble", (64, 64), globe_width=1024, overlap=0.0, min_land=0.5)
-    manifest = prepare(settings, folder, workplace)
+    manifest = prepare(settings, folder, working_folder)
     (folder / "dataset.json").write_text(json.dumps(settings.model_dump(mode="json")))
     assert main(["data", "check", "bluemarble"]) == 0
     assert "all images as in the manifest" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def remote(server, *how, **changes):
 
 
 def ranges(server):
-    return [headers.get("Range") for method, _, headers in server.asked if method == "GET"]
+    return [headers.get("Range") for method, _, headers in server.requests if method == "GET"]
 
 
 def only_the_file(folder):
@@ -78,15 +78,15 @@ def test_a_server_that_ignores_the_range_starts_from_the_beginning(tmp_path, ser
 
 def test_another_mirror_resumes_where_the_first_was_cut(tmp_path, server):
     fetch(remote(server, "cut", "good"), tmp_path)
-    assert [path for _, path, _ in server.asked] == ["/cut/x.bin", "/good/x.bin"]
+    assert [path for _, path, _ in server.requests] == ["/cut/x.bin", "/good/x.bin"]
     assert ranges(server)[1] == HALF
 
 
 def test_without_a_checksum_only_the_mark_of_the_same_server_allows_resuming(tmp_path, server):
     fetch(remote(server, "cut", checksum=None), tmp_path)
-    assert server.asked[1][2]["If-Range"] == '"one"'
+    assert server.requests[1][2]["If-Range"] == '"one"'
     (tmp_path / "x.bin").unlink()
-    server.asked.clear()
+    server.requests.clear()
     server.counts.clear()
     fetch(remote(server, "cut", "good", checksum=None), tmp_path)
     assert ranges(server) == [None, None], "another mirror can have another version"
@@ -146,13 +146,13 @@ def test_wrong_content_never_gets_the_name_of_the_file(tmp_path, server, how, me
     with pytest.raises(UserError, match=rf"x\.bin could not be downloaded[\s\S]*{message}[\s\S]*set data\.mirror"):
         fetch(remote(server, how), tmp_path)
     assert not (tmp_path / "x.bin").exists()
-    assert len(server.asked) == (5 if how == "html" else 1), "a request that would fail in the same way is not repeated"
+    assert len(server.requests) == (5 if how == "html" else 1), "a hopeless request is not repeated"
 
 
 def test_after_mirrors_with_wrong_content_the_next_is_tried(tmp_path, server):
     fetch(remote(server, "missing", "html", "wrong", "good"), tmp_path)
     only_the_file(tmp_path)
-    assert [path.split("/")[1] for _, path, _ in server.asked] == ["missing", "html", "wrong", "good"]
+    assert [path.split("/")[1] for _, path, _ in server.requests] == ["missing", "html", "wrong", "good"]
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_read(tmp_path, server, capsys):
@@ -186,14 +186,14 @@ def test_if_all_mirrors_are_slow_the_last_is_kept(tmp_path, server, monkeypatch)
     with serving({"x.bin": CONTENT[:15_000]}) as one, serving({"x.bin": CONTENT[:15_000]}) as other:
         urls = tuple(f"{running.url}/slow/x.bin" for running in (one, other))
         fetch(Remote("x.bin", urls, "a test", size=15_000), tmp_path)
-        assert (len(one.asked), len(other.asked)) == (1, 1)
+        assert (len(one.requests), len(other.requests)) == (1, 1)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT[:15_000]
 
 
 def test_an_existing_file_is_not_requested(tmp_path, server):
     (tmp_path / "x.bin").write_bytes(b"put there by hand")
     fetch(remote(server, "good"), tmp_path)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_concurrent_fetches_download_once(tmp_path, server):
@@ -202,7 +202,7 @@ def test_concurrent_fetches_download_once(tmp_path, server):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     only_the_file(tmp_path)
 
 
@@ -304,15 +304,15 @@ def test_the_password_is_sent_only_to_the_login_form_of_the_site(tmp_path, site,
     site.tag = "redirects the form"
     with pytest.raises(UserError):
         fetch(package(site), tmp_path)
-    assert {path for method, path, _ in site.asked if method == "POST"} == {"/login"}
+    assert {path for method, path, _ in site.requests if method == "POST"} == {"/login"}
     # Another address gets neither the form nor a cookie, although the package requires a login.
     site.tag = '"one"'
-    site.asked.clear()
+    site.requests.clear()
     with serving({"x.bin": CONTENT}) as other:
         elsewhere = Remote("x.bin", (f"{other.url}/good/x.bin",), "a test", checksum=MD5, login=True)
         fetch(elsewhere, tmp_path)
         assert other.posted == []
-        assert all("Cookie" not in headers for *_, headers in other.asked)
+        assert all("Cookie" not in headers for *_, headers in other.requests)
 
 
 def test_passwords_are_only_sent_over_https(monkeypatch):

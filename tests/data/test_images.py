@@ -150,11 +150,11 @@ def test_every_method_takes_a_step_with_other_numbers_of_channels(name, channels
     assert [o.shape for o in state.generator(sources)] == [t.shape for t in targets]
 
 
-def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(workplace):
+def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(working_folder):
     """The verbs prepare, train, evaluate and report it, and the outputs are 16-bit grey."""
     for i in range(8):
         for role, pixels in (("before", deep(i, 1, 64, 64)), ("after", 65535 - deep(i, 1, 64, 64))):
-            path = workplace / "scans" / role / ("train" if i < 6 else "test") / f"{i}.png"
+            path = working_folder / "scans" / role / ("train" if i < 6 else "test") / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels[..., 0]).save(path)
     grey = {"channels": 1, "range": [0, 65535]}
@@ -173,7 +173,7 @@ def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(workplace):
         "ablation": {"methods": ["msgunet"]},
         "report": {"examples": 1, "resamples": 100},
     }
-    (workplace / "grey.yaml").write_text(yaml.safe_dump(suite))
+    (working_folder / "grey.yaml").write_text(yaml.safe_dump(suite))
     load_plan.cache_clear()
     plan = load_plan("grey.yaml")
     plan.write()
@@ -200,11 +200,11 @@ def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(workplace):
     expected = np.mean([65535 - deep(i, 1, 64, 64).astype(float) for i in range(6)], 0) / 32767.5 - 1
     assert mean.permute(1, 2, 0).numpy() == pytest.approx(expected, abs=1e-5)
     assert main(["report", "grey.yaml"]) == 0
-    images = workplace / "results/grey/report/images/scans"
+    images = working_folder / "results/grey/report/images/scans"
     for path in (images / "target" / "test_7.png", images / "methods" / "msgunet" / "test_7.png"):
         with Image.open(path) as image:
             assert image.mode == "RGB"
     target = np.asarray(Image.open(images / "target" / "test_7.png"))
     assert np.array_equal(target, to_display(65535 - deep(7, 1, 64, 64), GREY16))
-    table = workplace / "results/grey/tables/table1_scans_native.md"
+    table = working_folder / "results/grey/tables/table1_scans_native.md"
     assert "16-bit grey: 6 training and 2 test pairs" in table.read_text()

@@ -42,12 +42,12 @@ SUITE = {
 
 
 @pytest.fixture
-def folder(workplace, monkeypatch):
+def folder(working_folder, monkeypatch):
     """A working folder that contains only `my_method.py`, as in a process that has not loaded any method file."""
     monkeypatch.setattr(method_file, "_loaded", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (workplace / "my_method.py").write_text(SMALL)
-    yield workplace
+    (working_folder / "my_method.py").write_text(SMALL)
+    yield working_folder
     load_plan.cache_clear()
 
 
@@ -107,12 +107,12 @@ def test_the_code_hash_ignores_comments_docstrings_and_layout(folder, change, sa
     before = custom_methods("my_method.py").code
     (folder / "my_method.py").write_text(change(SMALL))
     assert custom_methods("my_method.py").code == before, "the file is loaded only once"
-    assert (custom_methods("my_method.py", again=True).code == before) == same
+    assert (custom_methods("my_method.py", reload=True).code == before) == same
 
 
 def test_the_hash_is_the_same_in_all_versions_of_python(folder):
     """The hash is from Python 3.11; other versions have more fields in a syntax tree."""
-    assert custom_methods("my_method.py").code == "54b114f9"
+    assert custom_methods("my_method.py").code == "0205063e"
 
 
 def test_changed_code_changes_only_the_runs_of_that_method(folder):
@@ -145,7 +145,7 @@ def test_sibling_modules_are_part_of_a_files_code(folder):
     first = custom_methods("my_method.py")
     assert first.methods["mine"].width.fget(None) == 3
     (folder / "my_sizes.py").write_text("WIDTH = 1234\n")
-    second = custom_methods("my_method.py", again=True)
+    second = custom_methods("my_method.py", reload=True)
     assert second.code != first.code
     assert second.methods["mine"].width.fget(None) == 1234
 
@@ -237,7 +237,7 @@ def test_the_contract_tests_run_on_a_suites_file(folder):
     (folder / "my_method.py").write_text(EXAMPLE)
     suite = {**SUITE, "methods": {"own": {"file": "my_method.py", "method": "mine", "options": {"filters": 4}}}}
     (folder / "small.yaml").write_text(yaml.safe_dump(suite))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_contract.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "methods" / "test_contract.py")]
     environment = {**os.environ, "MSGUNET_SUITE": "small.yaml"}
     done = subprocess.run([*command, "-k", "own"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

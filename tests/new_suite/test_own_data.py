@@ -148,11 +148,14 @@ def test_untidy_folders(tmp_path):
         discover(rest, rest / "a", rest / "b")
 
 
-def test_the_suite_describes_the_images_and_can_be_planned(workplace, capsys):
+def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsys):
     put(
-        workplace / "pics/a", *(f"{i}.png" for i in range(10)), size=(200, 130), change=lambda image: image.convert("L")
+        working_folder / "pics/a",
+        *(f"{i}.png" for i in range(10)),
+        size=(200, 130),
+        change=lambda image: image.convert("L"),
     )
-    put(workplace / "pics/b", *(f"{i}.png" for i in range(10)), size=(200, 130))
+    put(working_folder / "pics/b", *(f"{i}.png" for i in range(10)), size=(200, 130))
     given = ["new-suite", "mine.yaml", "--data", "pics", "--hours", "0.2", "--device", "cpu"]
     assert main(given) == 0
     text = Path("mine.yaml").read_text()
@@ -178,17 +181,17 @@ def test_the_suite_describes_the_images_and_can_be_planned(workplace, capsys):
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
     assert not Path("short.yaml").exists()
     for name in "ab":
-        put(workplace / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
+        put(working_folder / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
     assert main(["new-suite", "small.yaml", "--data", "small", "--device", "cpu"]) == 2
     assert "images of 64x80 are too small: the shorter side needs at least 92 pixels" in capsys.readouterr().err
 
 
-def test_a_suite_can_have_any_name_and_place(workplace, monkeypatch):
+def test_a_suite_can_have_any_name_and_place(working_folder, monkeypatch):
     """Names that YAML reads as numbers or booleans, and paths with special characters."""
     from msgunet.new_suite import write as new_suite
 
     monkeypatch.setattr(new_suite, "_times", lambda *given: dict.fromkeys(new_suite._METHODS, 0.01))
-    folder = workplace / "a: b #c 'd' {e} é"
+    folder = working_folder / "a: b #c 'd' {e} é"
     for role in ("before", "after"):
         put(folder / role, *(f"{i}.png" for i in range(10)), size=(200, 130))
     for name in ("2024", "on", "null", "1e3", "mine"):

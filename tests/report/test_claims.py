@@ -71,13 +71,13 @@ def test_better_needs_significance_and_close_the_papers_own_deficit(differences,
     ("images", "methods", "verdict"),
     [(5, 2, claims.FEW), (6, 2, claims.HOLDS), (6, 3, claims.FEW), (7, 3, claims.HOLDS)],
 )
-def test_too_few_images_for_significance_leave_the_verdict_open(workplace, images, methods, verdict):
+def test_too_few_images_for_significance_leave_the_verdict_open(working_folder, images, methods, verdict):
     """Holm's correction is over all pairs of methods."""
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     entries = {"pix2pix": {"options": narrow}, "msgunet": {"options": narrow | {"scales": 2}}}
     if methods == 3:
         entries["pan"] = {"options": narrow}
-    plan = make_plan(workplace, methods=entries)
+    plan = make_plan(working_folder, methods=entries)
     fill(plan, images)
     other, ours = (run.folder / "metrics.csv" for run in plan.runs[:2])
     frame = pd.read_csv(other, converters={"id": str})
@@ -95,8 +95,8 @@ def test_the_papers_own_deficits():
     assert claims.published_deficits() == pytest.approx({"psnr": -1.28, "ssim": -0.03, "vif": -0.01})
 
 
-def test_a_suites_claims(workplace):
-    plan = make_plan(workplace, gradients={"dataset": "bluemarble", "records": 4})
+def test_a_suites_claims(working_folder):
+    plan = make_plan(working_folder, gradients={"dataset": "bluemarble", "records": 4})
     fill(plan, images=12, without=("pix2pix",))
     runs = {run.settings.entry: run for run in plan.runs}
     cells = pd.read_csv(runs["msgunet"].folder / "ablation.csv", converters={"id": str})
@@ -139,8 +139,8 @@ def test_gradients_are_compared_layer_by_layer(factor, verdict):
     assert (claim.measured, claim.verdict) == (f"{factor:.2f} times larger with them", verdict)
 
 
-def test_the_table_counts_verdicts(workplace):
-    plan = make_plan(workplace)
+def test_the_table_counts_verdicts(working_folder):
+    plan = make_plan(working_folder)
     fill(plan)
     (table,) = (t for t in build_tables(_collection(plan)).sections["reproduction"] if t.name == "claims")
     assert table.notes[0].startswith("2 claims: ")

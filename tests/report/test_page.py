@@ -272,8 +272,8 @@ def test_stepping_through_images_quickly_ends_with_the_last(opened):
     assert page.locator("#error").get_attribute("aria-pressed") == "false"
 
 
-def test_five_hundred_large_images_open_in_three_seconds(browser, workplace):
-    plan = make_plan(workplace, size=(2048, 1024), methods={"msgunet": {"options": {"scales": 2}}}, ablation={})
+def test_five_hundred_large_images_open_in_three_seconds(browser, working_folder):
+    plan = make_plan(working_folder, size=(2048, 1024), methods={"msgunet": {"options": {"scales": 2}}}, ablation={})
     big_images(plan, 500)
     settings = plan.results / "settings" / "report.json"
     write_tables(settings, plan.results)

@@ -78,9 +78,9 @@ def test_latex_escapes_and_is_booktabs():
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX installed")
-def test_every_latex_table_compiles_as_it_is(workplace):
+def test_every_latex_table_compiles_as_it_is(working_folder):
     """With only the packages named in its second line."""
-    plan = make_plan(workplace)
+    plan = make_plan(working_folder)
     fill(plan)
     write_tables(plan.results / "settings" / "report.json", plan.results)
     long = Table("long", "over pages", ["a", "b"], [["x", Cell("1", 1.0)]] * 100, ["note"], "cmd")
@@ -91,9 +91,9 @@ def test_every_latex_table_compiles_as_it_is(workplace):
         groups.setdefault(text.splitlines()[1].removeprefix("% Needs: "), []).append(text)
     for number, (packages, group) in enumerate(groups.items()):
         document = [r"\documentclass{article}", packages, r"\begin{document}", *group, r"\end{document}"]
-        (workplace / f"t{number}.tex").write_text("\n".join(document))
+        (working_folder / f"t{number}.tex").write_text("\n".join(document))
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"t{number}.tex"]
-        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=working_folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:]
         assert not re.findall(r"Overfull .hbox .([0-9.]+)pt too wide. in paragraph", done.stdout)
 
@@ -113,8 +113,8 @@ def numbers(text):
     return re.findall(r"[−+]?\d+(?:\.\d+)?(?:e[−+]\d+)?", text.replace("$-$", "−"))
 
 
-def test_every_number_in_every_format_is_the_csvs(workplace):
-    plan = make_plan(workplace)
+def test_every_number_in_every_format_is_the_csvs(working_folder):
+    plan = make_plan(working_folder)
     fill(plan)
     write_tables(plan.results / "settings" / "report.json", plan.results)
     write_page(plan.results / "settings" / "report.json", plan.results)
@@ -145,8 +145,8 @@ def test_every_number_in_every_format_is_the_csvs(workplace):
     assert text_of(first[1]) == expected
 
 
-def test_a_suite_with_a_failed_method_still_has_a_full_report(workplace):
-    plan = make_plan(workplace)
+def test_a_suite_with_a_failed_method_still_has_a_full_report(working_folder):
+    plan = make_plan(working_folder)
     fill(plan, without=("pix2pix",))
     run = plan.runs[0]
     with pytest.raises(OutOfMemory), attempt(run.folder, "train", run.settings):
@@ -165,11 +165,11 @@ def test_a_suite_with_a_failed_method_still_has_a_full_report(workplace):
     assert {path.stem for path in (plan.results / "figures").glob("*.png")} == names
 
 
-def test_several_seeds_and_data_sets_are_not_mixed(workplace):
+def test_several_seeds_and_data_sets_are_not_mixed(working_folder):
     sets = {
         name: {"kind": "bluemarble", "size": [128, 64], "options": {"overlap": k / 8}} for k, name in enumerate("xy")
     }
-    plan = make_plan(workplace, seeds=[0, 1], datasets=sets)
+    plan = make_plan(working_folder, seeds=[0, 1], datasets=sets)
     fill(plan, without=("msgunet/0",))
     failed = next(run for run in plan.runs if run.settings.entry == "msgunet" and run.settings.dataset == "x")
     with contextlib.suppress(ValueError), attempt(failed.folder, "train", failed.settings):
@@ -193,8 +193,8 @@ def test_several_seeds_and_data_sets_are_not_mixed(workplace):
     assert "MSG U-Net, seed 0: failed: no luck" in page.read_text()
 
 
-def test_a_page_that_cannot_be_written_leaves_the_old_one(workplace, monkeypatch):
-    plan = make_plan(workplace)
+def test_a_page_that_cannot_be_written_leaves_the_old_one(working_folder, monkeypatch):
+    plan = make_plan(working_folder)
     fill(plan)
     settings = plan.results / "settings" / "report.json"
     page = write_page(settings, plan.results)
@@ -210,8 +210,8 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(workplace, monkeypatch
     assert not list(plan.results.glob(".tmp*"))
 
 
-def test_only_tables_of_an_earlier_state_are_removed(workplace):
-    plan = make_plan(workplace)
+def test_only_tables_of_an_earlier_state_are_removed(working_folder):
+    plan = make_plan(working_folder)
     fill(plan)
     folder = plan.results / "tables"
     (folder / "mine").mkdir(parents=True)
@@ -223,20 +223,20 @@ def test_only_tables_of_an_earlier_state_are_removed(workplace):
     assert (folder / "mine").is_dir()
 
 
-def test_a_report_on_a_suite_that_has_changed_is_refused(workplace, capsys):
-    plan = make_plan(workplace)
+def test_a_report_on_a_suite_that_has_changed_is_refused(working_folder, capsys):
+    plan = make_plan(working_folder)
     fill(plan)
     assert main(["report", "made.yaml"]) == 0
     assert "The page with the results so far: file:" in capsys.readouterr().out
-    path = workplace / "made.yaml"
+    path = working_folder / "made.yaml"
     path.write_text(path.read_text().replace("decay_epochs: 1", "decay_epochs: 2"))
     load_plan.cache_clear()
     assert main(["report", "made.yaml"]) == 2
     assert "the suite has changed since it was run: 3 of its settings files" in capsys.readouterr().err
 
 
-def test_prepared_images_can_be_deleted_after_the_evaluation(workplace):
-    plan = make_plan(workplace)
+def test_prepared_images_can_be_deleted_after_the_evaluation(working_folder):
+    plan = make_plan(working_folder)
     fill(plan)
     shutil.rmtree(plan.data[0].folder)
     settings = plan.results / "settings" / "report.json"
@@ -247,8 +247,8 @@ def test_prepared_images_can_be_deleted_after_the_evaluation(workplace):
     assert "No images" in write_page(settings, plan.results).read_text()
 
 
-def test_costs_of_other_networks_are_left_out(workplace):
-    plan = make_plan(workplace)
+def test_costs_of_other_networks_are_left_out(working_folder):
+    plan = make_plan(working_folder)
     fill(plan)
     networks = plan.networks.networks
     rows = [{"entry": n.entry, "settings": n.identity, "tflop": k} for k, n in enumerate(networks)]
@@ -258,18 +258,18 @@ def test_costs_of_other_networks_are_left_out(workplace):
     assert list(collection.cost()["tflop"]) == list(range(len(networks)))
 
 
-def test_results_of_other_settings_are_left_out(workplace):
-    fill(make_plan(workplace))
-    plan = make_plan(workplace, training={"epochs": 2, "decay_epochs": 1})
+def test_results_of_other_settings_are_left_out(working_folder):
+    fill(make_plan(working_folder))
+    plan = make_plan(working_folder, training={"epochs": 2, "decay_epochs": 1})
     tables = build_tables(Collection(plan.results / "settings" / "report.json", plan.results))
     status = tables.frames["table1"].set_index("entry")["status"]
     assert set(status[["pix2pix", "msgunet"]]) == {"not yet"}
     assert tables.frames["ablation"].empty
 
 
-def test_the_paper_is_compared_number_by_number(workplace):
+def test_the_paper_is_compared_number_by_number(working_folder):
     """In a suite with the paper's data set and sizes."""
-    plan = make_plan(workplace)
+    plan = make_plan(working_folder)
     fill(plan)
     collection = Collection(plan.results / "settings" / "report.json", plan.results)
     assert "no numbers" in reproduction_table(build_tables(collection).frames["reproduction"], collection).notes[0]

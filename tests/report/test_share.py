@@ -17,12 +17,12 @@ COST = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "commit": "0" 
 
 
 @pytest.fixture
-def done(workplace):
+def done(working_folder):
     """Make a finished suite with one data set of the given kind, recorded as trained on a GPU."""
 
     def make(kind: str):
         changes = {"datasets": {"mine": {"kind": kind, "size": [128, 64]}}}
-        plan = make_plan(workplace, gradients={"dataset": "mine", "records": 2}, **changes)
+        plan = make_plan(working_folder, gradients={"dataset": "mine", "records": 2}, **changes)
         fill(plan)
         for run in plan.runs:
             path = run.folder / "training.json"
@@ -37,10 +37,10 @@ def done(workplace):
 
 
 @pytest.mark.parametrize(("kind", "free"), [("bluemarble", True), ("maps", False)])
-def test_images_are_shared_where_the_licence_allows_it(done, workplace, kind, free):
+def test_images_are_shared_where_the_licence_allows_it(done, working_folder, kind, free):
     plan = done(kind)
     assert main(["share", "made.yaml"]) == 0
-    out = workplace / "results" / "gpu" / "nvidia-h100-80gb-hbm3" / "made"
+    out = working_folder / "results" / "gpu" / "nvidia-h100-80gb-hbm3" / "made"
     images = sorted(path.name for path in out.rglob("*images*"))
     assert images == (["images_mine.pdf", "images_mine.png"] if free else [])
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
@@ -52,35 +52,35 @@ def test_images_are_shared_where_the_licence_allows_it(done, workplace, kind, fr
     metrics = pd.read_csv(out / "metrics.csv", converters={"id": str})
     assert len(metrics) == 8 * 2 * 3
     assert metrics["id"].iloc[0] == "0004"
-    assert (out / "suite.yaml").read_text() == (workplace / "made.yaml").read_text()
+    assert (out / "suite.yaml").read_text() == (working_folder / "made.yaml").read_text()
     assert sorted(p.name for p in (plan.results / "figures").glob("images*")) == [
         "images_mine.pdf",
         "images_mine.png",
     ]
 
 
-def test_sharing_again_replaces_the_earlier_files(done, workplace, capsys):
+def test_sharing_again_replaces_the_earlier_files(done, working_folder, capsys):
     done("bluemarble")
     assert main(["share", "made.yaml", "--out", "here"]) == 0
-    (workplace / "here" / "tables" / "table1_gone_native.md").touch()
+    (working_folder / "here" / "tables" / "table1_gone_native.md").touch()
     assert main(["share", "made.yaml", "--out", "here"]) == 0
-    assert not (workplace / "here" / "tables" / "table1_gone_native.md").exists()
+    assert not (working_folder / "here" / "tables" / "table1_gone_native.md").exists()
     for name in ("notes.md", "tables.txt"):
-        (workplace / "here" / name).write_text("my own")
+        (working_folder / "here" / name).write_text("my own")
         assert main(["share", "made.yaml", "--out", "here"]) == 2
         assert f"here contains {name}, which 'msgunet share' did not write" in capsys.readouterr().err
-        (workplace / "here" / name).unlink()
-    (workplace / "link").symlink_to("here")
+        (working_folder / "here" / name).unlink()
+    (working_folder / "link").symlink_to("here")
     assert main(["share", "made.yaml", "--out", "link"]) == 0
-    assert (workplace / "here" / "README.md").is_file()
+    assert (working_folder / "here" / "README.md").is_file()
     for out in ("results/made/shared", "results", "made.yaml"):
         assert main(["share", "made.yaml", "--out", out]) == 2
-    assert not (workplace / "results" / "made" / "shared").exists()
-    assert not list(workplace.glob(".*-*")), "no temporary folder remains"
+    assert not (working_folder / "results" / "made" / "shared").exists()
+    assert not list(working_folder.glob(".*-*")), "no temporary folder remains"
 
 
-def test_bench_results_alone_can_be_shared(workplace, capsys):
-    plan = make_plan(workplace)
+def test_bench_results_alone_can_be_shared(working_folder, capsys):
+    plan = make_plan(working_folder)
     shutil.rmtree(plan.results)
     assert main(["share", "made.yaml"]) == 2
     assert not plan.results.exists(), "a refusal writes nothing"
@@ -88,7 +88,7 @@ def test_bench_results_alone_can_be_shared(workplace, capsys):
     speed = pd.read_csv(ROOT / "results" / "measured" / "cpu_speed.csv")
     speed.to_csv(plan.results / "speed.csv", index=False)
     assert main(["share", "made.yaml"]) == 0
-    (out,) = (workplace / "results" / "cpu").glob("*/made")
+    (out,) = (working_folder / "results" / "cpu").glob("*/made")
     assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "speed.csv"}
     readme = (out / "README.md").read_text()
     assert f"timed on {speed['device'].iloc[0]}, {speed['threads'].iloc[0]} CPU threads" in readme
@@ -99,8 +99,8 @@ def test_bench_results_alone_can_be_shared(workplace, capsys):
     assert (plan.results / "tables" / "speed.md").is_file()
 
 
-def test_results_that_cannot_be_shared_are_refused(done, workplace, capsys):
-    make_plan(workplace)
+def test_results_that_cannot_be_shared_are_refused(done, working_folder, capsys):
+    make_plan(working_folder)
     assert main(["share", "made.yaml"]) == 2
     assert "there are no results in results/made yet; run snakemake" in capsys.readouterr().err
     plan = done("bluemarble")
@@ -110,8 +110,8 @@ def test_results_that_cannot_be_shared_are_refused(done, workplace, capsys):
     assert main(["share", "made.yaml"]) == 2
     error = "not measured on exactly one device (NVIDIA H100 80GB HBM3, another); choose the folder with --out"
     assert error in capsys.readouterr().err
-    suite = (workplace / "made.yaml").read_text()
-    (workplace / "made.yaml").write_text(suite.replace("decay_epochs: 1", "decay_epochs: 2"))
+    suite = (working_folder / "made.yaml").read_text()
+    (working_folder / "made.yaml").write_text(suite.replace("decay_epochs: 1", "decay_epochs: 2"))
     load_plan.cache_clear()
     assert main(["share", "made.yaml"]) == 2
     assert "the suite has changed since it was run" in capsys.readouterr().err

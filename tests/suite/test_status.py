@@ -26,15 +26,15 @@ LONG = TrainingSettings(epochs=2000, decay_epochs=0, batch_size=2)
 
 def test_a_training_that_is_not_evaluated_and_one_that_is(tmp_path, data, compute):
     settings = make_settings(data)
-    assert state_of(tmp_path / "run", settings, EVALUATION).word == "not yet"
+    assert state_of(tmp_path / "run", settings, EVALUATION).status == "not yet"
     train(tmp_path / "run", settings, compute)
     state = state_of(tmp_path / "run", settings, EVALUATION)
-    assert (state.word, state.step, state.total, state.cell) == ("trained", 6, 6, "not yet")
+    assert (state.status, state.step, state.total, state.cell) == ("trained", 6, 6, "not yet")
     arguments = (tmp_path / "run" / "run.json", tmp_path / "run" / "generator.safetensors", tmp_path / "run")
     evaluation.evaluate(*arguments, EVALUATION, compute, None)
-    assert state_of(tmp_path / "run", settings, EVALUATION).word == "done"
+    assert state_of(tmp_path / "run", settings, EVALUATION).status == "done"
     other = make_settings(data, seed=1)
-    assert state_of(tmp_path / "run", other, EVALUATION).word == "not yet", "has other settings"
+    assert state_of(tmp_path / "run", other, EVALUATION).status == "not yet", "has other settings"
 
 
 def test_a_failed_training_states_the_reason_until_the_next_attempt(tmp_path, data, compute):
@@ -42,12 +42,12 @@ def test_a_failed_training_states_the_reason_until_the_next_attempt(tmp_path, da
     with pytest.raises(UserError):
         train(tmp_path, bad, compute)
     state = state_of(tmp_path, bad, EVALUATION)
-    assert (state.word, state.cell) == ("failed", "failed")
+    assert (state.status, state.cell) == ("failed", "failed")
     assert "not finite" in state.why
     assert "learning_rate" in state.sentence
     good = make_settings(data)
     train(tmp_path, good, compute)
-    assert state_of(tmp_path, good, EVALUATION).word == "trained"
+    assert state_of(tmp_path, good, EVALUATION).status == "trained"
     assert not list(tmp_path.glob("failed-*"))
 
 
@@ -76,7 +76,7 @@ def test_an_evaluation_that_fails_is_named(tmp_path, data, compute, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         evaluation.evaluate(*arguments, EVALUATION, compute, None)
     state = state_of(tmp_path, settings, EVALUATION)
-    assert (state.word, state.why) == ("failed", "evaluate: division by zero")
+    assert (state.status, state.why) == ("failed", "evaluate: division by zero")
 
 
 def test_running_and_stopped(tmp_path, data):
@@ -92,7 +92,7 @@ def test_running_and_stopped(tmp_path, data):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
-        assert (state.word, state.total) == ("running", 6000)
+        assert (state.status, state.total) == ("running", 6000)
         assert state.left > 0
         assert state.cell == "not yet"
         assert "running at step" in state.sentence
@@ -100,7 +100,7 @@ def test_running_and_stopped(tmp_path, data):
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
     state = state_of(run.parent, settings, EVALUATION)
-    assert state.word == "stopped"
+    assert state.status == "stopped"
     assert state.step >= 1
     assert not state.why, "a training that was stopped has not failed"
 
@@ -121,8 +121,8 @@ def test_a_damaged_file_is_named(tmp_path, data):
         state_of(tmp_path, make_settings(data), EVALUATION)
 
 
-def test_the_table_lists_finished_and_pending_work(workplace, capsys):
-    plan = make_plan(workplace, seeds=[0, 1])
+def test_the_table_lists_finished_and_pending_work(working_folder, capsys):
+    plan = make_plan(working_folder, seeds=[0, 1])
     fill(plan, without=("msgunet",))
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     note = {"step": 2, "total": 8, "seconds": 3.0, "rate": 0.7, "settings": run.settings.identity}
@@ -138,8 +138,8 @@ def test_the_table_lists_finished_and_pending_work(workplace, capsys):
     assert "still to be made, apart from trainings: cost, tables, figures, page" in output
 
 
-def test_a_time_limited_training_has_the_rest_of_its_minutes_left(workplace, capsys):
-    plan = make_plan(workplace, training={"minutes": 2})
+def test_a_time_limited_training_has_the_rest_of_its_minutes_left(working_folder, capsys):
+    plan = make_plan(working_folder, training={"minutes": 2})
     fill(plan, without=("msgunet", "pix2pix"))
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     note = {"step": 2, "total": 9, "seconds": 30.0, "rate": 0.07, "settings": run.settings.identity}
@@ -157,8 +157,8 @@ def test_durations():
     assert [duration(s) for s in (0, 59.6, 3600, 3723)] == ["0:00", "1:00", "1:00:00", "1:02:03"]
 
 
-def test_a_report_is_due_unless_it_was_stopped(workplace):
-    plan = make_plan(workplace)
+def test_a_report_is_due_unless_it_was_stopped(working_folder):
+    plan = make_plan(working_folder)
     fill(plan, without=("msgunet", "pix2pix"))
     run = next(run for run in plan.runs if run.settings.entry == "msgunet")
     with pytest.raises(ValueError, match="no"), attempt(run.folder, "train", run.settings):
@@ -181,7 +181,7 @@ def test_a_killed_training_is_reported(tmp_path, data):
     write_run(tmp_path, settings)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     state = state_of(tmp_path, settings, EVALUATION)
-    assert (state.word, state.cell) == ("stopped", "not yet")
+    assert (state.status, state.cell) == ("stopped", "not yet")
     assert "ended without reporting an error" in state.sentence
 
 
@@ -191,7 +191,7 @@ def test_of_several_processes_the_first_failure_counts(tmp_path, data):
         with contextlib.suppress(OutOfMemory), attempt(tmp_path, "train", settings):
             raise OutOfMemory("the second GPU is full")
         raise UserError("another process of this training has ended")
-    assert state_of(tmp_path, settings, EVALUATION).word == "out of memory"
+    assert state_of(tmp_path, settings, EVALUATION).status == "out of memory"
 
 
 def test_metrics_of_an_earlier_training_or_too_few_metrics_are_not_done(tmp_path, data, compute):
@@ -199,12 +199,12 @@ def test_metrics_of_an_earlier_training_or_too_few_metrics_are_not_done(tmp_path
     train(tmp_path, settings, compute)
     arguments = (tmp_path / "run.json", tmp_path / "generator.safetensors", tmp_path)
     evaluation.evaluate(*arguments, EvaluationSettings(metrics=["psnr"]), compute, None)
-    assert state_of(tmp_path, settings, EvaluationSettings(metrics=["psnr"])).word == "done"
-    assert state_of(tmp_path, settings, EVALUATION).word == "trained"
+    assert state_of(tmp_path, settings, EvaluationSettings(metrics=["psnr"])).status == "done"
+    assert state_of(tmp_path, settings, EVALUATION).status == "trained"
     evaluation.evaluate(*arguments, EVALUATION, compute, None)
-    assert state_of(tmp_path, settings, EVALUATION).word == "done"
+    assert state_of(tmp_path, settings, EVALUATION).status == "done"
     facts = json.loads((tmp_path / "training.json").read_text())
     (tmp_path / "training.json").write_text(json.dumps({**facts, "finished": "later"}))
-    assert state_of(tmp_path, settings, EVALUATION).word == "trained"
+    assert state_of(tmp_path, settings, EVALUATION).status == "trained"
     (tmp_path / "generator.safetensors").unlink()
-    assert state_of(tmp_path, settings, EVALUATION).word == "stopped"
+    assert state_of(tmp_path, settings, EVALUATION).status == "stopped"

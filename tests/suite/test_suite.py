@@ -201,8 +201,8 @@ def test_a_data_setting_moves_the_data_and_changes_every_run(tmp_path):
     assert len([path for path in changed if path.endswith("run.json")]) == 2
 
 
-def test_unchanged_settings_keep_their_modification_time(workplace):
-    plan = plan_of(workplace, GOOD)
+def test_unchanged_settings_keep_their_modification_time(working_folder):
+    plan = plan_of(working_folder, GOOD)
     plan.write()
     times = {path: path.stat().st_mtime_ns for path in plan.files}
     plan.write()

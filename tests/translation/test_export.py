@@ -22,8 +22,8 @@ from msgunet.translation import export
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one(learnt, tmp_path, name):
-    path, out = learnt / name / "generator.safetensors", tmp_path / "model.onnx"
+def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one(trained_runs, tmp_path, name):
+    path, out = trained_runs / name / "generator.safetensors", tmp_path / "model.onnx"
     assert main(["export", str(path), "--onnx", str(out)]) == 0
     model = load_generator(path, torch.device("cpu"))
     for layer in model.network.modules():
@@ -44,7 +44,7 @@ def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one
         assert np.abs(twice[0][:1] - actual[0]).max() < 1e-4
 
 
-def test_a_file_that_differs_is_not_written(learnt, tmp_path, monkeypatch, capsys):
+def test_a_file_that_differs_is_not_written(trained_runs, tmp_path, monkeypatch, capsys):
     real = export._export
 
     def wrong(network, *arguments):
@@ -52,15 +52,17 @@ def test_a_file_that_differs_is_not_written(learnt, tmp_path, monkeypatch, capsy
         real(network, *arguments)
 
     monkeypatch.setattr(export, "_export", wrong)
-    assert main(["export", str(learnt / "msgunet/generator.safetensors"), "--onnx", str(tmp_path / "x.onnx")]) == 2
+    assert (
+        main(["export", str(trained_runs / "msgunet/generator.safetensors"), "--onnx", str(tmp_path / "x.onnx")]) == 2
+    )
     assert re.search(
         r"64x64: largest difference from PyTorch \S+, but at most 1e-04 is allowed", capsys.readouterr().err
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_other_file_is_overwritten(learnt, tmp_path, capsys):
-    model = str(learnt / "msgunet/generator.safetensors")
+def test_no_other_file_is_overwritten(trained_runs, tmp_path, capsys):
+    model = str(trained_runs / "msgunet/generator.safetensors")
     assert main(["export", model, "--onnx", model]) == 2
     assert "choose a file name that ends in .onnx" in capsys.readouterr().err
     (tmp_path / "README.md").write_text("mine")

@@ -42,13 +42,13 @@ def test_an_image_of_any_size_keeps_its_size(tmp_path, size):
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_outputs_for_test_images_are_those_that_were_evaluated(learnt, tmp_path, compute, name):
+def test_outputs_for_test_images_are_those_that_were_evaluated(trained_runs, tmp_path, compute, name):
     """This includes methods with dropout, or with the statistics of one image, at test time."""
-    run = learnt / name
+    run = trained_runs / name
     evaluate(run / "run.json", run / "generator.safetensors", tmp_path, EvaluationSettings(), compute, None)
     model = msgunet.load(run / "generator.safetensors", device="cpu")
     for i in (8, 9):
-        output = model.translate(Image.open(learnt / f"data/test/p{i:02d}.source.png"), name=f"p{i:02d}")
+        output = model.translate(Image.open(trained_runs / f"data/test/p{i:02d}.source.png"), name=f"p{i:02d}")
         assert np.array_equal(np.asarray(output), read(tmp_path / "predictions" / f"p{i:02d}.png", "x"))
 
 
@@ -189,9 +189,9 @@ def test_blending_changes_nothing_where_tiles_agree():
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_tiles_have_no_seams(learnt, name):
+def test_tiles_have_no_seams(trained_runs, name):
     """Tile borders have no larger steps than other places, and the output is close to that of a single pass."""
-    model = msgunet.load(learnt / name / "generator.safetensors", device="cpu")
+    model = msgunet.load(trained_runs / name / "generator.safetensors", device="cpu")
     source = make_image(3, 1024, 768)
     whole, tiled = (np.asarray(model.translate(source, tile=tile), float) for tile in (None, 256))
     for axis, length in ((1, 1024), (0, 768)):

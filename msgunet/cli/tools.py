@@ -1,0 +1,221 @@
+"""The verbs for people: suites before and after they run, trained models, and speed."""
+
+import os
+from pathlib import Path
+
+from msgunet.cli import verbs
+from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, path, positive, suite
+
+_MODEL = "generator.safetensors of a run"
+_METHOD_FILE = "Python file of the custom method (default: the one that the suite named)"
+
+
+def add_tools(verb: AddVerb) -> None:
+    """Add the verbs that people call."""
+    check = verb(
+        "check",
+        verbs.check,
+        "Check, before any work starts, that a suite is valid and this machine meets its requirements.",
+        "This preflight check looks for archives, weights, GPUs and free disk space. It also tries a training step of "
+        "each custom method, without data.",
+    )
+    suite(check)
+    check.add_argument(
+        "--cluster", action="store_true", help="the trainings run on a cluster, so this machine needs no GPU"
+    )
+
+    plan = verb(
+        "plan",
+        verbs.plan,
+        "Forecast the cost of a suite: jobs, steps, operations and hours of every training.",
+        "Nothing is run.",
+    )
+    suite(plan)
+    path(
+        plan,
+        "--speed",
+        "CSV that 'msgunet bench' wrote on the device to forecast for (default: speeds measured by this project)",
+        False,
+    )
+    plan.add_argument(
+        "--rate",
+        type=above_zero,
+        metavar="TFLOP/s",
+        help="speed to assume for every training, instead of measured speeds",
+    )
+
+    status = verb(
+        "status",
+        verbs.status,
+        "Print the status of a suite: which runs are done, running, stopped, failed or still to come.",
+    )
+    suite(status)
+
+    data = verb("data", verbs.data, "List every data set: its location, state, licence and missing files.")
+    data.add_argument(
+        "action",
+        nargs="?",
+        choices=["check"],
+        help="check: verify the archives of one data set by checksum, and its prepared images by their hashes",
+    )
+    data.add_argument("name", nargs="?", help="the data set to check")
+    compute(data)
+
+    translate = verb("translate", verbs.translate, "Translate images of any size and shape with a trained generator.")
+    translate.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
+    translate.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, and folders of images")
+    path(translate, "--out", "folder for the outputs, which keep the names and subfolders of the images")
+    translate.add_argument(
+        "--scale",
+        type=int,
+        default=0,
+        metavar="K",
+        help="scale of the output: its width and height are halved K times (default: 0, full size)",
+    )
+    path(translate, "--method", _METHOD_FILE, False)
+    translate.add_argument(
+        "--keep-format",
+        action="store_true",
+        help="write each output in the format of its image, such as JPEG or TIFF (default: PNG)",
+    )
+    translate.add_argument("--resume", action="store_true", help="skip images whose output exists already")
+    translate.add_argument(
+        "--memory",
+        type=above_zero,
+        metavar="GB",
+        help="the most memory to use, on a CPU by the whole process (default: most of the free memory); an image that "
+        "needs more is translated in overlapping tiles, which are blended",
+    )
+    translate.add_argument(
+        "--tile", type=positive, metavar="PIXELS", help="side of the tiles (default: chosen to fit into the memory)"
+    )
+    translate.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one (default: auto)"
+    )
+    translate.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="precision to compute in (default: fp32)"
+    )
+    translate.add_argument(
+        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all cores)"
+    )
+
+    export = verb(
+        "export",
+        verbs.export,
+        "Export a trained generator to ONNX, with a model card.",
+        "The ONNX model accepts images of any size, and is checked against PyTorch at three sizes.",
+    )
+    export.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
+    path(export, "--method", _METHOD_FILE, False)
+    export.add_argument(
+        "--onnx",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="file to write (default: MODEL with the suffix .onnx)",
+    )
+
+    new_suite = verb(
+        "new-suite",
+        verbs.new_suite,
+        "Write a commented suite for a folder of your own image pairs.",
+        "It chooses sizes, methods and epochs that this machine can train in the given time.",
+    )
+    new_suite.add_argument("suite", type=Path, metavar="FILE", help="file to write, such as my_images.yaml")
+    path(
+        new_suite,
+        "--data",
+        "folder of pairs: two folders with the same file names, or images with source and target side by side",
+        False,
+    )
+    path(new_suite, "--source", "folder of the source images, together with --target, instead of --data", False)
+    path(new_suite, "--target", "folder of the target images", False)
+    new_suite.add_argument(
+        "--hours",
+        type=above_zero,
+        metavar="H",
+        help="time for all trainings together (default: 8 on a CPU, 24 on a GPU)",
+    )
+    new_suite.add_argument(
+        "--device", choices=["cpu", "cuda"], help="device to write the suite for (default: a GPU if there is one)"
+    )
+    new_suite.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+    bench = verb(
+        "bench",
+        verbs.bench,
+        "Benchmark training steps and inference against plain PyTorch and the device limit.",
+        "Plain PyTorch is a straightforward implementation of the same networks and losses.",
+    )
+    suite(bench)
+    bench.add_argument("--entry", nargs="+", metavar="NAME", help="entries of the suite (default: all)")
+    bench.add_argument(
+        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="size of the images (default: the suite's sizes)"
+    )
+    bench.add_argument("--part", nargs="+", choices=["inference", "training"], help="parts to time (default: both)")
+    bench.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        help="precisions to time (default: fp32, and the others that the device computes natively); speed-ups are "
+        "relative to plain PyTorch in the first of fp32, tf32 and bf16 that is timed",
+    )
+    bench.add_argument("--repeats", type=positive, default=10, metavar="N", help="timed passes (default: 10)")
+    bench.add_argument("--compile", action="store_true", help="time the engine under torch.compile too")
+    path(
+        bench,
+        "--out",
+        "CSV to write; rows that it already holds are not timed again (default: results/SUITE/speed.csv, with a table "
+        "and a figure in the same folder, all of which the suite's report includes)",
+        False,
+    )
+    compute(bench)
+
+    profile = verb(
+        "profile",
+        verbs.profile,
+        "Profile one network: the time of each layer against the device limit, and of each PyTorch operator.",
+        "Use it to find out why a network is far from the device limit in 'msgunet bench'.",
+    )
+    suite(profile)
+    profile.add_argument("--entry", metavar="NAME", help="entry of the suite (default: the only one that it trains)")
+    profile.add_argument(
+        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="size of the images (default: the suite's size)"
+    )
+    profile.add_argument(
+        "--part",
+        choices=["inference", "training"],
+        default="inference",
+        help="inference: one image, by layer and by operator; training: one step, by operator (default: inference)",
+    )
+    profile.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="precision to compute in (default: fp32)"
+    )
+    profile.add_argument(
+        "--way",
+        choices=["plain", "engine"],
+        default="engine",
+        help="plain: plain PyTorch, a straightforward implementation; engine: this project's optimised path "
+        "(default: engine)",
+    )
+    profile.add_argument(
+        "--repeats", type=positive, metavar="N", help="timed passes or steps (default: 10 passes, 3 steps)"
+    )
+    profile.add_argument(
+        "--rows", type=positive, default=20, metavar="N", help="rows to print of each table (default: 20)"
+    )
+    path(profile, "--out", "CSV to write, with all rows", False)
+    compute(profile)
+
+    report = verb("report", verbs.report, "Make the tables, figures and page of a suite from the results so far.")
+    suite(report)
+    share = verb(
+        "share",
+        verbs.share,
+        "Copy the redistributable results of a suite into a folder that is small enough to commit.",
+        "These are the tables, figures, numbers and the suite itself; images only if the data set's licence allows it.",
+    )
+    suite(share)
+    path(share, "--out", "folder to write (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
+    show = verb("show", verbs.show, "Print Table 1 of a suite, and the location of its page.")
+    suite(show)
