@@ -1,6 +1,7 @@
 """Local test servers: one that fails in every way that downloads must survive, and one with the Cityscapes login."""
 
 import contextlib
+import hashlib
 import re
 import threading
 import time
@@ -9,6 +10,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 USER, PASSWORD = "test_user", "canary-7f3a9c-password"
 
 
@@ -162,3 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[start : start + 1000])
                 self.wfile.flush()
                 time.sleep(0.1)
+
+
+def only_the_file(folder):
+    """Assert that a folder holds the complete file, and nothing else but locks."""
+    assert [p.name for p in folder.iterdir() if not p.name.endswith(".lock")] == ["x.bin"]
+    assert (folder / "x.bin").read_bytes() == CONTENT

@@ -237,7 +237,15 @@ def test_the_contract_tests_run_on_a_suites_file(folder):
     (folder / "my_method.py").write_text(EXAMPLE)
     suite = {**SUITE, "methods": {"own": {"file": "my_method.py", "method": "mine", "options": {"filters": 4}}}}
     (folder / "small.yaml").write_text(yaml.safe_dump(suite))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "methods" / "test_contract.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(ROOT / "tests" / "methods" / "test_contract.py"),
+    ]
     environment = {**os.environ, "MSGUNET_SUITE": "small.yaml"}
     done = subprocess.run([*command, "-k", "own"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

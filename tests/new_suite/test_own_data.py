@@ -188,9 +188,9 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
 
 def test_a_suite_can_have_any_name_and_place(working_folder, monkeypatch):
     """Names that YAML reads as numbers or booleans, and paths with special characters."""
-    from msgunet.new_suite import write as new_suite
+    from msgunet.new_suite import choose
 
-    monkeypatch.setattr(new_suite, "_times", lambda *given: dict.fromkeys(new_suite._METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
     folder = working_folder / "a: b #c 'd' {e} é"
     for role in ("before", "after"):
         put(folder / role, *(f"{i}.png" for i in range(10)), size=(200, 130))
