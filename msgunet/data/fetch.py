@@ -179,7 +179,7 @@ def _transfer(session: LoginSession, remote: Remote, url: str, part: _Part, othe
             except urllib3.exceptions.ProtocolError:
                 cut = True
             except OSError as error:
-                raise UserError(f"{part.file}: {error.strerror or error}; make room and start again") from error
+                raise UserError(f"{part.file}: {error.strerror or error}; free disk space and start again") from error
         expected = whole or remote.size or 0
         if cut or len(part) < expected:
             whole_text = f" of {expected:,}" if expected else ""
@@ -240,7 +240,8 @@ def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder}: the download needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; make room"
+            f"{folder}: the download needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; free disk "
+            "space"
         )
 
 

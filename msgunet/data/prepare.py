@@ -132,7 +132,7 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
                     problems.append(f"only the first {_MAX_LISTED} problems are listed; there may be more")
                     break
             except OSError as error:
-                problems.append(f"{out}: {error.strerror or error}; make room or fix the cause, and start again")
+                problems.append(f"{out}: {error.strerror or error}; free disk space or fix the cause, and start again")
                 break
             progress.update()
     finally:
@@ -201,7 +201,7 @@ def _check_disk(out: Path, count: int, dataset: DataSet) -> None:
     if free < needed:
         raise UserError(
             f"{out}: {count} pairs of {size[0]}x{size[1]} need about {needed / 1e9:.1f} GB, but only "
-            f"{free / 1e9:.1f} GB are free; make room"
+            f"{free / 1e9:.1f} GB are free; free disk space"
         )
     print(f"{count} pairs to prepare, about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free", file=sys.stderr)
 

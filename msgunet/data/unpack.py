@@ -61,7 +61,7 @@ class _Guard:
 
     def damaged(self, error: Exception) -> UserError:
         if getattr(error, "errno", None):
-            return UserError(f"{self._archive}: {error}; make room or fix the cause, and start again")
+            return UserError(f"{self._archive}: {error}; free disk space or fix the cause, and start again")
         return UserError(f"{self._archive}: the archive is damaged ({error}); delete it and fetch it again")
 
 
@@ -146,7 +146,7 @@ def unpack_tar(path: Path, folder: Path, pattern: re.Pattern[str]) -> list[tuple
     """
     guard, found = _Guard(path), []
     if (free := shutil.disk_usage(folder).free) < path.stat().st_size:
-        raise UserError(f"{folder}: {path} does not fit on the disk, {free / 1e9:.1f} GB are free; make room")
+        raise UserError(f"{folder}: {path} does not fit on the disk, {free / 1e9:.1f} GB are free; free disk space")
     try:
         with gzip.open(path) as file:
             stream = _GuardedStream(file, guard)

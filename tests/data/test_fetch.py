@@ -97,7 +97,7 @@ def test_a_changed_file_and_a_full_disk_never_mix_two_versions(tmp_path, server,
     (tmp_path / ".x.bin.mark").write_text(f'{server.url}/good/x.bin\n"other"\n')
     with monkeypatch.context() as full:
         full.setattr(fetching.shutil, "disk_usage", lambda _: type("", (), {"free": 1000})())
-        with pytest.raises(UserError, match="make room"):
+        with pytest.raises(UserError, match="free disk space"):
             fetch(remote(server, "good", checksum=None), tmp_path)
     fetch(remote(server, "good", checksum=None), tmp_path)
     only_the_file(tmp_path)
@@ -106,7 +106,7 @@ def test_a_changed_file_and_a_full_disk_never_mix_two_versions(tmp_path, server,
 def test_a_disk_that_fills_up_is_reported_and_the_part_is_kept(small_disk, server, monkeypatch):
     # Other processes can fill the disk after the check.
     monkeypatch.setattr(fetching, "_check_disk", lambda *_: None)
-    with pytest.raises(UserError, match=r"\.x\.bin\.part: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"\.x\.bin\.part: No space left on device; free disk space"):
         fetch(remote(server, "good"), small_disk)
     assert not (small_disk / "x.bin").exists()
     assert (small_disk / ".x.bin.part").stat().st_size > 1_000_000
@@ -194,7 +194,7 @@ def test_concurrent_fetches_download_once(tmp_path, server):
 
 def test_a_full_disk_is_reported_first(tmp_path, server, monkeypatch):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: type("", (), {"free": 1000})())
-    with pytest.raises(UserError, match=r"0\.0 GB are free; make room"):
+    with pytest.raises(UserError, match=r"0\.0 GB are free; free disk space"):
         fetch(remote(server, "good"), tmp_path)
 
 

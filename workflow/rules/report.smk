@@ -27,6 +27,8 @@ rule tables:
         settings=f"{settings}/report.json",
         metrics=measured["metrics"],
         ablation=measured["ablation"],
+        # The claims name them.
+        gradients=measured["gradients"],
         cost=f"{results}/cost.csv",
     output:
         numbers=expand(
