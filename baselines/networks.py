@@ -211,7 +211,8 @@ class Constant(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("image", torch.zeros(channels, height, width))
+        # The name is part of the format of generators that earlier versions wrote.
+        self.register_buffer("picture", torch.zeros(channels, height, width))
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        return [self.image.expand(len(sources[0]), -1, -1, -1)]
+        return [self.picture.expand(len(sources[0]), -1, -1, -1)]

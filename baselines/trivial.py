@@ -30,4 +30,4 @@ class Mean(Method):
 
     def fit(self, generator, pairs):
         total = sum(pairs[index].target.double() for index in range(len(pairs)))
-        generator.image.copy_(data.normalise(total / len(pairs), pairs.formats[1].range))
+        generator.picture.copy_(data.normalise(total / len(pairs), pairs.formats[1].range))

@@ -12,6 +12,7 @@ from suites import problems_of
 
 import msgunet
 from msgunet.core.settings import RunSettings
+from msgunet.methods.generator import load_generator
 from msgunet.suite.plan import load_plan
 from msgunet.training import loop
 
@@ -35,6 +36,10 @@ def test_a_generator_translates():
     model = msgunet.load(EARLIER / "generator.safetensors", device="cpu")
     assert model.settings == RunSettings.model_validate_json((EARLIER / "run.json").read_text())
     assert model.translate(Image.new("RGB", (70, 50), "teal")).size == (70, 50)
+
+
+def test_a_mean_is_loaded():
+    assert load_generator(EARLIER / "mean.safetensors", "cpu").network.picture.std() > 0.1
 
 
 def test_a_suite_has_the_same_runs(working_folder):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from urllib.parse import unquote, urlsplit
 
 # Modules whose package has a different name.
 _PACKAGES = {"yaml": "pyyaml", "mpl_toolkits": "basemap-data"}
@@ -27,15 +29,17 @@ def advice(verb: str, module: str | None) -> str | None:
     extra = preferred if preferred in extras else extras[0]
     return (
         f"'msgunet {verb}' needs the package {package}, which is part of the extra '{extra}': "
-        f"pip install 'msgunet[{extra}]{_source(project.read_text('direct_url.json'))}'"
+        f"pip install {_requirement(extra, project.read_text('direct_url.json'))}"
     )
 
 
-def _source(direct_url: str | None) -> str:
-    """Return the source of this installation, in the form that pip accepts."""
-    if direct_url is None:
-        return ""
-    source = json.loads(direct_url)
+def _requirement(extra: str, direct_url: str | None) -> str:
+    """Return this project with an extra, from the source that it was installed from, in the form that pip accepts."""
+    source = json.loads(direct_url or "{}")
+    url = source.get("url", "")
+    if source.get("dir_info", {}).get("editable"):
+        # A copy would lose the checkout that the suites are in.
+        return f"-e {shlex.quote(unquote(urlsplit(url).path) + f'[{extra}]')}"
     if "vcs_info" in source:
-        return f" @ {source['vcs_info']['vcs']}+{source['url']}@{source['vcs_info']['commit_id']}"
-    return f" @ {source['url']}"
+        url = f"{source['vcs_info']['vcs']}+{url}@{source['vcs_info']['commit_id']}"
+    return f"'msgunet[{extra}]{url and f' @ {url}'}'"

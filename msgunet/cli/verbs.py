@@ -231,7 +231,7 @@ def show(options: Any) -> None:
     from msgunet.report.show import show
     from msgunet.suite.plan import load_plan
 
-    show(load_plan(options.suite))
+    show(load_plan(options.suite), options.suite)
 
 
 def new_suite(options: Any) -> None:
@@ -264,4 +264,4 @@ def translate(options: Any) -> None:
     model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
     flags = {"keep_format": options.keep_format, "resume": options.resume}
     count = translate_files(model, options.images, options.out, options.scale, options.tile, **flags)
-    print(f"{count} images translated to {options.out}")
+    print(f"{count} image{'s' if count != 1 else ''} translated to {options.out}")

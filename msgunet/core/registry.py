@@ -1,13 +1,13 @@
 """Look-up of classes by name, shared by the registries of methods and data sets."""
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Generic, TypeVar
-
-import lazy_loader
 
 from msgunet.core.errors import UserError
 
@@ -86,5 +86,20 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def lazy_import(name: str) -> ModuleType:
-    """Import a module on first use, so that method files do not load torch before a network is built."""
-    return lazy_loader.load(name, error_on_import=True, suppress_warning=True)
+    """Return a module that is imported on its first use, so that method files import no torch until a network is built.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module

@@ -53,7 +53,11 @@ def read_manifest(path: Path, split: str | None = None) -> list[Pair]:
 
     """
     if not path.is_file():
-        raise UserError(f"there is no manifest at {path}; run 'msgunet prepare' first")
+        settings = path.with_name("dataset.json")
+        raise UserError(
+            f"there is no manifest at {path}; prepare the data set first: msgunet prepare --settings {settings} "
+            f"--out {path.parent}"
+        )
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     numbers = {f.name for f in fields(Pair) if f.type is int}

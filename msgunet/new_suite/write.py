@@ -83,7 +83,7 @@ def _text(path: Path, found: Discovery, choice: Choice, hours: float, device: to
         ablation=msgunet_scales(choice.size, device) > 1,
         compute={"device": "cpu", "threads": 1, "checkpoint_minutes": 2}
         if cpu
-        else {"device": "auto", "threads": 4, "workers": 4, "checkpoint_minutes": 10},
+        else {"gpu_required": True, "threads": 4, "workers": 4, "checkpoint_minutes": 10},
     )
 
 

@@ -152,6 +152,11 @@ class Collection:
         frame = pd.read_csv(path)
         return frame[frame["entry"].isin(self.titles)] if frame["entry"].isin(self.titles).any() else None
 
+    @property
+    def suite_argument(self) -> str:
+        """The suite's name or path, as the user gave it."""
+        return self.settings["command"].partition("suite=")[2]
+
     def command(self, target: str) -> str:
         """Return the command that creates a file of this suite's results."""
         return f"{self.settings['command']} -- {self.results / target}"

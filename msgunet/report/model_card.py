@@ -127,7 +127,7 @@ def _use(out: Path, settings: RunSettings) -> str:
     source_format, target_format = settings.formats
     # Pillow supports these formats only.
     if not all(one.channels == 1 or (one.channels, one.bits) == (3, 8) for one in (source_format, target_format)):
-        return "Read and write images of this format with `msgunet.data.images.read` and `save`."
+        return "Read and write images of this format with `msgunet.read` and `msgunet.save`."
     low, high = source_format.range
     convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((source_format.channels, source_format.bits), "")
     return _USE.format(

@@ -12,6 +12,7 @@ from msgunet.core.files import write_text
 from msgunet.core.provenance import device_of
 from msgunet.data.registry import datasets
 from msgunet.report.collect import Collection
+from msgunet.report.files import figure_names
 from msgunet.suite.file import suite_path
 from msgunet.suite.plan import Plan
 
@@ -71,10 +72,14 @@ def _ours(path: Path) -> bool:
 
 def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str) -> None:
     withheld = _withheld(plan)
-    ignored = shutil.ignore_patterns(*(f"images_{dataset}.*" for dataset in withheld))
+    # Only the report's own files, since a folder can hold images that an earlier version wrote under another name.
+    figures = {name for names in figure_names(plan.report).values() for name in names}
+    known = {"figures": {*figures, "speed"} - {f"images_{dataset}" for dataset in withheld}}
     for name in _FOLDERS:
-        if (plan.results / name).is_dir():
-            shutil.copytree(plan.results / name, out / name, ignore=ignored)
+        for path in sorted((plan.results / name).glob("*")):
+            if name not in known or path.stem in known[name] or path.suffix == ".json":
+                (out / name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, out / name)
     for path in plan.results.glob("speed.*"):
         shutil.copy(path, out)
     shutil.copy(suite_path(suite), out / "suite.yaml")

@@ -1,15 +1,18 @@
 """The results of a suite on the terminal."""
 
+import shlex
+
 from msgunet.core.errors import UserError
 from msgunet.suite.plan import Plan
 
 
-def show(plan: Plan) -> None:
-    """Print Table 1 in the suite's protocol and the address of the page."""
+def show(plan: Plan, suite: str) -> None:
+    """Print Table 1 in the suite's protocol and the address of the page; `suite`: its name or path, for advice."""
     page = plan.results / "report" / "index.html"
     for dataset in plan.data:
         path = plan.results / "tables" / f"table1_{dataset.name}_{plan.suite.report.protocol}.md"
         if not path.is_file():
-            raise UserError(f"there is no {path}; run 'snakemake --cores all --config suite={plan.name}' first")
+            command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
+            raise UserError(f"there is no {path}; run '{command}' first")
         print(path.read_text(encoding="utf-8"))
     print(f"The page with all tables and figures: {page.resolve().as_uri()}")

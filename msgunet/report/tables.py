@@ -88,7 +88,7 @@ def build_tables(collection: Collection) -> Tables:
     frames["cost"] = (pd.DataFrame(columns=["entry"]) if cost is None else cost).assign(suite=collection.suite)
     if speed is not None:
         frames["speed"] = speed.assign(suite=collection.suite)
-        command = f"msgunet bench {collection.suite} --out {collection.results / 'speed.csv'}"
+        command = f"msgunet bench {collection.suite_argument} --out {collection.results / 'speed.csv'}"
         sections["cost"].append(speed_table(speed, collection.titles, command))
     return Tables(sections, frames)
 

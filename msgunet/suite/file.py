@@ -49,7 +49,8 @@ def suite_path(name: str) -> Path:
         path = repository_file("config") / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in ROOT.joinpath("config").glob("*.yaml"))
-        raise UserError(f"there is no suite file {path}: {suggest(name, known)}")
+        hint = f": {suggest(name, known)}" if known else ""
+        raise UserError(f"there is no suite file {path}{hint}")
     return path
 
 
@@ -143,7 +144,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                     problems.append(f"{key}.{name}.file: {file} registers no method '{kind}', only {available}")
                     continue
             if kind not in known:
-                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {suggest(kind, list(known))}")
+                problems.append(f"{key}.{name}: unknown {field} '{kind}'; {suggest(kind, known)}")
                 continue
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
@@ -161,9 +162,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
 
 
 def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:
-    return [
-        f"{place}: there is no {noun} '{name}'; {suggest(name, list(known))}" for name in given if name not in known
-    ]
+    return [f"{place}: there is no {noun} '{name}'; {suggest(name, known)}" for name in given if name not in known]
 
 
 def suite_from_config(config: dict[str, Any]) -> str:

@@ -105,7 +105,9 @@ def _pending(plan: Plan, states: States) -> list[str]:
             pending += [] if ablated_facts(run.folder, run.settings) else [f"ablation of {name}"]
     cost = plan.results / "cost.csv"
     pending += [] if cost.is_file() else ["cost"]
-    inputs = [plan.results / "settings" / "report.json", cost, *(run.folder / "metrics.csv" for run in plan.runs)]
+    inputs = [plan.results / "settings" / "report.json", cost]
+    inputs += [run.folder / name for run in plan.runs for name in ("metrics.csv", "ablation.csv")]
+    inputs += [run.folder / "gradients.csv" for run in plan.gradients]
     newest = max((path.stat().st_mtime for path in inputs if path.is_file()), default=0)
     files = {"tables": "tables/table1.csv", "figures": "figures/figures.json", "page": "report/index.html"}
     for name, file in files.items():

@@ -1,8 +1,11 @@
 """What the registries of methods and data sets share."""
 
+import os
+import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from msgunet.core.errors import UserError
 from msgunet.core.registry import Registry, lazy_import, suggest
@@ -54,3 +57,17 @@ def test_hints():
 def test_lazy_import_of_what_is_not_there():
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         lazy_import("no_such_module")
+
+
+def test_lazy_imports_can_be_nested(tmp_path, monkeypatch):
+    """A package whose own module is imported lazily while the package itself imports lazily."""
+    folder = tmp_path / "nested"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from msgunet import lazy_import\nother = lazy_import('nested_other')\n")
+    (folder / "nets.py").write_text("WIDTH = 3\n")
+    (tmp_path / "nested_other.py").write_text("DEPTH = 4\n")
+    code = "from msgunet import lazy_import; nets = lazy_import('nested.nets')"
+    code += "; import nested; print(nets.WIDTH, nested.other.DEPTH)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["3", "4"], done.stderr
