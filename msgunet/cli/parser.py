@@ -14,7 +14,9 @@ The workflow runs all verbs that a suite needs:
   snakemake --cores all --config suite=demo
 
 Every verb also works by itself. For example, to train one run by hand, let
-'snakemake --cores all --config suite=demo -n' write the settings files, then:
+'snakemake --cores all --config suite=demo -n' write the settings files, prepare
+the data set (msgunet prepare --settings data/NAME/dataset.json --out data/NAME),
+then:
   msgunet train --run results/demo/runs/bluemarble/msgunet/seed0/run.json --out /tmp/try
 """
 
