@@ -1,5 +1,6 @@
 """Files written by commit 25f1304 can still be read: a generator, a checkpoint in mid-training, and a suite."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 from suites import problems_of
 
 import msgunet
+from msgunet.core.files import short_hash
 from msgunet.core.settings import RunSettings
+from msgunet.methods import method_file
 from msgunet.methods.generator import load_generator
 from msgunet.suite.plan import load_plan
 from msgunet.training import loop
@@ -58,3 +61,26 @@ def test_an_old_key_is_answered_with_its_new_name(tmp_path):
     }
     (problem,) = problems_of(tmp_path, suite)
     assert "evaluation.measures: this key has been renamed to 'evaluation.metrics'" in problem
+
+
+def test_the_code_of_a_custom_method_has_the_same_hash():
+    """Of code without the project's imports, which have moved: it is not trained again."""
+    source = '''
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Not part of the hash."""
+
+    a: int = 1
+    b: float = 2.5  # nor this
+
+    def total(self, *more: int, scale: float = 1.0, **rest: int) -> float:
+        return (self.a + sum(more, start=0) + sum(rest.values())) * scale if math.isfinite(self.b) else 0.0
+
+
+VALUES = [f"{i:>3}" for i in range(3) if i % 2 == 0]
+'''
+    assert short_hash(method_file._dump(ast.parse(source))) == "a84d579d"

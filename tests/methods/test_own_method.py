@@ -1,6 +1,5 @@
 """Custom methods, in a file that a suite names; see also test_contract.py and test_spade.py."""
 
-import ast
 import json
 import os
 import re
@@ -19,7 +18,6 @@ from suites import changed_files, plan_of, problems_of
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.core.files import short_hash
 from msgunet.core.settings import RunSettings, TrainingSettings
 from msgunet.methods import method_file
 from msgunet.methods.generator import load_generator
@@ -115,29 +113,6 @@ def test_the_code_hash_ignores_comments_docstrings_and_layout(folder, change, sa
 def test_the_hash_is_the_same_in_all_versions_of_python(folder):
     """The hash is from Python 3.11; other versions have more fields in a syntax tree."""
     assert custom_methods("my_method.py").code == "0205063e"
-
-
-def test_the_hash_is_that_of_earlier_versions(folder):
-    """Of a file without the project's imports, as commit 25f1304 computed it."""
-    source = '''
-import math
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Not part of the hash."""
-
-    a: int = 1
-    b: float = 2.5  # nor this
-
-    def total(self, *more: int, scale: float = 1.0, **rest: int) -> float:
-        return (self.a + sum(more, start=0) + sum(rest.values())) * scale if math.isfinite(self.b) else 0.0
-
-
-VALUES = [f"{i:>3}" for i in range(3) if i % 2 == 0]
-'''
-    assert short_hash(method_file._dump(ast.parse(source))) == "a84d579d"
 
 
 @pytest.mark.parametrize("line", ["from msgunet.losses import l1_sum", "losses = lazy_import('msgunet.losses')"])

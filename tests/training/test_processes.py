@@ -180,7 +180,7 @@ def test_where_another_trainer_is_at_work_all_leave(tmp_path, compute, forkserve
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     assert batch_problem(8, 2, 2) is None
-    assert "a multiple of 4 can" in batch_problem(6, 2, 2)
+    assert "use a multiple of 4" in batch_problem(6, 2, 2)
 
 
 def test_a_share_of_a_batch_is_of_every_part():
