@@ -196,7 +196,7 @@ def test_a_data_set_of_16_bit_grey_pairs_from_preparation_to_report(working_fold
             assert (np.asarray(image) % 257).any(), "more values than fit in 8 bits"
     psnr = {entry: pd.read_csv(folder / "metrics.csv")["psnr"].mean() for entry, folder in folders.items()}
     assert min(psnr["msgunet"], psnr["pix2pix"]) > psnr["mean"] + 8
-    mean = load_file(folders["mean"] / "generator.safetensors")["image"]
+    mean = load_file(folders["mean"] / "generator.safetensors")["picture"]
     expected = np.mean([65535 - deep(i, 1, 64, 64).astype(float) for i in range(6)], 0) / 32767.5 - 1
     assert mean.permute(1, 2, 0).numpy() == pytest.approx(expected, abs=1e-5)
     assert main(["report", "grey.yaml"]) == 0

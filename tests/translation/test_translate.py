@@ -122,7 +122,7 @@ def test_resume_keeps_existing_outputs(tmp_path, capsys):
     translate(model, *images, out=out, more=["--resume"])
     assert (out / "a.png").read_bytes() == b"mine"
     assert (out / "b.png").is_file()
-    assert "1 images translated to" in capsys.readouterr().out
+    assert "1 image translated to" in capsys.readouterr().out
     translate(model, *images, out=out)
     assert (out / "a.png").read_bytes() != b"mine"
 
