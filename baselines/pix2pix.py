@@ -17,7 +17,7 @@ class UNetOptions(MethodOptions):
     width: float = Field(1.0, gt=0, description="factor on the generator's channels")
     discriminator_width: float = Field(1.0, gt=0, description="factor on the discriminator's channels")
     downsamplings: int | None = Field(
-        None, ge=2, description="number of downsamplings; by default down to 1 pixel, at most 8"
+        None, ge=2, le=14, description="number of downsamplings; by default down to 1 pixel, at most 8"
     )
 
 

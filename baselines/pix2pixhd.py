@@ -25,11 +25,11 @@ class Pix2PixHDOptions(MethodOptions):
         "auto", description="local: with one local enhancer; auto: local if 2048 or more pixels wide, as published"
     )
     downsamplings: int = Field(
-        4, ge=1, description="downsamplings of the global generator; 3 gives the paper's 3.32 TFLOP"
+        4, ge=1, le=14, description="downsamplings of the global generator; 3 gives the paper's 3.32 TFLOP"
     )
-    blocks: int = Field(9, ge=0, description="residual blocks of the global generator")
+    blocks: int = Field(9, ge=0, le=100, description="residual blocks of the global generator")
     discriminators: int | None = Field(
-        None, ge=1, description="number of discriminators; by default 2, or 3 if 2048 or more pixels wide"
+        None, ge=1, le=8, description="number of discriminators; by default 2, or 3 if 2048 or more pixels wide"
     )
     coarse_epochs: int | None = Field(
         None,

@@ -18,6 +18,7 @@ from msgunet.core.files import sha256_file
 from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.methods.method import Method, Phase
+from msgunet.methods.method_file import trust
 from msgunet.methods.registry import build_method, custom_methods, get_method, methods
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.suite.file import load_suite
@@ -135,6 +136,7 @@ NARROW["spade"] = {"width": 0.0625, "discriminator_width": 0.0625}
 METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd", "spade": "spade"}
 # Python files of the methods outside the package.
 FILES = {"spade": str(ROOT / "examples" / "spade.py")}
+trust(FILES["spade"])
 # Custom methods of the suite in MSGUNET_SUITE, with its options (docs/own-method.md).
 if "MSGUNET_SUITE" in os.environ:
     entries = load_suite(Path(os.environ["MSGUNET_SUITE"])).methods

@@ -69,6 +69,15 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour, name = parts.path.strip("/").split("/")
         data = self.server.files[name]
         match behaviour:
+            case "nowhere":
+                return self._send(302, b"", {"Location": "http://[not an address/"})
+            case "digits":
+                return self._send(200, data[:10], {"Content-Length": "9" * 5000})
+            case "escapes":
+                self.send_response(500, "\x1b[2J\x07 cleared")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return None
             case "missing":
                 return self._send(404, b"not here")
             case "busy" if first:

@@ -39,6 +39,12 @@ def compute(sub: argparse.ArgumentParser) -> None:
     path(sub, "--compute", text, False)
 
 
+def methods(sub: argparse.ArgumentParser) -> None:
+    """Add the files of custom methods, which the user must name before they are executed."""
+    text = "Python file of a custom method that the settings name (for several, repeat it)"
+    sub.add_argument("--method", type=Path, action="append", default=[], dest="methods", metavar="FILE", help=text)
+
+
 def positive(text: str) -> int:
     """Parse a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:

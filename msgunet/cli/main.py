@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
 from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.core.text import printable
 
 # Errors that the user's files and folders can cause.
 _USERS_ERRORS = (
@@ -26,9 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(given)
     options.arguments = given
     try:
+        for file in getattr(options, "methods", ()):
+            # Imported here, so that the help stays fast.
+            from msgunet.methods.method_file import trust
+
+            trust(file)
         options.verb(options)
     except UserError as error:
-        print("\n".join(f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems), file=sys.stderr)
+        lines = (printable(f"{'' if p.startswith(' ') else 'error: '}{p}") for p in error.problems)
+        print("\n".join(lines), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (text := advice(given[0], error.name)) is None:

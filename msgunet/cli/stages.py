@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from msgunet.cli import verbs
-from msgunet.cli.arguments import AddVerb, compute, path, positive
+from msgunet.cli.arguments import AddVerb, compute, methods, path, positive
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 _RUN = "run.json: the settings of the run"
@@ -97,6 +97,8 @@ def add_stages(verb: AddVerb) -> None:
     path(gradients, "--out", "folder for gradients.csv and the files that 'train' writes")
     path(gradients, "--data", _DATA, False)
     compute(gradients)
+    for sub in (train, evaluate, ablate, gradients):
+        methods(sub)
     for sub in (train, gradients):
         sub.add_argument(
             "--wait", action="store_true", help="if another process is training this run, wait until it has ended"
@@ -115,6 +117,7 @@ def add_stages(verb: AddVerb) -> None:
         "--counts-only", action="store_true", help="count parameters and operations only; nothing is timed"
     )
     path(cost, "--out", "CSV to write")
+    methods(cost)
     compute(cost)
 
     for name, function, text in (
@@ -125,3 +128,4 @@ def add_stages(verb: AddVerb) -> None:
         sub = verb(name, function, text)
         path(sub, "--settings", "settings/report.json of a suite")
         path(sub, "--results", "results folder of the suite")
+        methods(sub)

@@ -7,7 +7,7 @@ from msgunet.cli import verbs
 from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, path, positive, suite
 
 _MODEL = "generator.safetensors of a run"
-_METHOD_FILE = "Python file of the custom method (default: the one that the suite named)"
+_METHOD_FILE = "Python file of the custom method; needed if the model was trained with one"
 
 
 def add_tools(verb: AddVerb) -> None:

@@ -1,16 +1,18 @@
 """The base class of data sets, and the decoding of images. Does not import torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Strict
+from msgunet.core.text import first_line
 from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
 Kind = Literal["photo", "labels"]
@@ -22,7 +24,8 @@ Image.MAX_IMAGE_PIXELS = 120_000_000
 
 # The Pillow modes that can be converted to 8-bit RGB without loss.
 RGB_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# The formats that are opened. JPEG includes MPO, the JPEG of many phones.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,27 @@ class DataSet:
         raise NotImplementedError
 
 
+@contextlib.contextmanager
+def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open an image of an allowed format (`FORMATS`), for a context that decodes it.
+
+    Pillow's other formats are refused: some of them start programs (EPS), others are rare and little tested.
+
+    Raises:
+        UserError: the file cannot be read or is not an image of an allowed format, or the decoder raised anything.
+
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name}: not an image, or not in one of the formats {', '.join(FORMATS)}") from error
+    except Exception as error:  # hostile files make decoders raise anything
+        raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
+
+
 def decode(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image to 8-bit RGB: expand palettes, repeat grey, drop alpha, apply the EXIF orientation.
 
@@ -189,16 +213,13 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
         UserError: the image is damaged, or it is 16-bit or CMYK, whose values would be lost silently.
 
     """
-    try:
-        with Image.open(file) as image:
-            # Pillow reads 16-bit colours as 8-bit colours. Only the raw mode reveals their depth.
-            deep = any(";16" in str(tile.args) for tile in image.tile)
-            image.load()
-            if not deep and (converted := as_rgb(image)) is not None:
-                return converted
-            mode = f"{image.mode}{' (16 bits)' if deep else ''}"
-    except DECODE_ERRORS as error:
-        raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
+    with open_image(file, name) as image:
+        # Pillow reads 16-bit colours as 8-bit colours. Only the raw mode reveals their depth.
+        deep = any(";16" in str(tile.args) for tile in image.tile)
+        image.load()
+        if not deep and (converted := as_rgb(image)) is not None:
+            return converted
+        mode = f"{image.mode}{' (16 bits)' if deep else ''}"
     raise UserError(
         f"{name}: the image has mode {mode}, which is not 8-bit RGB; save it as 8-bit RGB, or declare its format (for "
         "'kind: folder': source_format and target_format, with channels and range)"
@@ -219,12 +240,9 @@ def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
         UserError: the image is damaged or has another mode.
 
     """
-    try:
-        with Image.open(file) as image:
-            image.load()
-            if image.mode in ("L", "I;16", "I"):
-                return image.convert("I;16") if image.mode == "I" else image.copy()
-            mode = image.mode
-    except DECODE_ERRORS as error:
-        raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
+    with open_image(file, name) as image:
+        image.load()
+        if image.mode in ("L", "I;16", "I"):
+            return image.convert("I;16") if image.mode == "I" else image.copy()
+        mode = image.mode
     raise UserError(f"{name}: the image has mode {mode}; an image of ids must have one channel of 8 or 16 bits")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock, sync_folder, write_text
+from msgunet.core.text import printable
 from msgunet.data.base import Remote
 from msgunet.data.login import LoginSession
 
@@ -76,8 +77,9 @@ def _try_mirrors(remote: Remote, part: "_Part") -> None:
                 part.remove()
                 # A mirror that sent the whole file in this attempt would send the same again.
                 raise _AttemptError(problem, final=start == 0)
-            except (_AttemptError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                failures.append(f"{_without_query(url)}: {error}")
+            # ValueError: a redirect to an address that is none, a length of thousands of digits.
+            except (_AttemptError, requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                failures.append(printable(f"{_without_query(url)}: {error}")[:500])
                 print(f"attempt {attempt + 1} of {len(RETRY_DELAYS) + 1}: {failures[-1]}", file=sys.stderr, flush=True)
                 if not getattr(error, "final", False):
                     urls.append(url)

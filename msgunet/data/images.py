@@ -2,6 +2,8 @@
 
 import io
 import logging
+import math
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,8 +12,11 @@ from PIL import Image
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import DECODE_ERRORS, RGB_MODES, Kind, decode
+from msgunet.core.text import first_line
+from msgunet.data.base import RGB_MODES, Kind, decode, open_image
 
+# The most values of one image: twice the pixels that Pillow is allowed to decode, in three channels.
+_MOST_VALUES = 6 * Image.MAX_IMAGE_PIXELS
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -46,15 +51,17 @@ def header_if_8_bit(file: Path, name: str) -> Image.Image | None:
         UserError: the image is CMYK.
 
     """
+    cmyk = False
     try:
-        with Image.open(file) as image:
+        with open_image(file, name) as image:
             deep = any(";16" in str(tile.args) for tile in image.tile)
             readable = image.mode in RGB_MODES and not deep and getattr(image, "n_frames", 1) == 1
-            if image.mode == "CMYK":
-                decode(file, name)
-            return image if readable else None
-    except DECODE_ERRORS:
+            cmyk = image.mode == "CMYK"
+    except UserError:
         return None
+    if cmyk:
+        decode(file, name)
+    return image if readable else None
 
 
 def _has_pages(file: Path | BinaryIO) -> bool:
@@ -62,9 +69,9 @@ def _has_pages(file: Path | BinaryIO) -> bool:
     if not isinstance(file, Path) or file.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with Image.open(file) as image:
+        with open_image(file, str(file)) as image:
             return getattr(image, "n_frames", 1) > 1
-    except DECODE_ERRORS:
+    except UserError:
         return False
 
 
@@ -83,9 +90,11 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     try:
         data = file.read_bytes() if isinstance(file, Path) else file.read()
         if data.startswith(_PNG):
+            _check_pixels(name, *struct.unpack(">II", data[16:24]))
             pixels = imagecodecs.png_decode(data)
         elif data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+                _check_pixels(name, *tiff.series[0].shape)
                 pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
                 if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (
                     np.uint8,
@@ -95,13 +104,21 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
                 if pixels.ndim == 3 and axes.endswith("YX"):
                     pixels = np.moveaxis(pixels, 0, -1)
         else:
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(io.BytesIO(data), name) as image:
                 pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
-    except Exception as error:  # a damaged file can make tifffile raise anything
-        raise UserError(f"{name}: the image is damaged ({error}); restore the file and prepare again") from error
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can make the decoders raise anything
+        raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise UserError(f"{name}: the image has {pixels.ndim} axes of {pixels.dtype}; save it as unsigned 8 or 16 bits")
     return as_pixels(pixels)
+
+
+def _check_pixels(name: str, *shape: int) -> None:
+    """Refuse an image whose header claims more values than a real one has, before memory is taken for them."""
+    if math.prod(shape) > _MOST_VALUES:
+        raise UserError(f"{name}: its header claims {'x'.join(map(str, shape))} values, more than {_MOST_VALUES:,}")
 
 
 def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:

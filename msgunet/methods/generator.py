@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json
 from msgunet.core.settings import RunSettings
+from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.folding import fold_batch_norm, fold_parametrizations
 from msgunet.methods.method import Method
+from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.norms import fixed_statistics
-from msgunet.methods.registry import build_method, custom_methods
+from msgunet.methods.registry import method_of
 
 _METADATA = "msgunet-generator-1"
 
@@ -85,8 +87,8 @@ def load_generator(
 ) -> LoadedGenerator:
     """Load a generator written by `save_generator`; `precision` is fp32, tf32 (CUDA) or bf16.
 
-    The file holds no code. The code of a custom method comes from the file that the settings name, or from
-    `method_file` if that file has moved.
+    The file holds no code, and none is executed because the file names it: the code of a custom method comes from
+    `method_file`, whose hash is compared before it is executed.
 
     Raises:
         UserError: the file is missing, damaged, or not a generator of this project; or the code of its method is
@@ -94,38 +96,103 @@ def load_generator(
 
     """
     device = torch.device(device)
+    settings, stored = _read_header(path)
+    method = _build_method(path, _locate_code(path, settings, method_file))
+    # On shapes alone, so that nothing is allocated before the file is known to fit.
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-        tensors = load_file(str(path))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable generator ({error}); train it again") from error
-    if _METADATA not in metadata:
-        raise UserError(f"{path}: not a generator of this project (its metadata has no '{_METADATA}')")
-    try:
-        settings = RunSettings.model_validate_json(metadata[_METADATA])
-    except ValidationError as error:
-        raise UserError(f"{path}: made by another version of this project; train it again") from error
-    method = build_method(_locate_code(path, settings, method_file))
+        with torch.device("meta"):
+            expected = method.build_generator().state_dict()
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise UserError(f"{path}: its settings describe no network that can be built ({first_line(error)})") from error
+    if problem := _difference(stored, expected):
+        raise UserError(f"{path}: {problem}")
+    tensors = load_file(str(path))
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: the weights contain NaN or infinite values (tensor '{name}')")
     network = method.build_generator()
-    tensors.pop("empty", None)
-    network.load_state_dict(tensors)
+    network.load_state_dict({name: tensors[name] for name in expected})
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
 
 
+# The names of data types in a safetensors file.
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def _read_header(path: Path) -> tuple[RunSettings, dict[str, tuple[list[int], str]]]:
+    """Return the settings in a generator's file, and the shape and type of each tensor; no tensor is read."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            stored = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+    except Exception as error:  # a damaged header can make the reader raise anything
+        raise UserError(f"{path}: not a readable generator ({first_line(error)})") from error
+    if _METADATA not in metadata:
+        raise UserError(f"{path}: not a generator of this project (its metadata has no '{_METADATA}')")
+    try:
+        return RunSettings.model_validate_json(metadata[_METADATA]), stored
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()[:3])
+        raise UserError(f"{path}: its settings are not those of a run of this version ({problems})") from error
+
+
+def _build_method(path: Path, settings: RunSettings) -> Method:
+    try:
+        cls = method_of(settings)
+        options = cls.Options.model_validate(settings.options)
+    except UserError as error:
+        raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors()[:3])
+        raise UserError(
+            f"{path}: the options of method '{settings.method}' are wrong: {'; '.join(problems)}"
+        ) from error
+    if problem := cls.problem(options, settings.size):
+        raise UserError(f"{path}: {problem}")
+    return cls(options, settings.size, settings.channels)
+
+
+def _difference(stored: dict[str, tuple[list[int], str]], expected: dict[str, Tensor]) -> str | None:
+    """Return the first difference between the tensors in a file and those of its network, or None."""
+    for name, tensor in expected.items():
+        if name not in stored:
+            return f"tensor '{name}' is missing"
+        shape, dtype = list(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype))
+        if stored[name] != (shape, dtype):
+            return f"tensor '{name}' is {stored[name][1]} {stored[name][0]}, but its network has {dtype} {shape}"
+    unknown = sorted(stored.keys() - expected.keys() - {"empty"})
+    return f"tensor '{unknown[0]}' is not part of its network" if unknown else None
+
+
 def _locate_code(path: Path, settings: RunSettings, method_file: Path | None) -> RunSettings:
-    """Return the settings with the file that holds the method's code now."""
+    """Return the settings with the file that holds the method's code now, which the user must have named."""
     if settings.file is None:
         if method_file is not None:
             raise UserError(f"{path}: '{settings.method}' is a built-in method and needs no file; omit {method_file}")
         return settings
+    advice = "pass its Python file: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
     file = settings.file if method_file is None else str(method_file)
+    if method_file is None and not is_trusted(file):
+        raise UserError(
+            f"{path}: trained with the custom method '{settings.method}' of {file!r}; that this file names it is no "
+            f"reason to execute it: {advice}"
+        )
     try:
-        if custom_methods(file, reload=True).code != settings.code:
+        if code_of(file) != settings.code:
             raise UserError(f"{file} has changed since {path} was trained")
     except UserError as error:
-        advice = (
-            "pass the file that it was trained with: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
-        )
-        raise UserError(*error.problems, f"  {advice}") from error
+        raise UserError(*error.problems, f"  {advice}, as it was then") from error
+    trust(file)
     return settings.model_copy(update={"file": file})

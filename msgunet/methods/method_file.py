@@ -2,10 +2,15 @@
 
 The `code` of a file is a hash of its syntax tree and of the trees of the sibling modules that it imports. Comments,
 docstrings and layout do not change the hash; everything else does.
+
+A file is executed only if the user named it, in a suite or with `--method` (see `trust`). Settings in a weights file or
+among results name a file too, but whoever made them is not the user.
 """
 
 import ast
 import importlib.util
+import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,6 +41,40 @@ class MethodFile:
 
 _loaded: dict[Path, MethodFile] = {}
 
+# The trusted files, in an environment variable so that child processes inherit them.
+_TRUSTED = "MSGUNET_TRUSTED_METHODS"
+
+
+def trust(file: Path | str) -> None:
+    """Allow the code of a file to be executed in this process and its children: the user named the file."""
+    os.environ[_TRUSTED] = json.dumps(sorted({*_trusted(), str(_resolved(file))}))
+
+
+def is_trusted(file: Path | str) -> bool:
+    """Return whether the user named this file."""
+    return str(_resolved(file)) in _trusted()
+
+
+def _trusted() -> list[str]:
+    return json.loads(os.environ.get(_TRUSTED, "[]"))
+
+
+def _resolved(file: Path | str) -> Path:
+    try:
+        return Path(file).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{str(file)!r} is not a path: {error}") from error
+
+
+def code_of(file: Path | str) -> str:
+    """Return the hash of a file's code without executing it.
+
+    Raises:
+        UserError: the file does not exist or is not Python.
+
+    """
+    return _parse(str(file), _resolved(file))[1]
+
 
 def load_method_file(file: str, code: str | None = None, reload: bool = False) -> MethodFile:
     """Load a file with methods, once per process.
@@ -46,25 +85,35 @@ def load_method_file(file: str, code: str | None = None, reload: bool = False) -
         reload: read the file again, in case it was edited.
 
     Raises:
-        UserError: the file does not exist or cannot be loaded, an object it registers is not a method, or its code has
-            a different hash.
+        UserError: the user has not named the file, it does not exist or cannot be loaded, an object it registers is not
+            a method, or its code has a different hash. In the first and the last case nothing is executed.
 
     """
-    path = Path(file).expanduser().resolve()
+    path = _resolved(file)
+    if not is_trusted(file):
+        raise UserError(
+            f"{file} contains a custom method and is named by a settings file only, so its code was not executed; if "
+            f"you trust it, pass it yourself: --method {file}"
+        )
     loaded = _loaded.get(path)
     if loaded is None or reload or code not in (None, loaded.code):
-        loaded = _load(file, path)
-    if code not in (None, loaded.code):
-        raise UserError(f"{file} has changed since the suite was planned; start snakemake again")
+        loaded = _load(file, path, code)
     return loaded
 
 
-def _load(file: str, path: Path) -> MethodFile:
+def _parse(file: str, path: Path) -> tuple[dict[Path, ast.Module], str]:
+    """Return the syntax trees of a file and its siblings, and the hash of all of them."""
     if not path.is_file():
         raise UserError(f"{file} does not exist" + ("" if Path(file).is_absolute() else f" in {Path.cwd()}"))
     trees = _syntax_trees(path)
     others = (f"{source.relative_to(path.parent)}\n{_dump(tree)}" for source, tree in trees.items() if source != path)
-    code = short_hash("\n".join([_dump(trees[path]), *sorted(others)]))
+    return trees, short_hash("\n".join([_dump(trees[path]), *sorted(others)]))
+
+
+def _load(file: str, path: Path, wanted: str | None) -> MethodFile:
+    trees, code = _parse(file, path)
+    if wanted not in (None, code):
+        raise UserError(f"{file} has changed since the suite was planned; start snakemake again")
     previous = _loaded.get(path)
     if previous is not None and previous.code == code:
         return previous

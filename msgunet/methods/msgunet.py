@@ -43,7 +43,7 @@ class MSGUNetOptions(MethodOptions):
         "running", description="statistics for batch norm at test time"
     )
     scales: int | None = Field(
-        None, ge=1, description="input and output scales; by default down to 64 pixels on the shorter side"
+        None, ge=1, le=15, description="input and output scales; by default down to 64 pixels on the shorter side"
     )
     intermediate_outputs: bool = Field(
         True, description="false: keep only the full-resolution output and its discriminator"

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import DECODE_ERRORS, Kind, decode
+from msgunet.data.base import Kind, decode, open_image
 from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
 from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, images, images_by_name
 
@@ -155,10 +154,10 @@ def _sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
     sizes, problems = [], []
     for file in files:
         try:
-            with Image.open(file) as image:
+            with open_image(file, str(file)) as image:
                 rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 sizes.append(image.size[::-1] if rotated else image.size)
-        except DECODE_ERRORS:
+        except UserError:
             try:
                 sizes.append(read_raw(file, str(file)).shape[1::-1])
             except UserError as error:

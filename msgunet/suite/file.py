@@ -12,6 +12,7 @@ from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
 from msgunet.data.registry import datasets, remote_files
+from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
 from msgunet.suite.models import Suite
 
@@ -135,6 +136,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
             known, file = registered, entry.get("file") if key == "methods" else None
             if file and isinstance(file, str):
                 try:
+                    trust(file)
                     known = custom_methods(file, reload=True).methods
                 except UserError as error:
                     problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]

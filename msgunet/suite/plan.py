@@ -52,6 +52,11 @@ class Plan:
             for key, entry in self.suite.methods.items()
         }
 
+    @property
+    def method_files(self) -> list[str]:
+        """The files of the suite's custom methods."""
+        return sorted({entry.file for entry in self.suite.methods.values() if entry.file is not None})
+
     def label(self, run: RunPlan) -> str:
         """Return the name of a run in lists: its title, plus its seed or gradient variant where titles repeat."""
         title = self.titles[run.settings.entry]

@@ -147,6 +147,20 @@ def test_a_file_of_another_size_is_refused_before_it_is_read(tmp_path, server, c
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
+def test_any_answer_of_a_server_is_a_failed_attempt_with_its_reason(tmp_path, server, capsys):
+    with pytest.raises(UserError) as caught:
+        fetch(remote(server, "nowhere", "digits", "escapes"), tmp_path)
+    text = str(caught.value) + capsys.readouterr().err
+    assert "5 attempts failed" in text
+    for behaviour in ("nowhere", "digits", "escapes"):
+        assert f"/{behaviour}/x.bin: " in text
+    assert r"HTTP 500 \x1b[2J\x07 cleared" in text
+    assert "\x1b" not in text
+    assert not (tmp_path / "x.bin").exists()
+    fetch(remote(server, "nowhere", "digits", "escapes", "good"), tmp_path)
+    only_the_file(tmp_path)
+
+
 def test_no_server_responds(tmp_path):
     with pytest.raises(UserError, match=r"5 attempts failed"):
         fetch(Remote("x.bin", ("http://127.0.0.1:9/x.bin",), "a test"), tmp_path)

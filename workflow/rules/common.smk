@@ -59,6 +59,10 @@ onerror:
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
 
+# A settings file may not have code executed: each job names the custom methods of the suite itself.
+methods = " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files)
+
+
 def manifest_of(wildcards):
     """Return the manifest of a run's data set."""
     return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)

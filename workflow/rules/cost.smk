@@ -14,7 +14,8 @@ rule cost:
         mem_mb=lambda w, attempt: jobs.cost(plan, attempt).mem_mb,
         gpu=jobs.cost(plan).gpu,
     params:
+        methods=methods,
         compute=compute,
     shell:
-        "exec python -m msgunet cost --settings {input.settings:q} --compute {params.compute:q} --out {output:q}"
+        "exec python -m msgunet cost {params.methods} --settings {input.settings:q} --compute {params.compute:q} --out {output:q}"
         " > {log:q} 2>&1"

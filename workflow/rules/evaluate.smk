@@ -19,10 +19,11 @@ rule evaluate:
         mem_mb=request(jobs.evaluation, run_folder, "mem_mb"),
         gpu=request(jobs.evaluation, run_folder, "gpu"),
     params:
+        methods=methods,
         compute=compute,
         out=folder_of,
     shell:
-        "exec python -m msgunet evaluate --run {input.run:q} --generator {input.generator:q}"
+        "exec python -m msgunet evaluate {params.methods} --run {input.run:q} --generator {input.generator:q}"
         " --settings {input.settings:q} --compute {params.compute:q}"
         " --out {params.out:q}"
         " 2> {log:q}"
@@ -47,7 +48,8 @@ rule ablate:
         mem_mb=request(jobs.evaluation, run_folder, "mem_mb"),
         gpu=request(jobs.evaluation, run_folder, "gpu"),
     params:
+        methods=methods,
         compute=compute,
     shell:
-        "exec python -m msgunet ablate --run {input.run:q} --generator {input.generator:q}"
+        "exec python -m msgunet ablate {params.methods} --run {input.run:q} --generator {input.generator:q}"
         " --compute {params.compute:q} --out {output.cells:q} 2> {log:q}"

@@ -46,8 +46,12 @@ rule tables:
         f"{results}/logs/tables.log",
     conda:
         "../../environment.yml"
+    params:
+        methods=methods,
     shell:
-        "exec python -m msgunet tables --settings {input.settings:q}" f" --results {results}" " 2> {log:q}"
+        "exec python -m msgunet tables {params.methods} --settings {input.settings:q}"
+        f" --results {results}"
+        " 2> {log:q}"
 
 
 rule figures:
@@ -66,8 +70,12 @@ rule figures:
         f"{results}/logs/figures.log",
     conda:
         "../../environment.yml"
+    params:
+        methods=methods,
     shell:
-        "exec python -m msgunet figures --settings {input.settings:q}" f" --results {results}" " 2> {log:q}"
+        "exec python -m msgunet figures {params.methods} --settings {input.settings:q}"
+        f" --results {results}"
+        " 2> {log:q}"
 
 
 rule page:
@@ -89,5 +97,9 @@ rule page:
         f"{results}/logs/page.log",
     conda:
         "../../environment.yml"
+    params:
+        methods=methods,
     shell:
-        "exec python -m msgunet page --settings {input.settings:q}" f" --results {results}" " 2> {log:q}"
+        "exec python -m msgunet page {params.methods} --settings {input.settings:q}"
+        f" --results {results}"
+        " 2> {log:q}"

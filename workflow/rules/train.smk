@@ -26,11 +26,12 @@ rule train:
         mem_mb=request(jobs.training, run_folder, "mem_mb"),
         gpu=request(jobs.training, run_folder, "gpu"),
     params:
+        methods=methods,
         compute=compute,
         out=folder_of,
         team=lambda w: python_of(run_folder.format(**w)),
     shell:
-        "exec python -m {params.team} msgunet train --run {input.run:q} --compute {params.compute:q}"
+        "exec python -m {params.team} msgunet train {params.methods} --run {input.run:q} --compute {params.compute:q}"
         " --out {params.out:q} --wait"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
@@ -55,10 +56,11 @@ rule gradients:
         mem_mb=request(jobs.training, gradient_folder, "mem_mb"),
         gpu=request(jobs.training, gradient_folder, "gpu"),
     params:
+        methods=methods,
         compute=compute,
         out=folder_of,
         team=lambda w: python_of(gradient_folder.format(**w)),
     shell:
-        "exec python -m {params.team} msgunet gradients --run {input.run:q} --compute {params.compute:q}"
+        "exec python -m {params.team} msgunet gradients {params.methods} --run {input.run:q} --compute {params.compute:q}"
         " --out {params.out:q} --wait"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
