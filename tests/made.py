@@ -11,7 +11,9 @@ from PIL import Image
 
 from msgunet.suite.plan import Plan, load_plan
 
-EVIL = '<script>alert("1")</script> & _50 %_ of $x^2$'
+# Markup of every format: figures, Markdown, LaTeX, HTML, templates.
+EVIL = r'''_y_ *x* $\frac{$ `c` | <script>alert("1")</script> &amp; {{ 7*7 }} {n} %s 'q'-- 中😀'''
+EVIL_DESCRIPTION = f"# {EVIL} [a](b) https://x_y.org"
 _FACTS = {
     "commit": "0" * 12,
     "device": "a processor",
@@ -33,7 +35,7 @@ def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Pla
     """
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     suite = {
-        "description": "made up",
+        "description": EVIL_DESCRIPTION,
         "datasets": {"bluemarble": {"size": list(size)}},
         "methods": {
             "pix2pix": {"title": EVIL, "size": [size[0] // 2] * 2, "options": narrow},

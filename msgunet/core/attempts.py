@@ -12,6 +12,7 @@ from filelock import Timeout
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
 from msgunet.core.files import KernelLock, write_json
 from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.text import printable
 
 LOCK = ".lock"
 PROGRESS = "progress.json"
@@ -47,7 +48,7 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             raise
         except Exception as error:
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = printable(" ".join(str(error).split())) or type(error).__name__
             # When one of several processes fails, the others fail because of it: keep the first error.
             if _read(path, settings).get("word", "stopped") == "stopped":
                 _record(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)

@@ -10,8 +10,12 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from msgunet.core.errors import UserError
+from msgunet.core.text import control_problem
 
 Class = TypeVar("Class")
+
+# The attributes of classes that reports show.
+_SHOWN = ("title", "reference", "licence", "source_url")
 
 
 class Registry(Generic[Class]):
@@ -38,6 +42,7 @@ class Registry(Generic[Class]):
 
         Raises:
             ValueError: another module has already registered this name.
+            UserError: a text of the class that reports show holds control characters.
 
         """
         return lambda cls: register(self._classes, name, cls)
@@ -68,9 +73,17 @@ class Registry(Generic[Class]):
 
 
 def register(table: dict[str, type[Class]], name: str, cls: type[Class]) -> type[Class]:
-    """Add a class to a table of names; see `Registry.register`."""
+    """Add a class to a table of names; see `Registry.register`.
+
+    Raises:
+        UserError: a text of the class that reports show holds control characters.
+
+    """
     if name in table and table[name].__module__ != cls.__module__:
         raise ValueError(f"{name!r} is registered twice: in {table[name].__module__} and in {cls.__module__}")
+    texts = {key: text for key in _SHOWN if isinstance(text := getattr(cls, key, None), str)}
+    if problems := [f"{name}, {key}: {problem}" for key, text in texts.items() if (problem := control_problem(text))]:
+        raise UserError(*problems)
     cls.name = name
     table[name] = cls
     return cls

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,49 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from msgunet.core.files import write_text
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "“": "``",
-    "”": "''",
-    "’": "'",
-    "×": r"$\times$",
-    "–": "--",
-    "−": "$-$",
-    "→": r"$\rightarrow$",
-    "±": r"$\pm$",
-}
-
-
-def _latex(value: str) -> str:
-    """Escape a text for LaTeX; a character that its usual fonts lack is replaced by its code point."""
-    text = "".join(_LATEX.get(c) or _letter(c) for c in value)
-    # At the start of a row, LaTeX would read a bracket as an option of the preceding \\.
-    return f"{{}}{text}" if text.startswith("[") else text
-
-
-def _letter(c: str) -> str:
-    if c < "\u0180":
-        return c
-    name = unicodedata.name(c, "").split()
-    if name[:2] == ["GREEK", "SMALL"] and len(name) == 4:
-        letter = {"LAMDA": "lambda", "OMICRON": "mathit{o}"}.get(name[3], name[3].lower())
-        return f"$\\{letter}$"
-    return f"[U+{ord(c):04X}]"
-
+from msgunet.core.text import LATEX_T1, from_markdown, latex, markdown, markdown_code, one_line
 
 # Rows per page; a longer table is split.
 _ROWS = 45
@@ -125,53 +82,58 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as GitHub Markdown with aligned columns."""
+        lines = [[markdown(column) for column in self.columns]]
+        lines += [[f"**{markdown(c.text)}**" if c.bold else markdown(c.text) for c in row] for row in self.cells]
+        # Aligned as they are read, without the escapes.
+        lengths = [[len(from_markdown(value)) for value in row] for row in lines]
+        widths = [max(3, *(row[j] for row in lengths)) for j in range(len(self.columns))]
 
-        def text(value: str) -> str:
-            return value.replace("|", r"\|").replace("<", "&lt;")
-
-        lines = [[text(column) for column in self.columns]]
-        lines += [[f"**{text(c.text)}**" if c.bold else text(c.text) for c in row] for row in self.cells]
-        widths = [max(3, *(len(row[j]) for row in lines)) for j in range(len(self.columns))]
-
-        def line(row: list[str]) -> str:
-            columns = zip(row, widths, self.numeric, strict=True)
-            return "| " + " | ".join(v.rjust(w) if numeric else v.ljust(w) for v, w, numeric in columns) + " |"
+        def line(row: list[str], lengths: list[int]) -> str:
+            spaces = [" " * (width - length) for width, length in zip(widths, lengths, strict=True)]
+            columns = zip(spaces, row, self.numeric, strict=True)
+            return "| " + " | ".join(s + v if numeric else v + s for s, v, numeric in columns) + " |"
 
         ends = [":" if numeric else "-" for numeric in self.numeric]
         rule = "|" + "|".join("-" * (w + 1) + end for w, end in zip(widths, ends, strict=True)) + "|"
-        notes = [f"- {text(note)}" for note in self.notes]
-        head = [f"### {text(self.title)}", "", line(lines[0]), rule, *map(line, lines[1:]), ""]
-        return "\n".join([*head, *notes, "", f"Made by `{self.command}`", ""])
+        notes = [f"- {markdown(note)}" for note in self.notes]
+        heading, *rows = map(line, lines, lengths)
+        head = [f"### {markdown(self.title)}", "", heading, rule, *rows, ""]
+        return "\n".join([*head, *notes, "", f"Made by {markdown_code(self.command)}", ""])
+
+    def text(self) -> str:
+        """Return the table for a terminal: the Markdown without its escapes."""
+        return from_markdown(self.markdown())
 
     def latex(self) -> str:
         """Return the table as LaTeX; a long one is continued in further tables.
 
-        It needs the packages booktabs and graphicx, and xcolor for shades.
+        It needs the packages booktabs and graphicx, xcolor for shades, and fontenc for some letters.
         """
 
         def formatted(cell: Cell) -> str:
             colour = "" if cell.colour is None else rf"\cellcolor[RGB]{{{','.join(map(str, cell.colour))}}}"
-            return colour + (rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text))
+            return colour + (rf"\textbf{{{latex(cell.text)}}}" if cell.bold else latex(cell.text))
 
         shaded = any(cell.colour for row in self.cells for cell in row)
         packages = [r"\usepackage{booktabs}", r"\usepackage{graphicx}"]
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
+        packages += [r"\usepackage[T1]{fontenc}"] if LATEX_T1 & set(self.text()) else []
         columns = "".join("r" if numeric else "l" for numeric in self.numeric)
-        heading = [r"\toprule", " & ".join(map(_latex, self.columns)) + r" \\", r"\midrule"]
+        heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
-        sentences = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in self.notes)
-        notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(_latex, sentences))
+        sentences = (f"{note.rstrip('.')}." for note in self.notes)
+        notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(latex, sentences))
         # Shrink a table that is wider than the text; leave others as they are.
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
         body = []
         for start in range(0, max(1, len(rows)), _ROWS):
-            caption = rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}"
+            caption = rf"\caption{{{latex(self.title)}{', continued' if start else ''}}}"
             last = [notes] if start + _ROWS >= len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
             body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _ROWS]]
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
-        head = [f"% Made by: {self.command}", f"% Needs: {' '.join(packages)}"]
+        head = [f"% Made by: {one_line(self.command)}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])
 
     def write(self, folder: Path) -> None:

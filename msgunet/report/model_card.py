@@ -1,6 +1,7 @@
 """The model card of an exported generator: its method and training, its metrics, and its use."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator
 from msgunet.report.collect import training_conditions
@@ -21,7 +23,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-session = onnxruntime.InferenceSession("{file}")
+session = onnxruntime.InferenceSession({file})
 pixels = np.asarray(Image.open("source.png"){convert}, np.float32){axis}
 source = (pixels.transpose(2, 0, 1)[None] - {low}) / {half} - 1
 (output,) = session.run(["output"], {{"source": source}})
@@ -63,11 +65,11 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
         rows |= {"device": facts["device"], "commit": facts["commit"], "versions": versions}
     lines = [
-        f"# {method.title}, trained on {settings.dataset}",
+        f"# {markdown(method.title)}, trained on {markdown(settings.dataset)}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {_escaped(value)} |" for name, value in rows.items()),
+        *(f"| {name} | {markdown(value)} |" for name, value in rows.items()),
         "",
         "## Metrics",
         "",
@@ -75,13 +77,14 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         "## Use",
         "",
-        f"The input of `{out.name}` is `source`, of shape (batch, {source_format.channels}, height, width) with values "
+        f"The input of {markdown_code(out.name)} is `source`, of shape (batch, {source_format.channels}, height, width) with values "
         f"in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height and width must be "
         f"multiples of {stride}. `output` has the size of `source`; `output_1`, if present, has half of it, and so on.",
         "",
         _use(out, settings),
         "",
-        f"Images of any size, even larger than memory: `msgunet translate {model.name} source.png --out results`.",
+        "Images of any size, even larger than memory: "
+        + markdown_code(f"msgunet translate {shlex.quote(model.name)} source.png --out results") + ".",
         "",
         _CHECKS,
         "",
@@ -89,10 +92,6 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
     ]
     return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
 
 
 def _dataset(settings: RunSettings) -> str:
@@ -131,7 +130,7 @@ def _use(out: Path, settings: RunSettings) -> str:
     low, high = source_format.range
     convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((source_format.channels, source_format.bits), "")
     return _USE.format(
-        file=out.name,
+        file=json.dumps(out.name, ensure_ascii=False),
         convert=convert,
         axis="[..., None]" if source_format.channels == 1 else "",
         low=low,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
+from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
@@ -21,7 +22,11 @@ _RENAMED = {"evaluation.measures": "evaluation.metrics"}
 
 
 class SuiteLoader(yaml.SafeLoader):
-    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys."""
+    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        text = super().construct_scalar(node)
+        return text.rstrip("\n") if node.style in ("|", ">") else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -70,9 +75,27 @@ def load_suite(path: Path) -> Suite:
         raise UserError(f"{path}: {error}") from error
     problems, suite = _validate(Suite, raw if raw is not None else {}, "")
     problems += _entry_problems(raw) if isinstance(raw, dict) else []
+    problems += _text_problems(raw)
     if problems or suite is None:
         raise UserError(*(f"{path}: {problem}" for problem in problems))
     return suite
+
+
+def _text_problems(raw: Any) -> list[str]:
+    """Return the problems with control characters in keys and texts: reports and messages show all of them."""
+    problems, seen, pending = [], set(), [("", raw)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, str):
+            problems += [f"{place}: {problem}"] if (problem := control_problem(value)) else []
+        # An alias can name its own list.
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            inner = [(f"{place}.{key}".lstrip("."), key, one) for key, one in items]
+            pending += [(f"the key {where}", key) for where, key, _ in inner if isinstance(value, dict)]
+            pending += [(where, one) for where, _, one in inner]
+    return problems[::-1]
 
 
 def _validate(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], Any]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from msgunet.core.settings import (
     ComputeSettings,
@@ -16,6 +16,9 @@ from msgunet.core.settings import (
     Strict,
     TrainingSettings,
 )
+
+# That it holds no control characters is checked for all texts of a suite at once (`load_suite`).
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class DataSetEntry(Strict):
@@ -38,7 +41,7 @@ class MethodEntry(Strict):
         min_length=1,
         description="Python file that registers a custom method; by default a method of this project",
     )
-    title: str | None = Field(
+    title: Text | None = Field(
         None, max_length=80, description="name in tables and figures; by default the method's title"
     )
     size: Size | None = Field(
@@ -79,7 +82,7 @@ class ReportSettings(Strict):
 class Suite(Strict):
     """A suite file."""
 
-    description: str = Field("", description="one sentence for the page")
+    description: Text = Field("", description="one sentence for the page")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         (0,), min_length=1, description="each entry is trained once per seed on every data set"
     )

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
         "report": {
             **suite.report.model_dump(mode="json"),
             "suite": plan.name,
-            "command": f"snakemake --cores all --config suite={given_name}",
+            "command": f"snakemake --cores all --config suite={shlex.quote(given_name)}",
             "description": suite.description,
             "titles": plan.titles,
             "metrics": list(suite.evaluation.metrics),

@@ -2,6 +2,7 @@ from filelock import Timeout
 from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
+from msgunet.core.text import printable
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
@@ -14,7 +15,7 @@ try:
     suite = suite_from_config(config)
     plan = load_plan(suite)
 except UserError as error:
-    raise WorkflowError(str(error))
+    raise WorkflowError(printable(str(error)))
 # Jobs parse the suite too, possibly on other nodes; only the main Snakemake process writes its settings files.
 if not workflow.remote_exec:
     plan.write()
@@ -49,7 +50,7 @@ onstart:
     except Timeout:
         raise WorkflowError("another Snakemake is running in this folder; wait for it or stop it")
     except UserError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(printable(str(error)))
 
 
 # A failed method must not keep the others out of the report.

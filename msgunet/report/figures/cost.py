@@ -41,10 +41,12 @@ def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
             rows = cost[cost["entry"] == entry].copy()
             rows["pixels"] = rows["width"] * rows["height"]
             rows = rows.sort_values("pixels")
-            axis.plot(rows["pixels"], rows[column], label=collection.titles[entry], **style)
+            axis.plot(rows["pixels"], rows[column], **style)
         axis.set(xscale="log", yscale="log", ylabel=label)
         axis.set_xticks(sizes["pixels"], labels, rotation=30, ha="right", fontsize=7)
         axis.minorticks_off()
         plain_ticks(axis.yaxis)
-    axes[0][0].legend(fontsize=7)
+    # By hand: of labels, a legend would leave out those that begin with _.
+    titles = [collection.titles[entry] for entry in styles(collection)]
+    axes[0][0].legend(axes[0][0].get_lines(), titles, fontsize=7)
     return figure

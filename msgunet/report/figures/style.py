@@ -17,6 +17,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # Heat maps get darker with larger values, in colour and in greyscale.
 HEAT = "Blues"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,28 @@ def styles(collection: Collection) -> dict[str, dict[str, Any]]:
             trained, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False
         )
     }
+
+
+class _Powers(ticker.LogFormatter):
+    """Labels such as 10⁻³ and 2×10⁻³, without mathematical markup; which ticks get one is matplotlib's choice."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        if not super().__call__(x, pos):
+            return ""
+        mantissa, exponent = f"{x:.0e}".split("e")
+        power = "10" + str(int(exponent)).translate(_SUPERSCRIPT)
+        return power if mantissa == "1" else f"{mantissa}×{power}"
+
+
+def plain_powers(figure: Figure) -> None:
+    """Label logarithmic axes without mathematical markup, which the figures do not read (`text.parse_math`)."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for get, set_ in (
+            (axis.get_major_formatter, axis.set_major_formatter),
+            (axis.get_minor_formatter, axis.set_minor_formatter),
+        ):
+            if isinstance(old := get(), ticker.LogFormatterMathtext):
+                set_(_Powers(labelOnlyBase=old.labelOnlyBase))
 
 
 def plain_ticks(axis: Axis) -> None:

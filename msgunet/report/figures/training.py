@@ -46,22 +46,21 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
     shape = (2.5 * columns, 1.9 * rows + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False, layout="constrained", sharex=True)
     style_of = styles(collection)
+    # Passed to the legend by hand: of labels, it would leave out those that begin with _.
+    shown = {}
     for axis, term in zip(axes.flat, terms, strict=False):
         for run, table in tables:
             if term in table:
                 style = {**style_of[run.settings.entry], "markersize": 3, "linewidth": 1}
-                first = run.settings.seed == runs[0].settings.seed
                 percent = 100 * table["step"] / table["step"].max()
-                axis.plot(
-                    percent, table[term], markevery=max(1, len(table) // 6), label=run.title if first else None, **style
-                )
+                (line,) = axis.plot(percent, table[term], markevery=max(1, len(table) // 6), **style)
+                shown.setdefault(run.settings.entry, (line, run.title))
         axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
     for axis in axes.flat[len(terms) :]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("training (%)")
-    handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=6, fontsize=7)
+    figure.legend(*zip(*shown.values(), strict=True), loc="outside upper center", ncols=6, fontsize=7)
     return figure
 
 
