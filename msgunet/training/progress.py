@@ -18,6 +18,7 @@ from msgunet.core.attempts import duration
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, write_csv
 from msgunet.core.settings import ImageFormat
+from msgunet.core.text import one_line
 from msgunet.data.images import to_display
 from msgunet.data.pairs import to_pixels
 
@@ -120,7 +121,7 @@ class Progress:
 
 def _losses(losses: dict[str, Tensor]) -> str:
     terms = {name: value for name, value in losses.items() if not name.startswith("gradient_")}
-    return " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
+    return " ".join(f"{one_line(name)}={value.item():.3g}" for name, value in terms.items())
 
 
 def save_grid(path: Path, columns: Sequence[tuple[Tensor, ImageFormat]], rows: int = 4) -> None:

@@ -48,6 +48,15 @@ def test_a_name_has_one_class():
         registry.register("a")(type("Second", (), {"__module__": "there"}))
 
 
+def test_a_class_whose_texts_hold_control_characters_is_refused():
+    registry = Registry("thing")
+    texts = {"title": "a\nb", "reference": "\x1b[2J", "licence": "free\u202e", "source_url": "x"}
+    with pytest.raises(UserError) as caught:
+        registry.register("a")(type("First", (), texts))
+    assert [problem.split(": ")[0] for problem in caught.value.problems] == ["a, title", "a, reference", "a, licence"]
+    assert "'a\\nb' holds U+000A (line break)" in caught.value.problems[0]
+
+
 def test_hints():
     assert suggest("msgnet", ["msgunet", "pan"]) == "did you mean 'msgunet'?"
     assert suggest("xyz", ["b", "a"]) == "the known names are b, a"

@@ -64,6 +64,7 @@ def folder(working_folder, monkeypatch):
         (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', already the name of a built-in method"),
         (SMALL.replace("class Mine(Method)", "class Mine"), "registered as 'mine' is not a subclass of"),
         (SMALL.replace("    title", "    name_of_it"), "method 'mine' has no title"),
+        (SMALL.replace('"Mine"', '"a\\tb"'), "my_method.py: mine, title: a text is one line"),
         (
             SMALL + '\n\nclass Again(Mine):\n    title = "Again"\n\n\nregister_method("mine")(Again)\n',
             "'mine' is registered twice",

@@ -75,6 +75,59 @@ def test_bad_files(tmp_path, text, expected):
     assert expected in "\n".join(problems_of(tmp_path, text))
 
 
+HIDDEN = {
+    "\n": "U+000A (line break)",
+    "\t": "U+0009 (tab)",
+    "\x1b": "U+001B (ESC)",
+    "\0": "U+0000 (NUL)",
+    "\u202e": "U+202E (RIGHT-TO-LEFT OVERRIDE)",
+    "\u2028": "U+2028 (LINE SEPARATOR)",
+}
+
+
+@pytest.mark.parametrize(("c", "name"), HIDDEN.items(), ids=[name[:6] for name in HIDDEN.values()])
+def test_control_characters_in_a_text_are_refused(tmp_path, c, name):
+    text = f"a{c}b"
+    suite = {
+        **GOOD,
+        "description": text,
+        "methods": {"msgunet": {"title": text}, "pix2pix": {"file": text}},
+        "data": {"mirror": text, "urls": {text: [text]}, "vgg19": text},
+    }
+    suite["datasets"] = {"bluemarble": {"kind": "folder", "size": [64, 64], "options": {"source": text, "target": "x"}}}
+    problems = problems_of(tmp_path, suite)
+    places = ["description", "methods.msgunet.title", "methods.pix2pix.file", "data.mirror", "data.vgg19"]
+    places += [f"the key data.urls.{text}", f"data.urls.{text}.0", "datasets.bluemarble.options.source"]
+    for place in places:
+        start = f"{tmp_path / 'mine.yaml'}: {place}: a text is one line without control characters, but {text!r} holds"
+        assert f"{start} {name}; remove it" in problems
+
+
+def test_the_end_of_a_block_is_no_line_break(tmp_path):
+    text = """
+description: |
+  What $5 buys.
+datasets: {bluemarble: {size: [64, 64]}}
+methods:
+  msgunet:
+    title: >
+      MSG U-Net,
+      one scale
+  copy: {title: "  kept  "}
+  mean: {title: "Zoë’s 👩\u200d🔬 5\u00a0€"}
+"""
+    plan = plan_of(tmp_path, text)
+    assert plan.report["description"] == "What $5 buys."
+    assert [*plan.titles.values()] == ["MSG U-Net, one scale", "kept", "Zoë’s 👩\u200d🔬 5\u00a0€"]
+    (problem,) = problems_of(tmp_path, text.replace("description: |", "description: |\n  Two lines:"))
+    assert "description: a text is one line" in problem
+
+
+def test_a_list_that_contains_itself_is_read_once(tmp_path):
+    text = 'datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {options: {x: &x [*x, "a\\tb"]}}}'
+    assert "methods.copy.options.x.1: a text is one line" in "\n".join(problems_of(tmp_path, text))
+
+
 def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
     suite = {"datasets": {"bluemarble": {"size": [250, 120]}}, "methods": {"msgunet": {}, "pix2pixhd": {}}}
     problems = problems_of(tmp_path, suite)
