@@ -12,7 +12,7 @@ from PIL import Image
 from msgunet.suite.plan import Plan, load_plan
 
 # Markup of every format: figures, Markdown, LaTeX, HTML, templates.
-EVIL = r'''_y_ *x* $\frac{$ `c` | <script>alert("1")</script> &amp; {{ 7*7 }} {n} %s '-- 中😀'''
+EVIL = r"""_y_ *x* $\frac{$ `c` | <script>alert("1")</script> &amp; {{ 7*7 }} {n} %s '-- 中😀"""
 EVIL_DESCRIPTION = f"# {EVIL} [a](b) https://x_y.org"
 _FACTS = {
     "commit": "0" * 12,

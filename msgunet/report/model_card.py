@@ -77,14 +77,16 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         "## Use",
         "",
-        f"The input of {markdown_code(out.name)} is `source`, of shape (batch, {source_format.channels}, height, width) with values "
-        f"in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height and width must be "
-        f"multiples of {stride}. `output` has the size of `source`; `output_1`, if present, has half of it, and so on.",
+        f"The input of {markdown_code(out.name)} is `source`, of shape (batch, {source_format.channels}, height, "
+        f"width) with values in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height "
+        f"and width must be multiples of {stride}. `output` has the size of `source`; `output_1`, if present, has half "
+        "of it, and so on.",
         "",
         _use(out, settings),
         "",
         "Images of any size, even larger than memory: "
-        + markdown_code(f"msgunet translate {shlex.quote(model.name)} source.png --out results") + ".",
+        + markdown_code(f"msgunet translate {shlex.quote(model.name)} source.png --out results")
+        + ".",
         "",
         _CHECKS,
         "",

@@ -14,7 +14,21 @@ from msgunet.core.text import control_problem, from_markdown, latex, markdown, m
 TRICKS = [
     EVIL,
     *("# x", "x #", "> x", "- x", "-", "---", "===", "+ x", "1. x", "12) x", "* * *", "~~x~~", "~~~", "    x", "[ ] x"),
-    *("[a](b)", "![a](b)", "[a]: b", "[^1]", "<b>x</b>", "<https://x.y>", "&lt;", "&#36;", "a\\", "\\|", "`", "``x`", "$"),
+    *(
+        "[a](b)",
+        "![a](b)",
+        "[a]: b",
+        "[^1]",
+        "<b>x</b>",
+        "<https://x.y>",
+        "&lt;",
+        "&#36;",
+        "a\\",
+        "\\|",
+        "`",
+        "``x`",
+        "$",
+    ),
     *("$5 or $6", "$$x$$", "https://x.org/a_b?c=*d*", "www.x_y.org", "a_b@c.org", ":smile:", "a  b", "20.1 [19, 21]"),
 ]
 
@@ -86,7 +100,9 @@ def test_all_of_latin_and_greek_compiles(tmp_path):
 
 
 def test_a_table_is_aligned_on_a_terminal_and_shows_its_texts():
-    table = Table("t", EVIL, ["a_b", "x"], [["a_b", Cell("1", 1.0, bold=True)], [EVIL, Cell("2", 2.0)]], ["*n*"], "c `d`")
+    table = Table(
+        "t", EVIL, ["a_b", "x"], [["a_b", Cell("1", 1.0, bold=True)], [EVIL, Cell("2", 2.0)]], ["*n*"], "c `d`"
+    )
     head, _, first, rule, *rows, end, note, _, made, _ = table.text().split("\n")
     assert (head, note, made, end) == (f"### {EVIL}", "- *n*", "Made by `` c `d` ``", "")
     assert rows[1] == f"| {EVIL} |     2 |"

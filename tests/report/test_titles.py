@@ -3,9 +3,11 @@
 import io
 import json
 import re
-import shutil
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import docutils.core
+import jinja2
 import matplotlib as mpl
 import pandas as pd
 import pytest
@@ -172,10 +174,9 @@ def test_loss_terms_of_a_custom_method_in_tensorboard_and_in_the_log(tmp_path, m
     assert f"{EVIL}\\x1b[2J=2" in capsys.readouterr().err
 
 
-def test_results_made_by_earlier_versions_of_the_tables_are_shown(titled, tmp_path, monkeypatch, capsys):
-    shutil.copytree(titled[0], tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    path = tmp_path / "copy/results/made/tables/table1_bluemarble_native.md"
-    path.write_text("### A table\n\n| a_b | x |\n")
-    assert main(["show", "made.yaml"]) == 0
-    assert "### A table\n\n| a_b | x |\n" in capsys.readouterr().out
+@pytest.mark.parametrize("suite", ["tiny", "my ``dir`` {{x}}/*a*.b/tiny.yaml"])
+def test_the_text_of_snakemakes_own_report(suite):
+    template = jinja2.Template((ROOT / "workflow" / "report" / "suite.rst").read_text())
+    rst = template.render(snakemake=SimpleNamespace(config={"suite": suite}))
+    html = docutils.core.publish_parts(rst, writer="html", settings_overrides={"report_level": 1, "halt_level": 1})
+    assert " ".join(read_html(html["body"])[0].split()).endswith("ours. The suite is tiny.")

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from checkout import copy_checkout, jobs, snakemake
+from checkout import copy_checkout, edit_suite, jobs, snakemake
 from conftest import made_once, make_image
 from servers import PASSWORD, USER, serving
 
@@ -172,3 +173,24 @@ def test_data_lists_available_files(finished):
     )
     assert "274 training and 69 test pairs of 32x32" in done.stdout
     assert "archive   data/archives/gtFine_trainvaltest.zip" in done.stdout
+
+
+def test_weights_that_were_downloaded_again_train_nothing(tmp_path):
+    """Weights are checked by their hash; a modification time after a training means nothing."""
+    tiny = ("--cores", "2", "--config", "suite=tiny")
+    folder = copy_checkout(tmp_path / "checkout")
+    edit_suite(folder, lambda suite: suite.update(perceptual={"weights": "imagenet"}))
+    weights = folder / "data/weights/vgg19-dcbb9e9d.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert jobs(snakemake(folder, "-n", *tiny).stdout)["train"] == 6
+    (prepared,) = folder.glob("data/bluemarble-*")
+    run = folder / "results/tiny/runs/bluemarble/msgunet/seed0"
+    outputs = [run / name for name in ("generator.safetensors", "history.csv", "training.json")]
+    for path in (prepared / "manifest.csv", *outputs):
+        path.touch()
+    later = time.time() + 60
+    os.utime(weights, (later, later))
+    goal = str(outputs[0].relative_to(folder))
+    done = snakemake(folder, "-n", *tiny, "--rerun-triggers", "mtime", "--", goal)
+    assert "Nothing to be done" in done.stdout + done.stderr
