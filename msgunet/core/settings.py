@@ -11,6 +11,7 @@ from msgunet.core.paths import ARCHIVES, WEIGHTS
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
 Pairs = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Resampling = Literal["lanczos", "bicubic"]
 
 
 class Strict(BaseModel):
@@ -25,6 +26,15 @@ def _custom(description: str) -> Any:
 
 
 _FILE, _CODE = "Python file that registers the custom method", "hash of that file's code"
+
+
+def _resampling() -> Any:
+    """Return a field about the filter; the default is left out of the JSON, so hashes from before it stay the same."""
+    return Field(
+        "lanczos",
+        exclude_if=lambda value: value == "lanczos",
+        description="filter that resizes photographs; bicubic as in the published code of Pix2Pix",
+    )
 
 
 def _identity(settings: BaseModel) -> str:
@@ -59,7 +69,9 @@ class TrainingSettings(Strict):
         description="precision of convolutions; tf32 is for GPUs, bf16 for GPUs and for CPUs with bf16 instructions",
     )
     flip: bool = Field(False, description="flip each pair horizontally with probability 0.5")
-    jitter: int = Field(0, ge=0, description="enlarge by this many pixels, then crop at random (Pix2Pix: 30 at 256)")
+    jitter: int = Field(
+        0, ge=0, description="resize to this many pixels more, then crop at random (Pix2Pix: 30 at 256)"
+    )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights; 0: no average"
     )
@@ -220,6 +232,12 @@ class DataSetSettings(Strict):
     pairs: Pairs | None = Field(
         None, exclude_if=lambda value: value is None, description="number of pairs in each split, if not all"
     )
+    resampling: Resampling = _resampling()
+    train_size: tuple[int, int] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="prepare only the training images, at this size: training with jitter crops them",
+    )
     options: dict[str, Any]
     listing: str = Field("", description="hash of the names and sizes of a user's own images")
 
@@ -258,6 +276,7 @@ class RunSettings(Strict):
     target_kind: Literal["photo", "labels"]
     source_format: ImageFormat = RGB
     target_format: ImageFormat = RGB
+    resampling: Resampling = _resampling()
     entry: Name = Field(description="name of the entry in the suite")
     method: Name
     version: int = Field(description="version of the method; increases whenever its results would change")

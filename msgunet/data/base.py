@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Strict
+from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Resampling, Strict
 from msgunet.core.text import first_line
 from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
@@ -64,6 +64,8 @@ class RawPair:
         load: decodes the pair and returns, by name, `source`, `target` and any further images for methods. All have one
             size and are images or arrays (H, W, C).
         name: what error messages call the pair (a file, or a place in one).
+        load_at: decodes source and target at a given (width, height), if the published images have more pixels than
+            those that `load` returns.
 
     """
 
@@ -71,6 +73,7 @@ class RawPair:
     split: Split
     load: Callable[[], Mapping[str, Image.Image | np.ndarray]]
     name: str
+    load_at: Callable[[tuple[int, int]], Mapping[str, Image.Image | np.ndarray]] | None = None
 
 
 class DataSet:
@@ -107,6 +110,9 @@ class DataSet:
         self.options: Any = options
         self.size = size
         self.archives = archives
+        # `build_dataset` sets these.
+        self.resampling: Resampling = "lanczos"
+        self.train_size: tuple[int, int] | None = None
 
     @classmethod
     def default_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
@@ -129,7 +135,7 @@ class DataSet:
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
-        """Return whether source and target are photos (resized with Lanczos) or labels (nearest neighbour)."""
+        """Return whether source and target are photos (resized with `resampling`) or labels (nearest neighbour)."""
         return "photo", "photo"
 
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, ImageFormat
+from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
 from msgunet.data.base import RGB_MODES, Kind, decode, open_image
 
@@ -127,9 +127,9 @@ def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind) -> np.ndarray:
-    """Resize an image to (width, height): photos with Lanczos, labels with nearest neighbour."""
-    return resample(pixels, size, Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.LANCZOS)
+def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind, resampling: Resampling = "lanczos") -> np.ndarray:
+    """Resize an image to (width, height): photos with the filter `resampling`, labels with nearest neighbour."""
+    return resample(pixels, size, Image.Resampling["NEAREST" if kind == "labels" else resampling.upper()])
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:

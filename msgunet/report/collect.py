@@ -176,8 +176,10 @@ class Collection:
         splits = [pair.split for pair in read_manifest(manifest)]
         settings = next(run.settings for run in self.runs if run.settings.dataset == dataset)
         formats = " → ".join(dict.fromkeys(map(str, settings.formats)))
+        filters = {"lanczos": "Lanczos", "bicubic": "bicubic"}
+        photos = f"; photographs resized by {filters[settings.resampling]}" if "photo" in settings.kinds else ""
         counts = f"{splits.count('train')} training and {splits.count('test')} test pairs"
-        return f"{title} at {size}, {formats}: {counts}"
+        return f"{title} at {size}, {formats}: {counts}{photos}"
 
     def run_conditions(self, runs: list[Run]) -> str:
         """Describe the training behind a row."""

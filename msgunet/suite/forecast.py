@@ -152,7 +152,7 @@ def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:
 def _jobs(plan: Plan) -> str:
     ablations = sum(run.settings.entry in plan.suite.ablation.methods for run in plan.runs)
     counts = {
-        "preparations": len({data.folder for data in plan.data}),
+        "preparations": len({data.folder for data in (*plan.data, *plan.larger)}),
         "trainings": len(plan.runs),
         "evaluations": len(plan.runs),
         "ablations": ablations,

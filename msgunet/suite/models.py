@@ -12,6 +12,7 @@ from msgunet.core.settings import (
     Name,
     Pairs,
     PerceptualSettings,
+    Resampling,
     Size,
     Strict,
     TrainingSettings,
@@ -25,6 +26,9 @@ class DataSetEntry(Strict):
     size: Size = Field(description="width and height of the prepared images")
     pairs: Pairs | None = Field(
         None, description="use only this many training and test pairs, evenly spaced; by default all"
+    )
+    resampling: Resampling = Field(
+        "lanczos", description="filter that resizes photographs; bicubic as in the published code of Pix2Pix"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the data set")
 

@@ -20,20 +20,21 @@ from msgunet.methods.registry import get_method
 from msgunet.suite.file import load_suite, suite_path
 from msgunet.suite.models import Suite
 from msgunet.suite.networks import networks_of
-from msgunet.suite.runs import DataPlan, RunPlan, data_plan, run_settings, scales
+from msgunet.suite.runs import DataPlan, RunPlan, data_plan, larger_data, run_settings, scales
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that the rules and commands use of a suite.
 
-    `files` maps the path of each settings file to its text.
+    `larger` are the larger training images that jitter needs. `files` maps the path of each settings file to its text.
     """
 
     name: str
     suite: Suite
     results: Path
     data: tuple[DataPlan, ...]
+    larger: tuple[DataPlan, ...]
     runs: tuple[RunPlan, ...]
     gradients: tuple[RunPlan, ...]
     networks: NetworkList
@@ -79,7 +80,8 @@ class Plan:
 
         The archives include those that are still to be downloaded.
         """
-        dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
+        folders = {data.folder.name: data for data in (*self.data, *self.larger)}
+        dataset, downloads = self.dataset(folders[prepared])
         remotes = dataset.remotes(dataset.options)
         if not remotes:
             return [], dataset.inputs()
@@ -144,8 +146,11 @@ def load_plan(name: str = "paper") -> Plan:
         # Problems repeat for every seed.
         raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
     networks = NetworkList(**suite.cost.model_dump(), networks=networks_of([run.settings for run in runs]))
-    plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
-    plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
+    by_name = {plan.name: plan for plan in data}
+    larger = [larger_data(by_name[run.settings.dataset], run.settings) for run in (*runs, *gradients)]
+    distinct = {data.folder: data for data in larger if data is not None}
+    plan = Plan(suite_name, suite, results, data, tuple(distinct.values()), tuple(runs), gradients, networks, {})
+    plan.files.update({data.folder / "dataset.json": data.settings for data in (*plan.data, *plan.larger)})
     plan.files.update({run.folder / "run.json": run.text for run in (*runs, *gradients)})
     plan.files.update(_settings_files(plan, name))
     return plan

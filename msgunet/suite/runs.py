@@ -1,5 +1,6 @@
 """The data sets and runs of a suite: what its entries come to, and where their files are."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json, short_hash
 from msgunet.core.settings import DataSetSettings, RunSettings, TrainingSettings, batch_problem
+from msgunet.data.manifest import larger_folder
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import build_method, custom_methods, get_method, method_of
 from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
@@ -74,12 +76,23 @@ def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
         version=cls.version,
         size=entry.size,
         pairs=entry.pairs,
+        resampling=entry.resampling,
         options=options.model_dump(mode="json"),
         listing=cls.listing(options),
     )
     text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
     return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)
+
+
+def larger_data(data: DataPlan, run: RunSettings) -> DataPlan | None:
+    """Return the larger training images that a run's jitter crops, or None if the prepared ones are large enough."""
+    size = tuple(side + run.training.jitter for side in run.size)
+    if not run.training.jitter or all(side <= limit for side, limit in zip(size, data.entry.size, strict=True)):
+        return None
+    settings = DataSetSettings.model_validate_json(data.settings).model_copy(update={"train_size": size})
+    text = canonical_json(settings.model_dump(mode="json"))
+    return dataclasses.replace(data, folder=larger_folder(data.folder, size), settings=text)
 
 
 def run_settings(
@@ -111,6 +124,7 @@ def run_settings(
         target_kind=target_kind,
         source_format=source_format,
         target_format=target_format,
+        resampling=data.entry.resampling,
         entry=name,
         method=entry.method or name,
         version=method.version,

@@ -5,6 +5,7 @@ from msgunet.core.files import KernelLock
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
+from msgunet.suite.runs import larger_data
 from msgunet.suite.file import suite_from_config
 
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
@@ -66,6 +67,13 @@ methods = " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files
 def manifest_of(wildcards):
     """Return the manifest of a run's data set."""
     return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)
+
+
+def larger_of(folder):
+    """Return the manifest of the larger training images that a run's jitter needs, if any."""
+    run = run_of(folder).settings
+    data = larger_data(next(data for data in plan.data if data.name == run.dataset), run)
+    return [f"{data.folder}/manifest.csv"] if data else []
 
 
 def folder_of(wildcards, output):
