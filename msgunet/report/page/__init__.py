@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from msgunet.core.files import write_text
 from msgunet.core.table import Table
+from msgunet.data.base import open_image
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection
@@ -86,7 +86,8 @@ def _figures(results: Path, folder: Path) -> list[dict]:
         for suffix in ("png", "pdf"):
             name = f"{figure['name']}.{suffix}"
             shutil.copyfile(results / "figures" / name, folder / "figures" / name)
-        with Image.open(folder / "figures" / f"{figure['name']}.png") as image:
+        path = folder / "figures" / f"{figure['name']}.png"
+        with open_image(path, str(path)) as image:
             figure["width"], figure["height"] = image.size
     return figures
 
