@@ -11,7 +11,8 @@ from PIL import Image
 
 from msgunet.suite.plan import Plan, load_plan
 
-EVIL = '<script>alert("1")</script> & _50 %_ of $x^2$'
+# A title that every format could take for markup.
+EVIL = '$x$ $\\frac{$ <script>alert("1")</script> &amp; |*b*|_c_`d`~~e~~[f](g) {{7*7}} %\\'
 _FACTS = {
     "commit": "0" * 12,
     "device": "a processor",
@@ -33,7 +34,7 @@ def make_plan(folder: Path, size: tuple[int, int] = (128, 64), **changes) -> Pla
     """
     narrow = {"width": 0.0625, "discriminator_width": 0.0625}
     suite = {
-        "description": "made up",
+        "description": f"# {EVIL}",
         "datasets": {"bluemarble": {"size": list(size)}},
         "methods": {
             "pix2pix": {"title": EVIL, "size": [size[0] // 2] * 2, "options": narrow},

@@ -38,14 +38,14 @@ def plan(options: Any) -> None:
     from msgunet.suite.forecast import plan_table
     from msgunet.suite.plan import load_plan
 
-    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).markdown())
+    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).text())
 
 
 def status(options: Any) -> None:
     from msgunet.suite.plan import load_plan
     from msgunet.suite.status import status_table
 
-    print(status_table(load_plan(options.suite), _command(options)).markdown())
+    print(status_table(load_plan(options.suite), _command(options)).text())
 
 
 def prepare(options: Any) -> None:
@@ -129,7 +129,7 @@ def cost(options: Any) -> None:
         machine = machine if options.compute else plan.machine
     cost(networks, options.out, machine, options.counts_only)
     if networks.networks:
-        print(cost_table(pd.read_csv(options.out), titles, _command(options)).markdown())
+        print(cost_table(pd.read_csv(options.out), titles, _command(options)).text())
 
 
 def bench(options: Any) -> None:
@@ -148,7 +148,7 @@ def bench(options: Any) -> None:
     if options.out is None:
         table.write(out.parent)
         write_speed_figure(frame, plan.titles, out.parent)
-    print(table.markdown())
+    print(table.text())
 
 
 def profile(options: Any) -> None:
@@ -167,7 +167,7 @@ def profile(options: Any) -> None:
     machine = _machine(options) if options.compute else plan.machine
     frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
     for table in profile_tables(frame, plan.titles, options.rows, _command(options)):
-        print(table.markdown())
+        print(table.text())
 
 
 def tables(options: Any) -> None:

@@ -2,8 +2,7 @@
 
 import functools
 import math
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,49 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from msgunet.core.files import write_text
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "“": "``",
-    "”": "''",
-    "’": "'",
-    "×": r"$\times$",
-    "–": "--",
-    "−": "$-$",
-    "→": r"$\rightarrow$",
-    "±": r"$\pm$",
-}
-
-
-def _latex(value: str) -> str:
-    """Escape a text for LaTeX; a character that its usual fonts lack is replaced by its code point."""
-    text = "".join(_LATEX.get(c) or _letter(c) for c in value)
-    # At the start of a row, LaTeX would read a bracket as an option of the preceding \\.
-    return f"{{}}{text}" if text.startswith("[") else text
-
-
-def _letter(c: str) -> str:
-    if c < "\u0180":
-        return c
-    name = unicodedata.name(c, "").split()
-    if name[:2] == ["GREEK", "SMALL"] and len(name) == 4:
-        letter = {"LAMDA": "lambda", "OMICRON": "mathit{o}"}.get(name[3], name[3].lower())
-        return f"$\\{letter}$"
-    return f"[U+{ord(c):04X}]"
-
+from msgunet.core.text import latex, markdown, printable
 
 # Rows per page; a longer table is split.
 _ROWS = 45
@@ -125,10 +82,13 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as GitHub Markdown with aligned columns."""
+        return self._lines(markdown)
 
-        def text(value: str) -> str:
-            return value.replace("|", r"\|").replace("<", "&lt;")
+    def text(self) -> str:
+        """Return the table for a terminal: like Markdown, but with every text as it is."""
+        return self._lines(printable)
 
+    def _lines(self, text: Callable[[str], str]) -> str:
         lines = [[text(column) for column in self.columns]]
         lines += [[f"**{text(c.text)}**" if c.bold else text(c.text) for c in row] for row in self.cells]
         widths = [max(3, *(len(row[j]) for row in lines)) for j in range(len(self.columns))]
@@ -151,22 +111,22 @@ class Table:
 
         def formatted(cell: Cell) -> str:
             colour = "" if cell.colour is None else rf"\cellcolor[RGB]{{{','.join(map(str, cell.colour))}}}"
-            return colour + (rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text))
+            return colour + (rf"\textbf{{{latex(cell.text)}}}" if cell.bold else latex(cell.text))
 
         shaded = any(cell.colour for row in self.cells for cell in row)
         packages = [r"\usepackage{booktabs}", r"\usepackage{graphicx}"]
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
         columns = "".join("r" if numeric else "l" for numeric in self.numeric)
-        heading = [r"\toprule", " & ".join(map(_latex, self.columns)) + r" \\", r"\midrule"]
+        heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
         sentences = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in self.notes)
-        notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(_latex, sentences))
+        notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(latex, sentences))
         # Shrink a table that is wider than the text; leave others as they are.
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
         body = []
         for start in range(0, max(1, len(rows)), _ROWS):
-            caption = rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}"
+            caption = rf"\caption{{{latex(self.title)}{', continued' if start else ''}}}"
             last = [notes] if start + _ROWS >= len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
             body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _ROWS]]

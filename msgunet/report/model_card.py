@@ -9,6 +9,7 @@ import pandas as pd
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.text import markdown
 from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator
 from msgunet.report.collect import training_conditions
@@ -63,11 +64,11 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
         rows |= {"device": facts["device"], "commit": facts["commit"], "versions": versions}
     lines = [
-        f"# {method.title}, trained on {settings.dataset}",
+        f"# {markdown(method.title)}, trained on {settings.dataset}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {_escaped(value)} |" for name, value in rows.items()),
+        *(f"| {name} | {markdown(value)} |" for name, value in rows.items()),
         "",
         "## Metrics",
         "",
@@ -85,14 +86,10 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         _CHECKS,
         "",
-        *(f"- {note}" for note in notes),
+        *(f"- {markdown(note)}" for note in notes),
         "",
     ]
     return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
 
 
 def _dataset(settings: RunSettings) -> str:

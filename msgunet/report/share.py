@@ -10,6 +10,7 @@ import pandas as pd
 from msgunet.core.errors import UserError
 from msgunet.core.files import write_text
 from msgunet.core.provenance import device_of
+from msgunet.core.text import markdown
 from msgunet.data.registry import datasets
 from msgunet.report.collect import Collection
 from msgunet.report.files import figure_names
@@ -141,15 +142,16 @@ def _readme(plan: Plan, collection: Collection, out: Path, withheld: list[str], 
         "gradients.csv": "`gradients.csv`: gradients recorded with and without intermediate outputs",
         "speed.csv": "`speed.csv`: results of `msgunet bench`",
     }
-    lines = [f"# Results of the suite '{plan.name}'", "", plan.suite.description, ""]
+    lines = [f"# Results of the suite '{plan.name}'", "", markdown(plan.suite.description), ""]
     lines += [f"- written by `{command}`; `suite.yaml` is the suite"]
     lines += [f"- {text}" for name, text in contents.items() if (out / name).exists()]
     speed = collection.speed()
-    lines += [] if speed is None else [f"- timed on {device_of(speed)}, commit {speed['commit'].iloc[0]}"]
+    lines += [] if speed is None else [f"- timed on {markdown(device_of(speed))}, commit {speed['commit'].iloc[0]}"]
     if (out / "tables").exists():
-        lines += [f"- {collection.data_conditions(dataset)}" for dataset in plan.suite.datasets]
-        lines += [f"- {collection.environment()}"]
-        lines += [f"- {sentence}" for dataset in collection.datasets for sentence in collection.unfinished(dataset)]
+        lines += [f"- {markdown(collection.data_conditions(dataset))}" for dataset in plan.suite.datasets]
+        lines += [f"- {markdown(collection.environment())}"]
+        unfinished = [sentence for dataset in collection.datasets for sentence in collection.unfinished(dataset)]
+        lines += [f"- {markdown(sentence)}" for sentence in unfinished]
     if withheld and (out / "figures").exists():
         lines.append(f"- no images of {', '.join(withheld)}")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.md"))

@@ -3,6 +3,7 @@
 import shlex
 
 from msgunet.core.errors import UserError
+from msgunet.core.text import unescaped
 from msgunet.suite.plan import Plan
 
 
@@ -14,5 +15,5 @@ def show(plan: Plan, suite: str) -> None:
         if not path.is_file():
             command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
             raise UserError(f"there is no {path}; run '{command}' first")
-        print(path.read_text(encoding="utf-8"))
+        print(unescaped(path.read_text(encoding="utf-8")))
     print(f"The page with all tables and figures: {page.resolve().as_uri()}")

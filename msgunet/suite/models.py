@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from msgunet.core.settings import (
     ComputeSettings,
@@ -17,6 +17,19 @@ from msgunet.core.settings import (
     Strict,
     TrainingSettings,
 )
+from msgunet.core.text import control_characters
+
+
+def _literal(text: str) -> str:
+    text = text.strip()
+    if found := control_characters(text):
+        raise ValueError(f"the text has the control character {', '.join(found)}; write it on one line without it")
+    return text
+
+
+# Texts that are shown as they are, in one line.
+Text = Annotated[str, AfterValidator(_literal)]
+Title = Annotated[str, StringConstraints(max_length=80), AfterValidator(_literal)]
 
 
 class DataSetEntry(Strict):
@@ -42,9 +55,7 @@ class MethodEntry(Strict):
         min_length=1,
         description="Python file that registers a custom method; by default a method of this project",
     )
-    title: str | None = Field(
-        None, max_length=80, description="name in tables and figures; by default the method's title"
-    )
+    title: Title | None = Field(None, description="name in tables and figures; by default the method's title")
     size: Size | None = Field(
         None, description="width and height of the network's images; by default those of the data set"
     )
@@ -83,7 +94,7 @@ class ReportSettings(Strict):
 class Suite(Strict):
     """A suite file."""
 
-    description: str = Field("", description="one sentence for the page")
+    description: Text = Field("", description="one sentence for the page")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         (0,), min_length=1, description="each entry is trained once per seed on every data set"
     )

@@ -45,7 +45,7 @@ def test_names_are_escaped():
     assert "<strong>1</strong>" in html
     markdown = HOSTILE.markdown()
     assert r"M\|ethod" in markdown
-    assert "<b>" not in markdown
+    assert "<b>" not in markdown.replace(r"\<", "")
     assert "**1**" in markdown
 
 

@@ -147,7 +147,9 @@ def test_a_time_limited_training_has_the_rest_of_its_minutes_left(working_folder
     assert main(["status", "made.yaml"]) == 0
     output = capsys.readouterr().out
     rows = [
-        [cell.strip() for cell in line.split("|")[3:-1]] for line in output.splitlines() if "| bluemarble |" in line
+        [cell.strip() for cell in line.split("| bluemarble |")[1].split("|")[:-1]]
+        for line in output.splitlines()
+        if "| bluemarble |" in line
     ]
     assert rows[:2] == [["not yet", "–", "–", "2:00"], ["stopped", "2/9", "0:30", "1:30"]]
     assert "about 3:30 left" in output

@@ -16,7 +16,7 @@ from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
 from msgunet.report.figures import ablation, cost, gradients, images, quality, training
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import NamedFigure
+from msgunet.report.figures.style import NamedFigure, plain_powers
 from msgunet.report.tables import Tables, build_tables, remove_stale
 
 _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
@@ -54,12 +54,15 @@ def write_speed_figure(frame: pd.DataFrame, titles: Mapping[str, str], folder: P
 
 def _set_look() -> None:
     sns.set_theme("paper", "whitegrid")
-    # Font type 42 keeps text as text in the PDF.
-    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
+    # Font type 42 keeps text as text in the PDF. Titles can hold dollar signs, which are not mathematics.
+    look = {"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9, "text.parse_math": False}
+    mpl.rcParams.update(look)
 
 
 def _save(drawn: NamedFigure, folder: Path) -> None:
     figure = drawn.figure
+    for axes in figure.axes:
+        plain_powers(axes)
     lines = textwrap.wrap(drawn.caption, int(21 * figure.get_figwidth()))
     figure.text(0.01, -0.01, "\n".join(lines), va="top", fontsize=6, color="0.3")
     # Compute the layout once, not for each format.

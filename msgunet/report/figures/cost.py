@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
+from msgunet.report.figures.style import NamedFigure, in_legend, plain_ticks, styles
 from msgunet.report.tables import Tables
 
 _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memory_mib": "peak memory (MiB)"}
@@ -41,7 +41,7 @@ def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
             rows = cost[cost["entry"] == entry].copy()
             rows["pixels"] = rows["width"] * rows["height"]
             rows = rows.sort_values("pixels")
-            axis.plot(rows["pixels"], rows[column], label=collection.titles[entry], **style)
+            axis.plot(rows["pixels"], rows[column], label=in_legend(collection.titles[entry]), **style)
         axis.set(xscale="log", yscale="log", ylabel=label)
         axis.set_xticks(sizes["pixels"], labels, rotation=30, ha="right", fontsize=7)
         axis.minorticks_off()

@@ -1,10 +1,12 @@
 """The style of each method: one colour, marker and line, the same in all figures."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
@@ -17,6 +19,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # Heat maps get darker with larger values, in colour and in greyscale.
 HEAT = "Blues"
+_SUPERSCRIPTS = str.maketrans("−-0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,31 @@ def styles(collection: Collection) -> dict[str, dict[str, Any]]:
             trained, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False
         )
     }
+
+
+class _Powers(ticker.LogFormatterSciNotation):
+    """Powers of ten as plain text: 10⁻³ instead of mathematics, which the figures switch off."""
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        text = super().__call__(value, place).replace(r"\times", "×")
+        power = re.compile(r"\^\{([−-]?\d+)\}")
+        return re.sub(r"[${}]|\\mathdefault", "", power.sub(lambda match: match[1].translate(_SUPERSCRIPTS), text))
+
+
+def plain_powers(axes: Axes) -> None:
+    """Label the logarithmic axes in plain text."""
+    for axis in (axes.xaxis, axes.yaxis):
+        for form, set_form in (
+            (axis.get_major_formatter(), axis.set_major_formatter),
+            (axis.get_minor_formatter(), axis.set_minor_formatter),
+        ):
+            if isinstance(form, ticker.LogFormatter):
+                set_form(_Powers(labelOnlyBase=form.labelOnlyBase, minor_thresholds=form.minor_thresholds))
+
+
+def in_legend(title: str) -> str:
+    """Return a title as the label of a legend, which leaves out labels that start with an underscore."""
+    return f"\N{HAIR SPACE}{title}" if title.startswith("_") else title
 
 
 def plain_ticks(axis: Axis) -> None:

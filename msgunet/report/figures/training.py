@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import NamedFigure, styles
+from msgunet.report.figures.style import NamedFigure, in_legend, styles
 from msgunet.report.tables import Tables
 
 _FIXED = {"step", "epoch", "learning_rate", "seconds"}
@@ -52,9 +52,8 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
                 style = {**style_of[run.settings.entry], "markersize": 3, "linewidth": 1}
                 first = run.settings.seed == runs[0].settings.seed
                 percent = 100 * table["step"] / table["step"].max()
-                axis.plot(
-                    percent, table[term], markevery=max(1, len(table) // 6), label=run.title if first else None, **style
-                )
+                label = in_legend(run.title) if first else None
+                axis.plot(percent, table[term], markevery=max(1, len(table) // 6), label=label, **style)
         axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
     for axis in axes.flat[len(terms) :]:
         axis.axis("off")
