@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet.core.files import atomic
+from msgunet.core.files import atomic, remove_leftovers
 from msgunet.core.table import Cell, Table, number
 from msgunet.methods.method import schedule_label
 from msgunet.methods.registry import build_method
@@ -99,10 +99,14 @@ def write_tables(settings_file: Path, results: Path) -> None:
 
 
 def remove_stale(folder: Path, names: set[str]) -> None:
-    """Remove tables and figures of an earlier state of the suite: those whose names are not in `names`."""
+    """Remove tables and figures of an earlier state of the suite: those whose names are not in `names`.
+
+    Another process can make the same report at the same time.
+    """
+    remove_leftovers(folder)
     for path in folder.iterdir():
-        if path.suffix in _ENDINGS and path.stem not in names:
-            path.unlink()
+        if path.suffix in _ENDINGS and path.stem not in names and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
 
 
 def _part(frame: pd.DataFrame, dataset: str, protocol: str) -> pd.DataFrame:
