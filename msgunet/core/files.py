@@ -82,7 +82,7 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
         # Without locks, `remove_leftovers` removes nothing.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):
+        if Path(name).exists():
             return handle, Path(name)
         # Another process took the file for a leftover before it was locked.
         os.close(handle)

@@ -10,9 +10,9 @@ from msgunet.report.claims import efficiency
 
 
 def limit_of(frame: pd.DataFrame) -> tuple[str, str]:
-    """Return the column with the device's best rate in a table of `msgunet bench` or `profile`, and how it was measured.
+    """Return the column with the device's best rate in a table of `msgunet bench`, and how it was measured.
 
-    Tables of earlier versions have a limit that a network can exceed.
+    Tables of earlier versions have a lower rate, which a network can exceed.
     """
     if "limit_tflop_per_s" in frame:
         return "limit_tflop_per_s", "the faster of a large matrix product and a large convolution"
