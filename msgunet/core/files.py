@@ -164,10 +164,13 @@ def read_settings(path: Path, model: type[Model]) -> Model:
 
     """
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file; if it belongs to a suite, 'snakemake -n --config suite=NAME' writes it"
+        ) from error
     except OSError as error:
-        advice = "'snakemake -n --config suite=NAME' writes the settings files"
-        raise UserError(f"{path}: {error.strerror}; {advice}") from error
+        raise UserError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         problems = (f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise UserError(*problems) from error
