@@ -13,14 +13,16 @@ from pydantic import ValidationError
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Resampling, Strict
 from msgunet.core.text import first_line
+from msgunet.data.limits import check_size
 from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]
 
-# The largest images here are those of the globe, 10800x5400. A file with more than twice as many pixels is more likely
-# an attack.
-Image.MAX_IMAGE_PIXELS = 120_000_000
+# `open_image` checks the size instead: Pillow has one limit for all images.
+Image.MAX_IMAGE_PIXELS = None
+# Measured with `decode`, which holds three copies of an image for a moment; Pillow takes four bytes for a pixel.
+_BYTES_PER_VALUE = 4
 
 # The Pillow modes that can be converted to 8-bit RGB without loss.
 RGB_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
@@ -198,11 +200,13 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     Pillow's other formats are refused: some of them start programs (EPS), others are rare and little tested.
 
     Raises:
-        UserError: the file cannot be read or is not an image of an allowed format, or the decoder raised anything.
+        UserError: the file cannot be read or is not an image of an allowed format, it is too large (`limits`), or the
+            decoder raised anything.
 
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
+            check_size(name, *image.size, 3, value_bytes=_BYTES_PER_VALUE)
             yield image
     except UserError:
         raise

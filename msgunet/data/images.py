@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -14,9 +13,8 @@ from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
 from msgunet.data.base import RGB_MODES, Kind, decode, open_image
+from msgunet.data.limits import check_size
 
-# The most values of one image: twice the pixels that Pillow is allowed to decode, in three channels.
-_MOST_VALUES = 6 * Image.MAX_IMAGE_PIXELS
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -90,11 +88,13 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     try:
         data = file.read_bytes() if isinstance(file, Path) else file.read()
         if data.startswith(_PNG):
-            _check_pixels(name, *struct.unpack(">II", data[16:24]))
+            width, height, bits, colours = struct.unpack(">IIBB", data[16:26])
+            channels = {2: 3, 4: 2, 6: 4}.get(colours, 1)
+            check_size(name, width, height, channels, value_bytes=2 if bits == 16 else 1)
             pixels = imagecodecs.png_decode(data)
         elif data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-                _check_pixels(name, *tiff.series[0].shape)
+                check_size(name, *tiff.series[0].shape, value_bytes=tiff.series[0].dtype.itemsize)
                 pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
                 if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (
                     np.uint8,
@@ -113,12 +113,6 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise UserError(f"{name}: the image has {pixels.ndim} axes of {pixels.dtype}; save it as unsigned 8 or 16 bits")
     return as_pixels(pixels)
-
-
-def _check_pixels(name: str, *shape: int) -> None:
-    """Refuse an image whose header claims more values than a real one has, before memory is taken for them."""
-    if math.prod(shape) > _MOST_VALUES:
-        raise UserError(f"{name}: its header claims {'x'.join(map(str, shape))} values, more than {_MOST_VALUES:,}")
 
 
 def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:

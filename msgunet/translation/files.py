@@ -15,6 +15,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read, save
+from msgunet.data.limits import limited_by_memory
 from msgunet.data.sets.folder import SUFFIXES, images
 from msgunet.translation.translate import Model
 
@@ -66,7 +67,8 @@ def translate_files(
     bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
-            pixels = read(job.source, str(job.source), model.settings.source_format)
+            with limited_by_memory(model.memory_for_sources()):
+                pixels = read(job.source, str(job.source), model.settings.source_format)
             tiles = functools.partial(_show_tiles, bar)
             output = model.translate(pixels, scale, name=job.source.stem, tile=tile, progress=tiles)
             with atomic(job.target) as temporary:

@@ -210,6 +210,13 @@ class Model:
         used = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
         return min(available, self._memory_limit - used)
 
+    def memory_for_sources(self) -> float:
+        """Return how many bytes of the machine's memory can still be allocated to read a source."""
+        if self._generator.device.type == "cpu":
+            return self._available_memory()
+        free = free_memory(torch.device("cpu"))
+        return float("inf") if free is None else _SHARE * free
+
     def _tile_bytes(self, width: int, height: int) -> float:
         """Return the memory of a tile in bytes, without the weights."""
         if (width, height) not in self._peak_bytes:

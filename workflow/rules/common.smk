@@ -60,8 +60,10 @@ onerror:
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
 
-# A settings file may not have code executed: each job names the custom methods of the suite itself.
-methods = " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files)
+def methods(wildcards):
+    """Return arguments that name the suite's custom methods, since a settings file may not have code executed."""
+    # A function, since Snakemake would read braces in a parameter as wildcards.
+    return " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files)
 
 
 def manifest_of(wildcards):

@@ -3,13 +3,12 @@
 import datetime
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from msgunet.core.files import write_text
+from msgunet.core.files import work_folder, write_text
 from msgunet.core.table import Table
 from msgunet.data.base import open_image
 from msgunet.data.registry import datasets
@@ -31,11 +30,11 @@ def write_page(settings_file: Path, results: Path) -> Path:
     """
     collection = Collection(settings_file, results)
     folder = results / "report"
-    with tempfile.TemporaryDirectory(prefix=".tmp-report-", dir=results) as temporary:
-        new = Path(temporary) / "report"
+    with work_folder(results / ".tmp-report", lock=results / ".lock-page") as work:
+        new = work / "report"
         _write(collection, new)
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(work / "old")
         new.rename(folder)
     return folder / "index.html"
 
