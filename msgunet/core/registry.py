@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from msgunet.core.errors import UserError
+from msgunet.core.text import control_characters
 
 Class = TypeVar("Class")
 
@@ -37,7 +38,7 @@ class Registry(Generic[Class]):
         """Return a decorator that registers a class under `name` and sets its attribute `name`.
 
         Raises:
-            ValueError: another module has already registered this name.
+            ValueError: another module has already registered this name, or a text for reports has control characters.
 
         """
         return lambda cls: register(self._classes, name, cls)
@@ -68,7 +69,15 @@ class Registry(Generic[Class]):
 
 
 def register(table: dict[str, type[Class]], name: str, cls: type[Class]) -> type[Class]:
-    """Add a class to a table of names; see `Registry.register`."""
+    """Add a class to a table of names; see `Registry.register`.
+
+    Raises:
+        ValueError: another module has registered this name, or a text for reports has control characters.
+
+    """
+    for key in ("title", "reference", "licence", "source_url"):
+        if found := control_characters(str(getattr(cls, key, ""))):
+            raise ValueError(f"the {key} of {name!r} has the control character {', '.join(found)}; remove it")
     if name in table and table[name].__module__ != cls.__module__:
         raise ValueError(f"{name!r} is registered twice: in {table[name].__module__} and in {cls.__module__}")
     cls.name = name

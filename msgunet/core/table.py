@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from msgunet.core.files import write_text
-from msgunet.core.text import latex, markdown, printable
+from msgunet.core.text import latex, markdown, markdown_code, printable
 
 # Rows per page; a longer table is split.
 _ROWS = 45
@@ -101,7 +101,7 @@ class Table:
         rule = "|" + "|".join("-" * (w + 1) + end for w, end in zip(widths, ends, strict=True)) + "|"
         notes = [f"- {text(note)}" for note in self.notes]
         head = [f"### {text(self.title)}", "", line(lines[0]), rule, *map(line, lines[1:]), ""]
-        return "\n".join([*head, *notes, "", f"Made by `{self.command}`", ""])
+        return "\n".join([*head, *notes, "", f"Made by {markdown_code(self.command)}", ""])
 
     def latex(self) -> str:
         """Return the table as LaTeX; a long one is continued in further tables.

@@ -35,7 +35,7 @@ _LATEX = {
 # What Markdown would read as markup. An underscore inside a word is none, nor are brackets without a link.
 _MARKUP = re.compile(
     r"""
-    [*`|~$<]                                    # emphasis, code, columns, strikethrough, mathematics, HTML
+    [*`|~<]                                     # emphasis, code, columns, strikethrough, HTML
     | \\(?=[!-/:-@\[-`{-~]|$)                   # an escape
     | (?<![^\W_])_ | _(?![^\W_])                # emphasis at the edge of a word
     | \](?=[(\[:])                              # a link
@@ -68,12 +68,21 @@ def _is_control(c: str) -> bool:
 
 def markdown(text: str) -> str:
     """Return text for Markdown: a reader sees every character of it."""
-    return _MARKUP.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", text)
+    text = _MARKUP.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", text)
+    # GitHub reads a dollar sign as mathematics, after a backslash too.
+    return text.replace("$", "<span>$</span>")
+
+
+def markdown_code(text: str) -> str:
+    """Return text as code in Markdown."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def unescaped(text: str) -> str:
     """Undo `markdown`, for a terminal."""
-    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text.replace("<span>$</span>", "$"))
 
 
 def latex(text: str) -> str:

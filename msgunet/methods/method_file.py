@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import short_hash
-from msgunet.core.text import control_characters
 from msgunet.methods.method import Method, MethodOptions
 
 # The methods that each loaded file registers, by module name. `register_method` writes here.
@@ -169,8 +168,6 @@ def _validate(cls: Any) -> None:
         raise UserError(f"the object registered as '{cls.name}' is not a subclass of msgunet.Method")
     if not isinstance(getattr(cls, "title", None), str):
         raise UserError(f"method '{cls.name}' has no title; set `title` to its name in tables")
-    if found := control_characters(cls.title):
-        raise UserError(f"the title of method '{cls.name}' has the control character {', '.join(found)}; remove it")
     if not issubclass(cls.Options, MethodOptions):
         raise UserError(f"the Options class of method '{cls.name}' is not a subclass of msgunet.MethodOptions")
     try:

@@ -9,7 +9,7 @@ import pandas as pd
 from msgunet.core.errors import UserError
 from msgunet.core.files import work_folder, write_text
 from msgunet.core.provenance import device_of
-from msgunet.core.text import markdown
+from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
 from msgunet.report.collect import Collection
 from msgunet.report.files import figure_names
@@ -141,7 +141,7 @@ def _readme(plan: Plan, collection: Collection, out: Path, withheld: list[str], 
         "speed.csv": "`speed.csv`: results of `msgunet bench`",
     }
     lines = [f"# Results of the suite '{plan.name}'", "", markdown(plan.suite.description), ""]
-    lines += [f"- written by `{command}`; `suite.yaml` is the suite"]
+    lines += [f"- written by {markdown_code(command)}; `suite.yaml` is the suite"]
     lines += [f"- {text}" for name, text in contents.items() if (out / name).exists()]
     speed = collection.speed()
     lines += [] if speed is None else [f"- timed on {markdown(device_of(speed))}, commit {speed['commit'].iloc[0]}"]
