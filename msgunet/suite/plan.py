@@ -75,14 +75,18 @@ class Plan:
         return build_dataset(DataSetSettings.model_validate_json(data.settings), folder), downloads
 
     def inputs(self, prepared: str) -> tuple[list[Path], list[Path]]:
-        """Return the files that the data set of this folder name is prepared from: archives, and a user's own images.
+        """Return the files that the data set of this folder name is prepared from.
 
-        The archives include those that are still to be downloaded.
+        Returns:
+            The archives, including those that are still to be downloaded, and the settings file that stands for a
+            user's own images.
+
         """
-        dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
+        data = next(data for data in self.data if data.folder.name == prepared)
+        if data.times:
+            return [], [_times_file(data)]
+        dataset, downloads = self.dataset(data)
         remotes = dataset.remotes(dataset.options)
-        if not remotes:
-            return [], dataset.inputs()
         absent = [dataset.archives / remote.name for remote in remotes if downloads and remote.urls]
         return list(dict.fromkeys([*dataset.inputs(), *absent])), []
 
@@ -146,9 +150,16 @@ def load_plan(name: str = "paper") -> Plan:
     networks = NetworkList(**suite.cost.model_dump(), networks=networks_of([run.settings for run in runs]))
     plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
     plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
+    plan.files.update({_times_file(data): canonical_json({"images": data.times}) for data in plan.data if data.times})
     plan.files.update({run.folder / "run.json": run.text for run in (*runs, *gradients)})
     plan.files.update(_settings_files(plan, name))
     return plan
+
+
+def _times_file(data: DataPlan) -> Path:
+    # The images themselves are no inputs of a rule: Snakemake fails if the time of one lies in the future, and cannot
+    # have every name.
+    return data.folder / "images.json"
 
 
 def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[RunPlan, ...]:
