@@ -51,13 +51,13 @@ def _files(folder: Path) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    # The real paths of each folder and of those above it.
-    within = {folder: frozenset({folder.resolve()})}
+    # The real paths of each folder, of those above it, and of those on the way to it.
+    within = {folder: frozenset({folder.resolve(), *folder.resolve().parents})}
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         above = within.pop(Path(place))
         reals = {name: Path(place, name).resolve() for name in folders if not name.startswith(".")}
         folders[:] = [name for name, real in reals.items() if real not in above]
-        within |= {Path(place, name): above | {reals[name]} for name in folders}
+        within |= {Path(place, name): above | {reals[name], *reals[name].parents} for name in folders}
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 

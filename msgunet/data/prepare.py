@@ -181,12 +181,17 @@ def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]
 def _check_ids(pairs: Sequence[RawPair]) -> None:
     if not pairs:
         raise UserError("the data set has no pairs; check its options and archives")
-    # Some file systems do not distinguish A from a.
-    first: dict[str, RawPair] = {}
-    duplicates = [pair for pair in pairs if first.setdefault(pair.id.casefold(), pair) is not pair]
+    first: dict[str, str] = {}
+    duplicates = []
+    for pair in pairs:
+        # Some file systems do not distinguish A from a.
+        key = pair.id.casefold()
+        if key in first:
+            duplicates.append(f"  {pair.name}: {pair.id}, as {first[key]}")
+        first.setdefault(key, pair.name)
     if duplicates:
-        named = (f"  {pair.name}: {pair.id}, as {first[pair.id.casefold()].name}" for pair in duplicates[:_MAX_LISTED])
-        raise UserError(f"{len(duplicates)} pairs have the same id as another pair; rename their files:", *named)
+        listed = duplicates[:_MAX_LISTED]
+        raise UserError(f"{len(duplicates)} pairs have the same id as another pair; rename their files:", *listed)
     for split in ("train", "test"):
         if not any(pair.split == split for pair in pairs):
             raise UserError(f"the data set has no {split} pairs; check its options")
