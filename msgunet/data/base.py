@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
@@ -155,6 +155,14 @@ class DataSet:
         """Return a key for the current files of a folder that users can change; another key means another data set."""
         return ""
 
+    @classmethod
+    def times(cls, options: Any) -> str:
+        """Return a key for the same files that changes with their modification times too, or an empty string.
+
+        Another key means another preparation.
+        """
+        return ""
+
     def inputs(self) -> list[Path]:
         """Return the existing files that the data set is made from."""
         paths = [self.archives / remote.name for remote in self.remotes(self.options)]
@@ -193,6 +201,10 @@ class DataSet:
         raise NotImplementedError
 
 
+class FormatError(UserError):
+    """An image has another format than expected. Only the caller knows what the user can do about it."""
+
+
 @contextlib.contextmanager
 def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open an image of an allowed format (`FORMATS`), for a context that decodes it.
@@ -200,13 +212,16 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     Pillow's other formats are refused: some of them start programs (EPS), others are rare and little tested.
 
     Raises:
-        UserError: the file cannot be read or is not an image of an allowed format, it is too large (`limits`), or the
-            decoder raised anything.
+        UserError: the file cannot be read, is not an image of an allowed format, is animated or too large (`limits`),
+            or the decoder raised anything.
 
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
             check_size(name, *image.size, 3, value_bytes=_BYTES_PER_VALUE)
+            # The pages of a TIFF are channels, and the further images of an MPO are previews.
+            if image.format in ("GIF", "PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"{name}: an animation of {frames} frames; save the one that you mean as an image")
             yield image
     except UserError:
         raise
@@ -216,29 +231,59 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
 
 
+def unlike_rgb(image: Image.Image) -> str | None:
+    """Return what an opened image has that 8-bit RGB cannot hold, in words; None if `decode` can read it."""
+    # Pillow reads 16-bit colours as 8-bit colours. Only what it passes to its decoders reveals their depth.
+    passed = [tile.args for tile in getattr(image, "tile", ())]
+    deep = any(";16" in str(given) for given in passed)
+    deep |= image.format == "PPM" and any(isinstance(given, tuple) and given[-1] > 255 for given in passed)
+    if image.mode not in RGB_MODES or deep:
+        return f"mode {image.mode}{' (16 bits)' if deep else ''}"
+    if channels_of_tiff(image):
+        return "several pages or more bands than red, green, blue and alpha"
+    return None
+
+
+def channels_of_tiff(image: Image.Image) -> bool:
+    """Return whether an opened image is a TIFF with several pages, or with bands that are neither colours nor alpha.
+
+    Pillow reads only the first page, and drops such bands.
+    """
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2
+    photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
+    colours = {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1)
+    extra = max(0, tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) - colours)
+    # 1 and 2 are alpha.
+    alpha = extra == 1 and tags.get(TiffImagePlugin.EXTRASAMPLES) in ((1,), (2,))
+    return image.is_animated or (extra > 0 and not alpha)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image once its EXIF orientation is applied."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    # Pillow has already turned the size of a TIFF that has the tag.
+    return image.size[::-1] if turned and ExifTags.Base.Orientation not in getattr(image, "tag_v2", {}) else image.size
+
+
 def decode(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image to 8-bit RGB: expand palettes, repeat grey, drop alpha, apply the EXIF orientation.
 
     Raises:
-        UserError: the image is damaged, or it is 16-bit or CMYK, whose values would be lost silently.
+        FormatError: the image is 16-bit or CMYK, or has further bands or pages, whose values would be lost silently.
+        UserError: the image is damaged or animated.
 
     """
     with open_image(file, name) as image:
-        # Pillow reads 16-bit colours as 8-bit colours. Only the raw mode reveals their depth.
-        deep = any(";16" in str(tile.args) for tile in image.tile)
-        image.load()
-        if not deep and (converted := as_rgb(image)) is not None:
+        if (converted := as_rgb(image)) is not None:
             return converted
-        mode = f"{image.mode}{' (16 bits)' if deep else ''}"
-    raise UserError(
-        f"{name}: the image has mode {mode}, which is not 8-bit RGB; save it as 8-bit RGB, or declare its format (for "
-        "'kind: folder': source_format and target_format, with channels and range)"
-    )
+        raise FormatError(f"{name}: the image has {unlike_rgb(image)}, which is not 8-bit RGB")
 
 
 def as_rgb(image: Image.Image) -> Image.Image | None:
-    """Return an image as 8-bit RGB by the rules of `decode`, or None if its mode would lose values."""
-    if image.mode not in RGB_MODES:
+    """Return an image as 8-bit RGB by the rules of `decode`, or None if values would be lost."""
+    if unlike_rgb(image):
         return None
     return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
 

@@ -115,7 +115,8 @@ class _Journal:
 def _fingerprint(settings: DataSetSettings, dataset: DataSet) -> str:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in dataset.inputs()]
     text = canonical_json([settings.model_dump(mode="json"), files])
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files need not be UTF-8.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal: _Journal, threads: int) -> None:
@@ -183,14 +184,17 @@ def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]
 def _check_ids(pairs: Sequence[RawPair]) -> None:
     if not pairs:
         raise UserError("the data set has no pairs; check its options and archives")
-    seen: set[str] = set()
-    # Some file systems do not distinguish A from a.
-    duplicates = [pair.id for pair in pairs if pair.id.casefold() in seen or seen.add(pair.id.casefold())]
+    first: dict[str, str] = {}
+    duplicates = []
+    for pair in pairs:
+        # Some file systems do not distinguish A from a.
+        key = pair.id.casefold()
+        if key in first:
+            duplicates.append(f"  {pair.name}: {pair.id}, as {first[key]}")
+        first.setdefault(key, pair.name)
     if duplicates:
-        raise UserError(
-            f"{len(duplicates)} pairs have the same id as another pair; rename them: "
-            f"{', '.join(duplicates[:_MAX_LISTED])}"
-        )
+        listed = duplicates[:_MAX_LISTED]
+        raise UserError(f"{len(duplicates)} pairs have the same id as another pair; rename their files:", *listed)
     for split in ("train", "test"):
         if not any(pair.split == split for pair in pairs):
             raise UserError(f"the data set has no {split} pairs; check its options")

@@ -18,13 +18,17 @@ from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
 
 @dataclass(frozen=True)
 class DataPlan:
-    """A prepared data set: its entry in the suite, and its folder, whose name contains a hash of its settings."""
+    """A prepared data set: its entry in the suite, and its folder, whose name contains a hash of its settings.
+
+    `times` is a key for the times of a user's own images, or empty.
+    """
 
     name: str
     kind: str
     entry: DataSetEntry
     folder: Path
     settings: str
+    times: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     )
     text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
-    return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)
+    folder = Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}"
+    return DataPlan(name, kind, entry, folder, text, cls.times(options))
 
 
 def larger_data(data: DataPlan, run: RunSettings) -> DataPlan | None:

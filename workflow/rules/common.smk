@@ -121,10 +121,9 @@ def python_of(folder):
 
 def files_of(wildcards):
     """Return the input files of a preparation."""
-    archives, images = plan.inputs(wildcards.prepared)
+    archives, listed = plan.inputs(wildcards.prepared)
     # Archives can be deleted and downloaded again without a new preparation; a change to a user's own images needs one.
-    # Snakemake would read braces in a file's name as wildcards.
-    return [*(ancient(str(path)) for path in archives), *(str(path) for path in images if "{" not in str(path))]
+    return [*(ancient(str(path)) for path in archives), *map(str, listed)]
 
 
 def reported(sections, category, folder, suffix):
