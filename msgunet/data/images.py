@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
-from msgunet.data.base import FormatError, Kind, channels_of_tiff, decode, open_image, unlike_rgb
+from msgunet.data.base import Kind
+from msgunet.data.decode import FormatError, channels_of_tiff, decode, open_image, unlike_rgb
 from msgunet.data.limits import check_size
 
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.

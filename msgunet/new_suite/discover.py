@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.core.text import printable
-from msgunet.data.base import Kind, decode, open_image, upright_size
+from msgunet.data.base import Kind
+from msgunet.data.decode import decode, open_image, upright_size
 from msgunet.data.find import JPEG, SPLITS, SUFFIXES, find, images_by_name, looks_like_a_split, unread
 from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
 from msgunet.data.sets.folder import Folder, FolderOptions, check_no_split, unread_in

@@ -15,7 +15,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
 from msgunet.core.text import printable
-from msgunet.data.base import FormatError
+from msgunet.data.decode import FormatError
 from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
 from msgunet.data.images import read, save
 from msgunet.data.limits import limited_by_memory

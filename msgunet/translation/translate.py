@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
-from msgunet.data.base import as_rgb, unlike_rgb
+from msgunet.data.decode import as_rgb, unlike_rgb
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib

@@ -12,7 +12,8 @@ from PIL import Image
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import TrainingSettings
-from msgunet.data.base import DataSet, RawPair, decode
+from msgunet.data.base import DataSet, RawPair
+from msgunet.data.decode import decode
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_pixels, training_order

@@ -10,7 +10,7 @@ from conftest import ROOT, make_image
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.data.base import decode, decode_ids
+from msgunet.data.decode import decode, decode_ids
 from msgunet.data.images import read, read_raw
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -93,4 +93,4 @@ def test_one_place_opens_images():
     sources = [path for folder in ("msgunet", "baselines", "examples") for path in (ROOT / folder).rglob("*.py")]
     # The model card is an example for other programs.
     opening = {str(path.relative_to(ROOT)) for path in sources if "Image.open(" in path.read_text()}
-    assert opening == {"msgunet/data/base.py", "msgunet/report/model_card.py"}
+    assert opening == {"msgunet/data/decode.py", "msgunet/report/model_card.py"}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.data.base import open_image
+from msgunet.data.decode import open_image
 from msgunet.data.images import read, read_raw
 from msgunet.data.limits import SETTING, limited_by_memory
 

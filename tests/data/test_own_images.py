@@ -14,7 +14,7 @@ from PIL import Image
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ImageFormat
-from msgunet.data.base import decode
+from msgunet.data.decode import decode
 from msgunet.data.images import read, read_raw
 from msgunet.data.prepare import prepare
 from msgunet.data.sets.folder import Folder, FolderOptions

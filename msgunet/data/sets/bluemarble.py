@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from msgunet.data.base import DataSet, DataSetOptions, RawPair, decode
+from msgunet.data.base import DataSet, DataSetOptions, RawPair
+from msgunet.data.decode import decode
 from msgunet.data.registry import register_dataset
 
 _DIRECTIONS = {

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import DataSet, DataSetOptions, FormatError, Kind, RawPair, Split
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
+from msgunet.data.decode import FormatError
 from msgunet.data.find import (
     SPLITS,
     SUFFIXES,

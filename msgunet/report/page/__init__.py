@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from msgunet.core.files import work_folder, write_text
 from msgunet.core.table import Table
-from msgunet.data.base import open_image
+from msgunet.data.decode import open_image
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection

@@ -12,7 +12,7 @@ from PIL import Image
 
 from msgunet.core.files import atomic
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import open_image
+from msgunet.data.decode import open_image
 from msgunet.data.images import read, resample, save, to_display
 from msgunet.data.manifest import Pair, read_manifest
 from msgunet.report.collect import Collection, Run
