@@ -38,7 +38,12 @@ class Found(NamedTuple):
 
 
 def find(folder: Path) -> Found:
-    """Return the files below a folder. Links to folders are followed, except to a folder that contains the link."""
+    """Return the files below a folder. Links to folders are followed, except to a folder that contains the link.
+
+    Raises:
+        UserError: a folder cannot be read.
+
+    """
     found = Found([], [])
     for path in _files(folder):
         (found.images if path.suffix.lower() in SUFFIXES and path.is_file() else found.others).append(path)
@@ -49,7 +54,7 @@ def find(folder: Path) -> Found:
 
 def _files(folder: Path) -> Iterator[Path]:
     def fail(error: OSError) -> None:
-        raise error
+        raise UserError(f"{error.filename}: {error.strerror}; its images would be missing") from error
 
     # The real paths of each folder, of those above it, and of those on the way to it.
     within = {folder: frozenset({folder.resolve(), *folder.resolve().parents})}

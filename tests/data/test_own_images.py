@@ -1,4 +1,4 @@
-"""Images as people have them: the rows of the table in docs/own-data.md about files (for names: test_own_names.py)."""
+"""Images as people have them: rows of the table in docs/own-data.md about files. test_own_names.py has the others."""
 
 import os
 import shutil

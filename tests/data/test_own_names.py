@@ -79,6 +79,19 @@ def test_linked_folders_are_entered_and_loops_are_not(tmp_path):
     assert sum(path.name == "3.png" for path in find(folder / "a").images) == 2
 
 
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    folder, scandir = put_pairs(tmp_path / "pairs", "x/1.png", "2.png"), os.scandir
+
+    def locked(path):
+        if str(path).endswith("x"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match="a/x: Permission denied; its images would be missing"):
+        find(folder / "a")
+
+
 def test_folders_that_share_a_linked_folder_each_have_its_images(tmp_path):
     folder = put_pairs(tmp_path / "pairs", "x/1.png", "y/1.png", roles="a")
     put(tmp_path / "masks", "1.png")

@@ -173,3 +173,23 @@ def test_data_lists_available_files(finished):
     )
     assert "274 training and 69 test pairs of 32x32" in done.stdout
     assert "archive   data/archives/gtFine_trainvaltest.zip" in done.stdout
+
+
+def test_images_with_any_name_and_a_time_in_the_future_are_prepared_once(tmp_path):
+    """An image that is replaced later, even by one of the same size, is noticed."""
+    folder = copy_checkout(tmp_path / "checkout")
+    names = ["{0}.png", "b c.png", os.fsdecode(b"caf\xe9.png")]
+    paths = [folder / "own" / role / name for role in ("source", "target") for name in names]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_image(number, 80, 40).save(path)
+        os.utime(path, (4e9, 4e9))
+    suite = {"datasets": {"mine": {"kind": "folder", "size": [64, 32], "options": OWN}}, "methods": {"copy": {}}}
+    (folder / "own.yaml").write_text(yaml.safe_dump(suite))
+    prepare = ("--cores", "1", "--until", "prepare", "--config", "suite=own.yaml")
+    run = snakemake(folder, *prepare)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(pd.read_csv(next(folder.glob("data/*/manifest.csv")))) == 3
+    assert jobs(snakemake(folder, "-n", *prepare).stdout) == {}
+    os.utime(paths[1])
+    assert jobs(snakemake(folder, "-n", *prepare).stdout) == {"prepare": 1}
