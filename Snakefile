@@ -8,6 +8,10 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# Snakemake itself reads the paths of conda environments and captions as templates.
+if {"{", "}"} & {*workflow.basedir}:
+    raise WorkflowError(f"the project's path has braces, which Snakemake cannot handle: {workflow.basedir}; rename it")
+
 # Jobs run `python -m msgunet` from this checkout, with the Python that runs Snakemake, except in a conda environment
 # made by Snakemake (--sdm conda).
 sys.path.insert(0, workflow.basedir)

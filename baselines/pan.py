@@ -28,7 +28,7 @@ class PAN(UNetMethod):
     """PAN: the distance trains the generator and, below the margin, also the discriminator."""
 
     title = "PAN"
-    version = 2
+    version = 3
     reference = "Wang et al., Perceptual Adversarial Networks for Image-to-Image Transformation, TIP 2018"
     Options = PANOptions
 

@@ -35,7 +35,7 @@ class UNetMethod(Method):
 
     @classmethod
     def recipe(cls, options: Any, size: tuple[int, int]) -> dict[str, Any]:
-        # Published: enlarge from 256 to 286 pixels, crop, flip.
+        # Published: resize to 286 pixels, crop 256, flip.
         return {"decay_from": "first", "flip": True, "jitter": round(min(size) * 30 / 256)}
 
     @classmethod
@@ -66,6 +66,7 @@ class Pix2Pix(UNetMethod):
     """Pix2Pix; as published, it also uses dropout and batch statistics at test time."""
 
     title = "Pix2Pix"
+    version = 2
     reference = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
     Options = Pix2PixOptions
 

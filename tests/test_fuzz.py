@@ -39,7 +39,7 @@ print(*counts, memory_mib("VmHWM"))
 """
 _WEIGHTS = ("from msgunet.methods.generator import load_generator", "load_generator(path, 'cpu')")
 _IMAGES = (
-    "from msgunet.data.base import decode, decode_ids\n"
+    "from msgunet.data.decode import decode, decode_ids\n"
     "from msgunet.data.images import header_if_8_bit, read, read_raw\n"
     "def attempt(function, path):\n"
     "    try:\n"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from filelock import Timeout
 
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
-from msgunet.core.files import KernelLock, write_json
+from msgunet.core.files import KernelLock, remove_leftovers, write_json
 from msgunet.core.settings import EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 
@@ -34,6 +34,7 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
     """
     path = _failure_path(folder, stage)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     with contextlib.ExitStack() as stack:
         if stage != "train":
             # Two processes can evaluate the same run: the lock only indicates that the stage is running.

@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,6 +47,8 @@ class KernelLock(FileLock):
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
+_TEMPORARY = ".tmp-"
+
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
@@ -54,10 +58,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Keep the suffix: Pillow and matplotlib choose the file format by it.
-    handle, name = tempfile.mkstemp(prefix=f".tmp-{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -68,6 +69,52 @@ def atomic(path: Path | str) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Create a temporary file next to `path`. Until its handle is closed, a lock shows that it is in use."""
+    while True:
+        # Keep the suffix: Pillow and matplotlib choose the file format by it.
+        prefix = f"{_TEMPORARY}{path.stem}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
+        # Without locks, `remove_leftovers` removes nothing.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if Path(name).exists():
+            return handle, Path(name)
+        # Another process took the file for a leftover before it was locked.
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `atomic` that killed processes left in or below a folder, on whichever host."""
+    for path in folder.rglob(f"{_TEMPORARY}*"):
+        # An OSError: the file is in use, already gone or another user's, or there are no locks.
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path, lock: Path) -> Iterator[Path]:
+    """Yield an empty `folder`, which is removed afterwards, also after a kill: by the next process that needs it.
+
+    Other processes with the same `lock` wait.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with KernelLock(lock):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -117,10 +164,13 @@ def read_settings(path: Path, model: type[Model]) -> Model:
 
     """
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file; if it belongs to a suite, 'snakemake -n --config suite=NAME' writes it"
+        ) from error
     except OSError as error:
-        advice = "'snakemake -n --config suite=NAME' writes the settings files"
-        raise UserError(f"{path}: {error.strerror}; {advice}") from error
+        raise UserError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         problems = (f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise UserError(*problems) from error

@@ -11,6 +11,7 @@ from msgunet.core.paths import ARCHIVES, WEIGHTS
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 Size = tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]]
 Pairs = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Resampling = Literal["lanczos", "bicubic"]
 
 
 class Strict(BaseModel):
@@ -19,12 +20,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _custom(description: str) -> Any:
-    """Return a field about a custom method; other methods leave it out of their JSON, so their hashes stay the same."""
-    return Field(None, exclude_if=lambda value: value is None, description=description)
+def _later(default: Any, description: str, **limits: Any) -> Any:
+    """Return a field that the JSON leaves out at its default, so that hashes from before the field stay the same."""
+    return Field(default, exclude_if=lambda value: value == default, description=description, **limits)
 
 
 _FILE, _CODE = "Python file that registers the custom method", "hash of that file's code"
+_FILTER = "filter that resizes photographs; bicubic as in the published code of Pix2Pix"
 
 
 def _identity(settings: BaseModel) -> str:
@@ -36,12 +38,11 @@ class TrainingSettings(Strict):
 
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
-    minutes: float | None = Field(
+    minutes: float | None = _later(
         None,
+        "train for this many minutes instead of a number of epochs; epochs and decay_epochs then set the proportion in "
+        "which the time is divided",
         gt=0,
-        exclude_if=lambda value: value is None,
-        description="train for this many minutes instead of a number of epochs; epochs and decay_epochs then set the "
-        "proportion in which the time is divided",
     )
     decay_from: Literal["first", "second"] = Field(
         "second",
@@ -59,7 +60,9 @@ class TrainingSettings(Strict):
         description="precision of convolutions; tf32 is for GPUs, bf16 for GPUs and for CPUs with bf16 instructions",
     )
     flip: bool = Field(False, description="flip each pair horizontally with probability 0.5")
-    jitter: int = Field(0, ge=0, description="enlarge by this many pixels, then crop at random (Pix2Pix: 30 at 256)")
+    jitter: int = Field(
+        0, ge=0, description="resize to this many pixels more, then crop at random (Pix2Pix: 30 at 256)"
+    )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights; 0: no average"
     )
@@ -160,8 +163,8 @@ class Network(Strict):
     part: Literal["generator", "discriminator", "perceptual"]
     method: Name | None = None
     version: int = 0
-    file: str | None = _custom(_FILE)
-    code: str | None = _custom(_CODE)
+    file: str | None = _later(None, _FILE)
+    code: str | None = _later(None, _CODE)
     size: Size
     options: dict[str, Any]
     channels: tuple[int, int] = Field((3, 3), description="channels of source and target")
@@ -217,8 +220,10 @@ class DataSetSettings(Strict):
     kind: Name
     version: int = Field(description="version of the data set; increases whenever the prepared images would change")
     size: Size
-    pairs: Pairs | None = Field(
-        None, exclude_if=lambda value: value is None, description="number of pairs in each split, if not all"
+    pairs: Pairs | None = _later(None, "number of pairs in each split, if not all")
+    resampling: Resampling = _later("lanczos", _FILTER)
+    train_size: tuple[int, int] | None = _later(
+        None, "prepare only the training images, at this size: training with jitter crops them"
     )
     options: dict[str, Any]
     listing: str = Field("", description="hash of the names and sizes of a user's own images")
@@ -258,11 +263,12 @@ class RunSettings(Strict):
     target_kind: Literal["photo", "labels"]
     source_format: ImageFormat = RGB
     target_format: ImageFormat = RGB
+    resampling: Resampling = _later("lanczos", _FILTER)
     entry: Name = Field(description="name of the entry in the suite")
     method: Name
     version: int = Field(description="version of the method; increases whenever its results would change")
-    file: str | None = _custom(_FILE)
-    code: str | None = _custom(_CODE)
+    file: str | None = _later(None, _FILE)
+    code: str | None = _later(None, _CODE)
     size: Size
     seed: int
     options: dict[str, Any]

@@ -5,13 +5,14 @@ and losses read after each step. `engine` is this project's optimised path. Both
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, short_hash
@@ -29,6 +30,8 @@ from msgunet.training.memory import Meter, step_needs
 PARTS = ("inference", "training")
 _PRECISIONS = ("fp32", "tf32", "bf16")
 _WAYS = ("plain", "engine", "compiled")
+# A call and its FLOP.
+_Work = tuple[Callable[[], Any], int]
 _KEY = ["entry", "width", "height", "part", "settings"]
 
 
@@ -174,28 +177,55 @@ def limits_of(row: dict[str, Any], limits: dict[str, float]) -> dict[str, float]
     """Return the measured device limits for a row, the time that they allow, and the share of the limit it reaches."""
     rate, bandwidth = limits[row["precision"]], limits["bandwidth"]
     limit_ms = 1000 * max(row["tflop"] / rate, row["moved_gb"] / bandwidth)
-    measured = {"matrix_tflop_per_s": rate, "bandwidth_gb_per_s": bandwidth}
+    measured = {"limit_tflop_per_s": rate, "bandwidth_gb_per_s": bandwidth}
     return {**measured, "limit_ms": limit_ms, "share_of_limit": limit_ms / row["median_ms"]}
 
 
 def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[str, float]:
-    """Measure rates of large matrix products in each precision (TFLOP/s), and of memory copies (`bandwidth`, GB/s)."""
+    """Measure the device's best rate in each precision (TFLOP/s), and that of memory copies (`bandwidth`, GB/s).
+
+    The rate is that of a large matrix product or a large convolution, whichever is faster: on some devices the
+    libraries for one reach only half the rate of the other.
+    """
     device = pick_device(compute)
-    largest, length = (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
+    cuda = device.type == "cuda"
     limits = {}
     for precision in precisions:
         set_precision(precision)
         dtype = dtype_of(precision)
-        size, seconds = 128, 0.0
-        # Without native support for a precision, a device can need minutes for a product of the largest size.
-        while size < largest and seconds < 0.1:
-            size *= 2
-            a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-            seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(5))
-        limits[precision] = 2 * size**3 / 1e12 / seconds
-    source, target = (torch.zeros(length, device=device) for _ in "st")
+        largest = {_product: 8192, _convolution: 512} if cuda else {_product: 2048, _convolution: 128}
+        limits[precision] = max(_best_rate(work, size, device, dtype) for work, size in largest.items())
+    source, target = (torch.zeros(2**28 if cuda else 2**26, device=device) for _ in "st")
     limits["bandwidth"] = 2 * source.nbytes / 1e9 / min(timed(lambda: target.copy_(source), device) for _ in range(7))
     return limits
+
+
+def _best_rate(work: Callable[..., _Work], largest: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the TFLOP/s of the fastest of several calls, whose size grows up to `largest`."""
+    size, seconds, best = largest // 32, 0.0, 0.0
+    # Without native support for a precision, a device can need minutes for the largest size.
+    while size < largest and seconds < 0.1:
+        size *= 2
+        call, flop = work(size, device, dtype)
+        with torch.inference_mode():
+            seconds = min(timed(call, device) for _ in range(7))
+        best = max(best, flop / 1e12 / seconds)
+    return best
+
+
+def _product(size: int, device: torch.device, dtype: torch.dtype) -> _Work:
+    """Return a product of two square matrices, and its FLOP."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
+    return lambda: a @ b, 2 * size**3
+
+
+def _convolution(side: int, device: torch.device, dtype: torch.dtype) -> _Work:
+    """Return a 3x3 convolution of a square image in as many channels as keep any device busy, and its FLOP."""
+    channels = 256
+    image = torch.randn(1, channels, side, side, device=device)
+    weights = torch.randn(channels, channels, 3, 3, device=device)
+    x, w = (values.to(dtype, memory_format=torch.channels_last) for values in (image, weights))
+    return lambda: F.conv2d(x, w, padding=1), 2 * channels**2 * 9 * side**2
 
 
 def _work(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:

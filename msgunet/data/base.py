@@ -1,31 +1,20 @@
-"""The base class of data sets, and the decoding of images. Does not import torch."""
+"""The base class of data sets. Does not import torch."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Strict
-from msgunet.core.text import first_line
+from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Resampling, Strict
 from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]
-
-# The largest images here are those of the globe, 10800x5400. A file with more than twice as many pixels is more likely
-# an attack.
-Image.MAX_IMAGE_PIXELS = 120_000_000
-
-# The Pillow modes that can be converted to 8-bit RGB without loss.
-RGB_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
-# The formats that are opened. JPEG includes MPO, the JPEG of many phones.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,8 @@ class RawPair:
         load: decodes the pair and returns, by name, `source`, `target` and any further images for methods. All have one
             size and are images or arrays (H, W, C).
         name: what error messages call the pair (a file, or a place in one).
+        load_at: decodes source and target at a given (width, height), if the published images have more pixels than
+            those that `load` returns.
 
     """
 
@@ -71,6 +62,7 @@ class RawPair:
     split: Split
     load: Callable[[], Mapping[str, Image.Image | np.ndarray]]
     name: str
+    load_at: Callable[[tuple[int, int]], Mapping[str, Image.Image | np.ndarray]] | None = None
 
 
 class DataSet:
@@ -107,6 +99,9 @@ class DataSet:
         self.options: Any = options
         self.size = size
         self.archives = archives
+        # `build_dataset` sets these.
+        self.resampling: Resampling = "lanczos"
+        self.train_size: tuple[int, int] | None = None
 
     @classmethod
     def default_settings(cls, size: Sequence[int] | None = None) -> DataSetSettings:
@@ -129,7 +124,7 @@ class DataSet:
 
     @classmethod
     def kinds(cls, options: Any) -> tuple[Kind, Kind]:
-        """Return whether source and target are photos (resized with Lanczos) or labels (nearest neighbour)."""
+        """Return whether source and target are photos (resized with `resampling`) or labels (nearest neighbour)."""
         return "photo", "photo"
 
     @classmethod
@@ -145,6 +140,14 @@ class DataSet:
     @classmethod
     def listing(cls, options: Any) -> str:
         """Return a key for the current files of a folder that users can change; another key means another data set."""
+        return ""
+
+    @classmethod
+    def times(cls, options: Any) -> str:
+        """Return a key for the same files that changes with their modification times too, or an empty string.
+
+        Another key means another preparation.
+        """
         return ""
 
     def inputs(self) -> list[Path]:
@@ -183,66 +186,3 @@ class DataSet:
     def pairs(self, work: Path) -> Sequence[RawPair]:
         """Return all pairs. `work` is an empty folder for unpacked files, which is removed afterwards."""
         raise NotImplementedError
-
-
-@contextlib.contextmanager
-def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open an image of an allowed format (`FORMATS`), for a context that decodes it.
-
-    Pillow's other formats are refused: some of them start programs (EPS), others are rare and little tested.
-
-    Raises:
-        UserError: the file cannot be read or is not an image of an allowed format, or the decoder raised anything.
-
-    """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            yield image
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not an image, or not in one of the formats {', '.join(FORMATS)}") from error
-    except Exception as error:  # hostile files make decoders raise anything
-        raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
-
-
-def decode(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode an image to 8-bit RGB: expand palettes, repeat grey, drop alpha, apply the EXIF orientation.
-
-    Raises:
-        UserError: the image is damaged, or it is 16-bit or CMYK, whose values would be lost silently.
-
-    """
-    with open_image(file, name) as image:
-        # Pillow reads 16-bit colours as 8-bit colours. Only the raw mode reveals their depth.
-        deep = any(";16" in str(tile.args) for tile in image.tile)
-        image.load()
-        if not deep and (converted := as_rgb(image)) is not None:
-            return converted
-        mode = f"{image.mode}{' (16 bits)' if deep else ''}"
-    raise UserError(
-        f"{name}: the image has mode {mode}, which is not 8-bit RGB; save it as 8-bit RGB, or declare its format (for "
-        "'kind: folder': source_format and target_format, with channels and range)"
-    )
-
-
-def as_rgb(image: Image.Image) -> Image.Image | None:
-    """Return an image as 8-bit RGB by the rules of `decode`, or None if its mode would lose values."""
-    if image.mode not in RGB_MODES:
-        return None
-    return ImageOps.exif_transpose(image).convert("RGBA" if image.mode == "P" else image.mode).convert("RGB")
-
-
-def decode_ids(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode an image of ids (one channel of 8 or 16 bits) without changing its values.
-
-    Raises:
-        UserError: the image is damaged or has another mode.
-
-    """
-    with open_image(file, name) as image:
-        image.load()
-        if image.mode in ("L", "I;16", "I"):
-            return image.convert("I;16") if image.mode == "I" else image.copy()
-        mode = image.mode
-    raise UserError(f"{name}: the image has mode {mode}; an image of ids must have one channel of 8 or 16 bits")

@@ -2,21 +2,20 @@
 
 import io
 import logging
-import math
 import struct
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, ImageFormat
+from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
-from msgunet.data.base import RGB_MODES, Kind, decode, open_image
+from msgunet.data.base import Kind
+from msgunet.data.decode import FormatError, channels_of_tiff, decode, open_image, unlike_rgb
+from msgunet.data.limits import check_size
 
-# The most values of one image: twice the pixels that Pillow is allowed to decode, in three channels.
-_MOST_VALUES = 6 * Image.MAX_IMAGE_PIXELS
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -28,55 +27,65 @@ def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB) -> np.nd
     format is read as stored. Values outside the range are clipped.
 
     Raises:
-        UserError: the image is damaged or has another format.
+        FormatError: the image has another format.
+        UserError: the image is damaged or animated.
 
     """
-    if expected.bits == 8 and expected.channels in (1, 3) and not _has_pages(file):
+    if expected.bits == 8 and expected.channels in (1, 3) and not _is_stack(file, name):
         image = decode(file, name)
         pixels = as_pixels(image.convert("L") if expected.channels == 1 else image)
     else:
         pixels = read_raw(file, name)
         if pixels.shape[2] != expected.channels or pixels.dtype != expected.dtype:
-            raise UserError(
-                f"{name}: the image has {pixels.shape[2]} channels of {8 * pixels.dtype.itemsize} bits, but the suite "
-                f"expects {expected.channels} of {expected.bits} bits (channels and range of the data set's formats)"
+            raise FormatError(
+                f"{name}: the image has {pixels.shape[2]} channels of {8 * pixels.dtype.itemsize} bits, but "
+                f"{expected.channels} of {expected.bits} bits are expected"
             )
     return pixels if expected.range == (0, 2**expected.bits - 1) else pixels.clip(*expected.range)
 
 
 def header_if_8_bit(file: Path, name: str) -> Image.Image | None:
-    """Return the header of an image that `decode` can read, or None for other images and those with several pages.
+    """Return the header of an image that `decode` can read, or None for other images.
 
     Raises:
         UserError: the image is CMYK.
 
     """
-    cmyk = False
     try:
         with open_image(file, name) as image:
-            deep = any(";16" in str(tile.args) for tile in image.tile)
-            readable = image.mode in RGB_MODES and not deep and getattr(image, "n_frames", 1) == 1
-            cmyk = image.mode == "CMYK"
+            readable = unlike_rgb(image) is None
     except UserError:
         return None
-    if cmyk:
+    if image.mode == "CMYK":
         decode(file, name)
     return image if readable else None
 
 
-def _has_pages(file: Path | BinaryIO) -> bool:
-    """Return whether the file is a TIFF with several pages, which are its channels."""
-    if not isinstance(file, Path) or file.suffix.lower() not in (".tif", ".tiff"):
+def _is_stack(file: Path | BinaryIO, name: str) -> bool:
+    """Return whether the file is a TIFF whose pages or bands are channels, or whose layout Pillow does not know."""
+    if isinstance(file, Path):
+        try:
+            with file.open("rb") as opened:
+                return _is_stack(opened, name)
+        except OSError:
+            return False
+    if file.read(4) not in _TIFF:
+        file.seek(0)
         return False
+    file.seek(0)
     try:
-        with open_image(file, str(file)) as image:
-            return getattr(image, "n_frames", 1) > 1
+        with open_image(file, name) as image:
+            return channels_of_tiff(image)
     except UserError:
-        return False
+        return True
+    finally:
+        file.seek(0)
 
 
 def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
-    """Return the stored values of an image as (H, W, C), uint8 or uint16. Planes and pages of a TIFF are channels.
+    """Return the stored values of an image as (H, W, C), uint8 or uint16, with the EXIF orientation applied.
+
+    Planes and pages of a TIFF are channels.
 
     Raises:
         UserError: the image is damaged or has values of another type.
@@ -90,11 +99,13 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     try:
         data = file.read_bytes() if isinstance(file, Path) else file.read()
         if data.startswith(_PNG):
-            _check_pixels(name, *struct.unpack(">II", data[16:24]))
-            pixels = imagecodecs.png_decode(data)
+            width, height, bits, colours = struct.unpack(">IIBB", data[16:26])
+            channels = {2: 3, 4: 2, 6: 4}.get(colours, 1)
+            check_size(name, width, height, channels, value_bytes=2 if bits == 16 else 1)
+            pixels = turn(imagecodecs.png_decode(data), _orientation_of_png(data, name))
         elif data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-                _check_pixels(name, *tiff.series[0].shape)
+                check_size(name, *tiff.series[0].shape, value_bytes=tiff.series[0].dtype.itemsize)
                 pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
                 if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (
                     np.uint8,
@@ -103,8 +114,10 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
                     pixels = np.iinfo(pixels.dtype).max - pixels
                 if pixels.ndim == 3 and axes.endswith("YX"):
                     pixels = np.moveaxis(pixels, 0, -1)
+                pixels = turn(pixels, tiff.pages[0].tags.valueof(ExifTags.Base.Orientation, default=1))
         else:
-            with open_image(io.BytesIO(data), name) as image:
+            with open_image(io.BytesIO(data), name) as opened:
+                image = ImageOps.exif_transpose(opened)
                 pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
     except UserError:
         raise
@@ -115,10 +128,24 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     return as_pixels(pixels)
 
 
-def _check_pixels(name: str, *shape: int) -> None:
-    """Refuse an image whose header claims more values than a real one has, before memory is taken for them."""
-    if math.prod(shape) > _MOST_VALUES:
-        raise UserError(f"{name}: its header claims {'x'.join(map(str, shape))} values, more than {_MOST_VALUES:,}")
+def _orientation_of_png(data: bytes, name: str) -> int:
+    """Return the EXIF orientation of a PNG file; refuse an animation."""
+    # Pillow decodes the whole image to find it, so files without any metadata about it are not opened.
+    if not any(mark in data for mark in (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"acTL")):
+        return 1
+    with open_image(io.BytesIO(data), name) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror an image (H, W) or (H, W, C) upright by its EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
@@ -127,9 +154,9 @@ def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind) -> np.ndarray:
-    """Resize an image to (width, height): photos with Lanczos, labels with nearest neighbour."""
-    return resample(pixels, size, Image.Resampling.NEAREST if kind == "labels" else Image.Resampling.LANCZOS)
+def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind, resampling: Resampling = "lanczos") -> np.ndarray:
+    """Resize an image to (width, height): photos with the filter `resampling`, labels with nearest neighbour."""
+    return resample(pixels, size, Image.Resampling["NEAREST" if kind == "labels" else resampling.upper()])
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:

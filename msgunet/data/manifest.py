@@ -40,6 +40,11 @@ def image_path(split: str, name: str, role: str, suffix: str = ".png") -> str:
     return f"{split}/{name}.{role}{suffix}"
 
 
+def larger_folder(folder: Path, size: tuple[int, int]) -> Path:
+    """Return the folder of a data set's training images at a larger size, next to the data set's own folder."""
+    return folder.with_name("{}-train{}x{}".format(folder.name, *size))
+
+
 def write_manifest(path: Path, pairs: list[Pair]) -> None:
     """Write `pairs` as CSV, in the given order."""
     write_csv(path, [asdict(pair) for pair in pairs])

@@ -1,6 +1,7 @@
 """Prepared pairs as tensors: decoding, augmentation, pyramids, and the order of training batches."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from msgunet.core.settings import RGB, ImageFormat, TrainingSettings
+from msgunet.core.errors import UserError
+from msgunet.core.settings import RGB, ImageFormat, Resampling, TrainingSettings
 from msgunet.data.base import Kind
 from msgunet.data.images import read, resize
-from msgunet.data.manifest import read_manifest, steps_per_epoch
+from msgunet.data.manifest import Pair, larger_folder, read_manifest, steps_per_epoch
 
 _CACHE_BYTES = 1 << 30
 
@@ -44,8 +46,12 @@ class PairDataset(Dataset):
         size: width and height that the pairs are resized to.
         kinds: of source and target; they determine how images are resized.
         formats: of source and target.
+        resampling: filter that resizes photos.
         training: settings whose `flip` and `jitter` apply to items indexed by (epoch, index).
         seed: of the run.
+
+    Raises:
+        UserError: there is no manifest, or jitter needs larger training images that have not been prepared.
 
     """
 
@@ -56,6 +62,7 @@ class PairDataset(Dataset):
         size: tuple[int, int],
         kinds: tuple[Kind, Kind],
         formats: tuple[ImageFormat, ImageFormat] = (RGB, RGB),
+        resampling: Resampling = "lanczos",
         training: TrainingSettings | None = None,
         seed: int = 0,
     ) -> None:
@@ -64,33 +71,60 @@ class PairDataset(Dataset):
         self.size = size
         self.kinds = kinds
         self.formats = formats
+        self.resampling = resampling
         self.training = training
         self.seed = seed
+        jitter = training.jitter if training is not None else 0
+        self._jittered_size = (size[0] + jitter, size[1] + jitter)
+        self._larger = self._find_larger() if jitter else (folder, self.pairs)
         values = sum(given.channels * given.bits // 8 for given in formats)
-        fits = len(self.pairs) * values * size[0] * size[1] < _CACHE_BYTES
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
+        fits = len(self.pairs) * values * math.prod(self._jittered_size) < _CACHE_BYTES
+        self._cache: dict[tuple[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def images(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return source and target at the network's size as (H, W, C), without augmentation."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        pair = self.pairs[index]
+        return self._images(index, self.size, self.folder, self.pairs)
+
+    def _images(
+        self, index: int, size: tuple[int, int], folder: Path, pairs: Sequence[Pair]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self._cache is not None and (index, size) in self._cache:
+            return self._cache[index, size]
+        paths = [folder / path for path in (pairs[index].source, pairs[index].target)]
         images = tuple(
-            resize(read(self.folder / path, str(self.folder / path), given), self.size, kind)
-            for path, given, kind in zip((pair.source, pair.target), self.formats, self.kinds, strict=True)
+            resize(read(path, str(path), given), size, kind, self.resampling)
+            for path, given, kind in zip(paths, self.formats, self.kinds, strict=True)
         )
         if self._cache is not None:
-            self._cache[index] = images
+            self._cache[index, size] = images
         return images
+
+    def _find_larger(self) -> tuple[Path, Sequence[Pair]]:
+        """Return the folder and pairs that jitter crops: enlarging the prepared images would soften them."""
+        pair, (width, height) = self.pairs[0], self._jittered_size
+        larger = larger_folder(self.folder, self._jittered_size)
+        if width <= pair.width and height <= pair.height:
+            return self.folder, self.pairs
+        if (larger / "manifest.csv").is_file():
+            pairs = read_manifest(larger / "manifest.csv", "train")
+            if [pair.id for pair in pairs] == [pair.id for pair in self.pairs]:
+                return larger, pairs
+        elif all((pair.source_width, pair.source_height) == (pair.width, pair.height) for pair in self.pairs):
+            return self.folder, self.pairs  # the originals have no more pixels
+        raise UserError(
+            f"jitter needs the {len(self.pairs)} training images of {self.folder} at {width}x{height}, which are not "
+            f'in {larger}; copy {self.folder / "dataset.json"} into it, add "train_size": [{width}, {height}], then: '
+            f"msgunet prepare --settings {larger / 'dataset.json'} --out {larger}"
+        )
 
     def __getitem__(self, key: int | tuple[int, int]) -> PairTensors:
         if isinstance(key, int):
             return PairTensors(*map(to_tensor, self.images(key)))
         epoch, index = key
-        images = self.images(index)
+        images = self._images(index, self._jittered_size, *self._larger)
         if self.training is not None:
             images = self._augment(images, keyed_seed(self.seed, epoch, index))
         return PairTensors(*map(to_tensor, images))
@@ -100,9 +134,7 @@ class PairDataset(Dataset):
         width, height = self.size
         if jitter := self.training.jitter:
             x, y = (int(v) for v in rng.integers(0, jitter + 1, 2))
-            larger = (width + jitter, height + jitter)
-            crop = np.s_[y : y + height, x : x + width]
-            images = tuple(resize(i, larger, k)[crop] for i, k in zip(images, self.kinds, strict=True))
+            images = tuple(image[y : y + height, x : x + width] for image in images)
         if self.training.flip and rng.random() < 0.5:
             images = tuple(image[:, ::-1] for image in images)
         return images

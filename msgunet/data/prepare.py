@@ -21,6 +21,7 @@ from msgunet.data.images import as_pixels, read_raw, resize, save
 from msgunet.data.manifest import Pair, image_path, read_manifest, write_manifest
 from msgunet.data.registry import build_dataset
 
+_ROLES = ("source", "target")
 _MAX_LISTED = 10  # problems or names in one error
 # Upper estimates of the PNG bytes per byte of pixels. Photos reached 0.6 and label images 0.02.
 _PNG = {"photo": 0.7, "labels": 0.1}
@@ -48,6 +49,8 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
         with tempfile.TemporaryDirectory(dir=out, prefix=".unpack-") as work:
             raw = _subset(dataset.pairs(Path(work)), settings.pairs)
             _check_ids(raw)
+            if settings.train_size is not None:
+                raw = [pair for pair in raw if pair.split == "train"]
             journal = _Journal(out, _fingerprint(settings, dataset))
             todo = [pair for pair in raw if pair.id not in journal.pairs]
             _check_disk(out, len(todo), dataset)
@@ -58,7 +61,7 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
         journal.remove()
         _remove_unlisted(out, pairs)
     counts = {split: sum(pair.split == split for pair in pairs) for split in ("train", "test")}
-    size = "{}x{}".format(*settings.size)
+    size = "{}x{}".format(*(settings.train_size or settings.size))
     print(f"{dataset.title}: {counts['train']} train and {counts['test']} test pairs of {size} in {out}")
     return manifest
 
@@ -112,7 +115,8 @@ class _Journal:
 def _fingerprint(settings: DataSetSettings, dataset: DataSet) -> str:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in dataset.inputs()]
     text = canonical_json([settings.model_dump(mode="json"), files])
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files need not be UTF-8.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal: _Journal, threads: int) -> None:
@@ -143,27 +147,27 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
 
 
 def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
-    images = {role: as_pixels(image) for role, image in raw.load().items()}
+    size = dataset.train_size or dataset.size
+    loaded = raw.load_at(size) if dataset.train_size and raw.load_at else raw.load()
+    images = {role: as_pixels(loaded[role]) for role in (_ROLES if dataset.train_size else loaded)}
     sizes = {role: (image.shape[1], image.shape[0]) for role, image in images.items()}
     if sizes["target"] != sizes["source"]:
         source, target = ("{}x{}".format(*sizes[role]) for role in ("source", "target"))
         raise UserError(f"{raw.name}: the source is {source}, but the target is {target}; they must have the same size")
-    kinds = dict(zip(("source", "target"), dataset.kinds(dataset.options), strict=True))
-    suffixes = {
-        role: given.suffix for role, given in zip(("source", "target"), dataset.formats(dataset.options), strict=True)
-    }
+    kinds = dict(zip(_ROLES, dataset.kinds(dataset.options), strict=True))
+    suffixes = {role: given.suffix for role, given in zip(_ROLES, dataset.formats(dataset.options), strict=True)}
     paths, hashes = {}, {}
     for role, image in images.items():
         # Images other than source and target are ids.
-        resized = resize(image, dataset.size, kinds.get(role, "labels"))
+        resized = resize(image, size, kinds.get(role, "labels"), dataset.resampling)
         paths[role] = image_path(raw.split, raw.id, role, suffixes.get(role, ".png"))
         with atomic(out / paths[role]) as temporary:
             # Measured on maps: level 2 is a third faster than level 4, and the files are no larger.
             save(temporary, resized, level=2)
         hashes[role] = hashlib.sha256(resized.tobytes()).hexdigest()
-    extras = " ".join(f"{role}={hashes[role]}" for role in sorted(hashes.keys() - {"source", "target"}))
-    both = [paths[role] for role in ("source", "target")], [hashes[role] for role in ("source", "target")]
-    return Pair(raw.id, raw.split, *both[0], *dataset.size, *sizes["source"], *both[1], extras)
+    extras = " ".join(f"{role}={hashes[role]}" for role in sorted(hashes.keys() - set(_ROLES)))
+    both = [paths[role] for role in _ROLES], [hashes[role] for role in _ROLES]
+    return Pair(raw.id, raw.split, *both[0], *size, *sizes["source"], *both[1], extras)
 
 
 def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]:
@@ -180,21 +184,24 @@ def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]
 def _check_ids(pairs: Sequence[RawPair]) -> None:
     if not pairs:
         raise UserError("the data set has no pairs; check its options and archives")
-    seen: set[str] = set()
-    # Some file systems do not distinguish A from a.
-    duplicates = [pair.id for pair in pairs if pair.id.casefold() in seen or seen.add(pair.id.casefold())]
+    first: dict[str, str] = {}
+    duplicates = []
+    for pair in pairs:
+        # Some file systems do not distinguish A from a.
+        key = pair.id.casefold()
+        if key in first:
+            duplicates.append(f"  {pair.name}: {pair.id}, as {first[key]}")
+        first.setdefault(key, pair.name)
     if duplicates:
-        raise UserError(
-            f"{len(duplicates)} pairs have the same id as another pair; rename them: "
-            f"{', '.join(duplicates[:_MAX_LISTED])}"
-        )
+        listed = duplicates[:_MAX_LISTED]
+        raise UserError(f"{len(duplicates)} pairs have the same id as another pair; rename their files:", *listed)
     for split in ("train", "test"):
         if not any(pair.split == split for pair in pairs):
             raise UserError(f"the data set has no {split} pairs; check its options")
 
 
 def _check_disk(out: Path, count: int, dataset: DataSet) -> None:
-    size, options = dataset.size, dataset.options
+    size, options = dataset.train_size or dataset.size, dataset.options
     values = zip(dataset.formats(options), dataset.kinds(options), strict=True)
     needed = count * size[0] * size[1] * sum(f.channels * f.bits / 8 * _PNG[kind] for f, kind in values)
     free = shutil.disk_usage(out).free
@@ -224,7 +231,7 @@ def _remove_unlisted(out: Path, pairs: Sequence[Pair]) -> None:
     """Remove images that the manifest does not list."""
     known = {out / path for pair in pairs for path in pair.files()}
     for split in ("train", "test"):
-        for path in (out / split).iterdir():
+        for path in (out / split).glob("*"):
             if path not in known:
                 path.unlink()
 

@@ -34,7 +34,9 @@ def build_dataset(settings: "DataSetSettings", archives: "Path") -> "DataSet":
     """
     cls = get_dataset(settings.kind)
     try:
-        return cls(cls.Options.model_validate(settings.options), settings.size, archives)
+        dataset = cls(cls.Options.model_validate(settings.options), settings.size, archives)
     except ValidationError as error:
         problems = (f"{settings.kind}: {'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors())
         raise UserError(*problems) from error
+    dataset.resampling, dataset.train_size = settings.resampling, settings.train_size
+    return dataset

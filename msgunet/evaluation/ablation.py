@@ -33,7 +33,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
         model = load_run(run, run_file, generator, compute)
         if input_scales(model) < 2:
             raise UserError(f"{run.entry}: the ablation needs a generator with several scales; this one has only one")
-        pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats)
+        pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats, run.resampling)
         rows = []
         for index in tqdm(range(len(pairs)), desc=f"ablate {run.entry}", unit="image", disable=None):
             rows += _ablate_pair(run, model, pairs, index)

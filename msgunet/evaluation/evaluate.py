@@ -36,7 +36,7 @@ def evaluate(
     with attempt(out, "evaluate", run):
         model = load_run(run, run_file, generator, compute)
         folder = data or Path(run.data)
-        pairs = PairDataset(folder, "test", run.size, run.kinds, run.formats)
+        pairs = PairDataset(folder, "test", run.size, run.kinds, run.formats, run.resampling)
         rows = []
         for index in tqdm(range(len(pairs)), desc=f"evaluate {run.entry}", unit="image", disable=None):
             rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)

@@ -4,6 +4,7 @@
 - PSNR: over all channels; identical images get piq's cap of 80 dB.
 - SSIM: Gaussian window of size 11, sigma 1.5, at full resolution. By default piq pools large images first, which would
   change the numbers with the image size; this is switched off.
+- Where each is defined: `msgunet.core.metrics`.
 - VIF: pixel domain (piq's `vif_p`), on luma, or on the mean of the channels if there are two or more than three. It is
   not symmetric: the output is compared with the target as the reference.
 """
@@ -17,10 +18,9 @@ import piq
 import torch
 from PIL import Image
 
+from msgunet.core.metrics import METRICS
 from msgunet.core.settings import RGB
 from msgunet.data.images import as_pixels
-
-SMALLEST = {"psnr": 1, "ssim": 11, "vif": 41}
 
 
 def _tensor(pixels: np.ndarray, low: int, high: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def _tensor(pixels: np.ndarray, low: int, high: int) -> torch.Tensor:
 def measure(
     output: Image.Image | np.ndarray,
     target: Image.Image | np.ndarray,
-    metrics: Sequence[str] = tuple(SMALLEST),
+    metrics: Sequence[str] = tuple(METRICS),
     values: tuple[int, int] = RGB.range,
 ) -> dict[str, Any]:
     """Return the requested metrics of an output against its target (of the same size and channels), and a `note`.
@@ -43,17 +43,15 @@ def measure(
     if pixels[0].shape != pixels[1].shape:
         raise ValueError(f"the output has shape {pixels[0].shape}, the target {pixels[1].shape}")
     x, y = (_tensor(image, *values) for image in pixels)
+    constant = bool((y == y[..., :1, :1]).all())
     row: dict[str, Any] = {}
     notes = []
     for name in metrics:
-        if min(x.shape[-2:]) < SMALLEST[name]:
-            row[name] = None
-            notes.append(f"{name} needs {SMALLEST[name]} pixels")
-            continue
-        value = float(_FUNCTIONS[name](x, y))
-        row[name] = value if math.isfinite(value) else None
-        if row[name] is None:
-            notes.append(f"{name} is not defined for these images")
+        row[name], reason = None, METRICS[name].undefined(min(y.shape[-2:]), constant)
+        if not reason:
+            value = float(_FUNCTIONS[name](x, y))
+            row[name], reason = (value, "") if math.isfinite(value) else (None, "not a finite number")
+        notes += [f"{name}: {reason}"] if reason else []
     row["note"] = "; ".join(notes)
     return row
 

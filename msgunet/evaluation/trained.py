@@ -28,5 +28,8 @@ def load_run(run: RunSettings, run_file: Path, generator: Path, compute: Compute
         require_gpu(compute, device)
     model = load_generator(generator, device)
     if model.settings != run:
-        raise UserError(f"{generator} was trained with other settings than those in {run_file}; train it again")
+        raise UserError(
+            f"{generator} was trained with other settings than those in {run_file}; give the run.json that it was "
+            "trained with, or 'msgunet train' it with this one"
+        )
     return model

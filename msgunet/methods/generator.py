@@ -182,7 +182,7 @@ def _locate_code(path: Path, settings: RunSettings, method_file: Path | None) ->
         if method_file is not None:
             raise UserError(f"{path}: '{settings.method}' is a built-in method and needs no file; omit {method_file}")
         return settings
-    advice = "pass its Python file: msgunet translate --method FILE, or msgunet.load(..., method=FILE)"
+    advice = "pass its Python file: --method FILE, or in Python msgunet.load(..., method=FILE)"
     file = settings.file if method_file is None else str(method_file)
     if method_file is None and not is_trusted(file):
         raise UserError(

@@ -52,7 +52,10 @@ def trust(file: Path | str) -> None:
 
 def is_trusted(file: Path | str) -> bool:
     """Return whether the user named this file."""
-    return str(_resolved(file)) in _trusted()
+    try:
+        return str(_resolved(file)) in _trusted()
+    except UserError:  # not a path
+        return False
 
 
 def _trusted() -> list[str]:

@@ -84,7 +84,7 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
         concurrent = _concurrent(device)
         per_epoch = max(*each, sum(each) / (0.75 * concurrent if concurrent > 1 else 1))
         epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
-        fewest = max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0]))
+        fewest = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0])))
         print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s per epoch of all methods", file=sys.stderr)
         if epochs >= fewest:
             return Choice(size, epochs, seconds)

@@ -1,5 +1,6 @@
 """Inspect a folder of a user's own images: pairs, sizes, formats, and whether they are photos or labels."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +13,19 @@ from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.data.base import Kind, decode, open_image
+from msgunet.core.text import printable
+from msgunet.data.base import Kind
+from msgunet.data.decode import decode, open_image, upright_size
+from msgunet.data.find import JPEG, SPLITS, SUFFIXES, find, images_by_name, looks_like_a_split, unread
 from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
-from msgunet.data.sets.folder import SPLITS, SUFFIXES, Folder, FolderOptions, images, images_by_name
+from msgunet.data.sets.folder import Folder, FolderOptions, check_no_split, unread_in
 
 # Problems that an error lists.
 _LISTED = 10
 # Images that are decoded to determine format and kind.
 _SAMPLED = 12
+# With fewer training pairs, networks learn them by heart.
+_FEW_PAIRS = 20
 # Labels have few colours; photographs have more, even in a corner.
 _MOST_COLOURS = 64
 _SOURCE_WORDS = {"source", "src", "input", "inputs", "in", "a", "x", "before", "from", "raw", "noisy", "degraded", "lr"}
@@ -29,7 +35,8 @@ _TARGET_WORDS |= {"photo", "photos", "image", "images", "gt", "truth", "real", "
 _LAYOUTS = """expected one of
   FOLDER/NAME/1.png and FOLDER/OTHER/1.png: two folders with the same file names, one of sources and one of targets
   FOLDER/1.png, as wide as two images: source and target side by side
-each with subfolders train and test (or val) if you have a split; or pass --source FOLDER --target FOLDER"""
+  FOLDER/trainA/1.png, FOLDER/trainB/1.png, FOLDER/testA/2.png, FOLDER/testB/2.png: the same names in A and B
+the first two with subfolders train and test (or val) if you have a split; or pass --source FOLDER --target FOLDER"""
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,21 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
         options, notes = _layout(folder)
     side_by_side = "pairs" in options
     places = {role: Path(options["pairs" if side_by_side else role]).expanduser() for role in ("source", "target")}
+    for place in places.values():
+        if printable(str(place)) != str(place):
+            raise UserError(f"{place}: a suite cannot hold this name; rename it to printable characters in UTF-8")
     dataset = Folder(FolderOptions.model_validate(options), (8, 8), Path())
     if missing := dataset.missing():
         raise UserError(*missing)
     counts = dataset.count()
     if 0 in counts:
-        raise UserError(f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one")
+        raise UserError(
+            f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one",
+            *unread_in(set(places.values())),
+        )
+    if counts[0] < _FEW_PAIRS:
+        notes.append(f"Only {counts[0]} training pairs: enough to try the commands, too few to compare methods.")
+    notes += [f"{note}." for note in unread_in(set(places.values()))]
     # Source and target of a pair have the same name.
     files = {role: [path for _, path in sorted(images_by_name(place).items())] for role, place in places.items()}
     sizes = {role: _sizes(paths) for role, paths in files.items() if not (side_by_side and role == "target")}
@@ -91,7 +107,9 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
             options[f"{role}_kind"] = kind
             notes.append(f"The {role}s have few colours each and are treated as labels, whose colours are never mixed.")
     size = (common[0] // 2, common[1]) if side_by_side else common
-    return Discovery(options, size, len(sizes["source"]) - count, counts, tuple(notes))
+    # Names of files can hold anything, and notes become comments of one line.
+    lines = tuple(printable(note).replace("\n", "\\n") for note in notes)
+    return Discovery(options, size, len(sizes["source"]) - count, counts, lines)
 
 
 def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
@@ -101,7 +119,12 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
     subfolders = _folders_with_images(folder)
+    if endings := _endings(subfolders):
+        first, second = sorted(endings, key=lambda ending: (_leaning(ending), ending))
+        notes = [f"Sources are in train{first}, targets in train{second}. If it is the other way round, swap them."]
+        return {"source": str(folder / f"*{first}"), "target": str(folder / f"*{second}")}, notes
     roles = [path for path in subfolders if path.name.lower() not in SPLITS]
+    check_no_split(str(folder), [f"{path.name}/" for path in roles])
     below_splits = [path for split in subfolders if split not in roles for path in _folders_with_images(split)]
     if below_splits and not roles:
         names = sorted({path.name for path in below_splits})
@@ -119,10 +142,10 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
         return {"source": str(first), "target": str(second)}, notes
     if roles:
         names = ", ".join(path.name for path in roles)
-        raise UserError(f"{folder} has images in {len(roles)} folders ({names}); {_LAYOUTS}")
-    files = images(folder)
+        raise UserError(f"{folder} has images in {len(roles)} folders ({names}); {_LAYOUTS}", *unread([folder]))
+    files = find(folder).images
     if not files:
-        raise UserError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUTS}")
+        raise UserError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUTS}", *unread([folder]))
     width, height = Counter(_sizes(files)).most_common(1)[0][0]
     if width < 1.2 * height:
         raise UserError(
@@ -136,7 +159,19 @@ def _layout(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
 
 def _folders_with_images(folder: Path) -> list[Path]:
     folders = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in folders if images(path)]
+    return [path for path in folders if find(path).images]
+
+
+def _endings(subfolders: Sequence[Path]) -> list[str]:
+    """Return A and B if the folders are trainA, trainB, testA, testB or the like; else an empty list."""
+    splits: dict[str, set[str]] = {}
+    names = "|".join(sorted(SPLITS, key=len, reverse=True))
+    for path in subfolders:
+        match = re.fullmatch(rf"({names})([-_]?[a-z]+)", path.name, re.IGNORECASE)
+        if match is None or path.name.lower() in SPLITS or looks_like_a_split(match[2]):
+            return []
+        splits.setdefault(match[2], set()).add(match[1])
+    return list(splits) if len(splits) == 2 and len({frozenset(found) for found in splits.values()}) == 1 else []
 
 
 def _quoted(path: Path) -> str:
@@ -155,8 +190,7 @@ def _sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
     for file in files:
         try:
             with open_image(file, str(file)) as image:
-                rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                sizes.append(image.size[::-1] if rotated else image.size)
+                sizes.append(upright_size(image))
         except UserError:
             try:
                 sizes.append(read_raw(file, str(file)).shape[1::-1])
@@ -188,7 +222,7 @@ def _inspect(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
     formats: dict[ImageFormat, Path] = {}
     highest = 0
     # Lossy compression adds intermediate colours.
-    few = not any(file.suffix.lower() in (".jpg", ".jpeg", ".webp") for file in files)
+    few = not any(file.suffix.lower() in (*JPEG, ".webp") for file in files)
     for file in (files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, _SAMPLED)})):
         image_format, pixels = _decoded(file)
         formats.setdefault(image_format, file)

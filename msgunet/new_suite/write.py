@@ -11,6 +11,7 @@ import yaml
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import write_text
+from msgunet.core.text import printable
 from msgunet.new_suite.choose import HOURS, METHODS, Choice, choose, entry_of, msgunet_scales, perceptual_of
 from msgunet.new_suite.discover import Discovery
 from msgunet.suite.file import SuiteLoader
@@ -97,4 +98,4 @@ def _summary(path: Path, found: Discovery, choice: Choice) -> str:
         f"  msgunet plan {shlex.quote(str(path))}",
         f"  snakemake --cores all --config suite={shlex.quote(str(path))}",
     ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from msgunet.core.metrics import METRICS
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
@@ -21,8 +22,6 @@ _FACTOR_SHARE = 0.9
 _SSIM_DROP = 0.02
 # How many times larger gradients with intermediate outputs must be, for those without to be "very close to zero".
 _GRADIENT_RATIO = 2.0
-_UNITS = {"psnr": " dB"}
-_DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 # The columns of operations, time and memory in the paper's figures, and in the cost and speed tables.
 _PAPER = {"operations": "tflop", "time": "relative_time", "memory": "memory_gb"}
 _COLUMNS = {
@@ -182,7 +181,7 @@ def _differences(
             # The smallest possible p: two-sided, all differences of one sign, corrected for all pairs of methods.
             tests = (tested["metric"] == row["metric"]) & tested["difference"].notna()
             enough &= tests.sum() * 2.0 ** (1 - row["images"]) < LEVEL
-    return (differences, enough) if len(differences) == len(_DIGITS) else ({}, True)
+    return (differences, enough) if len(differences) == len(METRICS) else ({}, True)
 
 
 def _better(differences: Mapping[str, tuple[float, bool]]) -> str:
@@ -191,16 +190,16 @@ def _better(differences: Mapping[str, tuple[float, bool]]) -> str:
 
 def _close(differences: Mapping[str, tuple[float, bool]]) -> str:
     deficits = published_deficits()
-    return _verdict([d >= deficits[m] - 0.5 * 10 ** -_DIGITS[m] for m, (d, _) in differences.items()])
+    return _verdict([d >= deficits[m] - 0.5 * 10 ** -METRICS[m].digits for m, (d, _) in differences.items()])
 
 
 def published_deficits() -> dict[str, float]:
     """Return by metric the paper's largest deficit of MSG U-Net to Pix2Pix-HD on the data sets where it is close."""
     paper = published("table1").set_index(["method", "dataset"])
     close = [kind for kind in ("nyu", "maps") if ("msgunet", kind) in paper.index]
-    behind = paper.loc[[("msgunet", kind) for kind in close], list(_DIGITS)].to_numpy()
-    ahead = paper.loc[[("pix2pixhd", kind) for kind in close], list(_DIGITS)].to_numpy()
-    return dict(zip(_DIGITS, (behind - ahead).min(axis=0), strict=True))
+    behind = paper.loc[[("msgunet", kind) for kind in close], list(METRICS)].to_numpy()
+    ahead = paper.loc[[("pix2pixhd", kind) for kind in close], list(METRICS)].to_numpy()
+    return dict(zip(METRICS, (behind - ahead).min(axis=0), strict=True))
 
 
 def _smaller_inputs(collection: Collection, ablation: pd.DataFrame) -> Iterator[Claim]:
@@ -253,7 +252,7 @@ def _layers(frame: pd.DataFrame | None) -> pd.Series | None:
 
 
 def _signed(metric: str, difference: float) -> str:
-    return f"{difference:+.{_DIGITS[metric]}f}{_UNITS.get(metric, '')}".replace("-", "−")
+    return f"{difference:+.{METRICS[metric].digits}f}{METRICS[metric].unit}".replace("-", "−")
 
 
 def _verdict(fulfilled: Sequence[bool]) -> str:

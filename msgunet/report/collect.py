@@ -134,6 +134,22 @@ class Collection:
                 notes.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
         return notes
 
+    def undefined(self, dataset: str, protocol: str) -> list[str]:
+        """Return a note on each metric that is not defined for all test images: how many it leaves out, and why."""
+        titles_of: dict[str, list[str]] = {}
+        for runs in self.runs_of(dataset).values():
+            # The target decides, so the seeds do not differ.
+            frame = next((frame for run in runs if (frame := run.measured()) is not None), None)
+            for metric in self.settings["metrics"] if frame is not None else ():
+                missing = frame[(frame["protocol"] == protocol) & frame[metric].isna()]
+                # In results of earlier versions, no colon follows the metric.
+                reasons = missing["note"].astype(str).str.extract(rf"(?:^|; ){metric}:? ([^;]*)")[0]
+                for reason, count in reasons.fillna("no reason recorded").value_counts().items():
+                    images = f"{count} image{'s' if count != 1 else ''}"
+                    titles_of.setdefault(f"{images} without {metric.upper()}: {reason}", []).append(runs[0].title)
+        every = sum(any(run.evaluation_facts() for run in runs) for runs in self.runs_of(dataset).values())
+        return [note if len(titles) == every else f"{', '.join(titles)}: {note}" for note, titles in titles_of.items()]
+
     def cost(self) -> pd.DataFrame | None:
         """Return the cost of the suite's current networks, or None if it is not counted yet."""
         path = self.results / "cost.csv"
@@ -176,8 +192,10 @@ class Collection:
         splits = [pair.split for pair in read_manifest(manifest)]
         settings = next(run.settings for run in self.runs if run.settings.dataset == dataset)
         formats = " → ".join(dict.fromkeys(map(str, settings.formats)))
+        filters = {"lanczos": "Lanczos", "bicubic": "bicubic"}
+        photos = f"; photographs resized by {filters[settings.resampling]}" if "photo" in settings.kinds else ""
         counts = f"{splits.count('train')} training and {splits.count('test')} test pairs"
-        return f"{title} at {size}, {formats}: {counts}"
+        return f"{title} at {size}, {formats}: {counts}{photos}"
 
     def run_conditions(self, runs: list[Run]) -> str:
         """Describe the training behind a row."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
+from msgunet.core.metrics import METRICS
 from msgunet.core.settings import EvaluationSettings, RunSettings
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
@@ -90,7 +91,7 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         _CHECKS,
         "",
-        *(f"- {note}" for note in notes),
+        *(f"- {markdown(note)}" for note in notes),
         "",
     ]
     return "\n".join(lines)
@@ -112,15 +113,17 @@ def _metrics(folder: Path, settings: RunSettings) -> str:
     if not measured_facts(folder, settings, evaluation):
         return "Not evaluated, or the results are not next to the model."
     frame = pd.read_csv(folder / "metrics.csv", dtype={"id": str})
-    means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std"])
-    digits = {"psnr": 2}
+    means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std", "count"])
+    count = frame["id"].nunique()
     head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.metrics) + " |"
     lines = [head, "|---|" + "---:|" * len(evaluation.metrics)]
     for protocol in evaluation.protocols:
-        statistics = {name: means.loc[protocol, name] for name in evaluation.metrics}
-        cells = ["{0:.{2}f} ± {1:.{2}f}".format(*pair, digits.get(name, 3)) for name, pair in statistics.items()]
+        cells = []
+        for name in evaluation.metrics:
+            mean, deviation, defined = means.loc[protocol, name]
+            text = " ± ".join(number(value, f".{METRICS[name].digits}f").text for value in (mean, deviation))
+            cells.append("undefined" if defined == 0 else text if defined == count else f"{text} ({defined:g} images)")
         lines.append(f"| {protocol} | " + " | ".join(cells) + " |")
-    count = frame["id"].nunique()
     return "\n".join(lines) + f"\n\nMean and standard deviation over {count} test images (PSNR in dB)."
 
 

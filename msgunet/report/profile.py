@@ -34,10 +34,10 @@ def _by_layer(frame: pd.DataFrame, title: str, rows: int, command: str) -> Table
         f"The total is {total['median_ms']:{form}} ms; a pass without per-layer timing takes "
         f"{first['undisturbed_ms']:{form}} ms. Passes with it take {first['slowdown']:.2f} times as long (measured in "
         "turns).",
-        "Limit: the larger of the operations divided by the rate of large matrix products and the bytes divided by the "
-        f"bandwidth of a large copy, measured as {first['matrix_tflop_per_s']:.3g} TFLOP/s in {first['precision']} and "
-        f"{first['bandwidth_gb_per_s']:.3g} GB/s. Lost: the time above the limit, negative where data stay in the "
-        "caches.",
+        "Limit: the larger of the operations divided by the rate of a large matrix product or convolution, the faster "
+        f"of the two ({first['limit_tflop_per_s']:.3g} TFLOP/s in {first['precision']}), and the bytes divided by the "
+        f"bandwidth of a large copy ({first['bandwidth_gb_per_s']:.3g} GB/s). Lost: the time above the limit, "
+        "negative where data stay in the caches.",
         "GFLOP: 1 MAC = 2 FLOP. MB: the fewest bytes that a layer reads and writes, with every tensor counted once; "
         "between layers, the bytes of every single operation.",
         "Between layers: additions, concatenations, resizing and the like, and Python. Layers that do nothing are not "

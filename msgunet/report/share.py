@@ -2,13 +2,12 @@
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import write_text
+from msgunet.core.files import work_folder, write_text
 from msgunet.core.provenance import device_of
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
@@ -45,8 +44,7 @@ def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
     out = out or _place(plan, collection)
     _refuse_foreign_files(out, plan.results)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
-        new_folder = Path(work)
+    with work_folder(out.parent / f".tmp-share-{out.name}", lock=plan.results / ".lock-share") as new_folder:
         _write(plan, collection, suite, new_folder, command)
         out.mkdir(exist_ok=True)
         for old in out.iterdir():
@@ -77,7 +75,7 @@ def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: s
     figures = {name for names in figure_names(plan.report).values() for name in names}
     known = {"figures": {*figures, "speed"} - {f"images_{dataset}" for dataset in withheld}}
     for name in _FOLDERS:
-        for path in sorted((plan.results / name).glob("*")):
+        for path in sorted((plan.results / name).glob("[!.]*")):
             if name not in known or path.stem in known[name] or path.suffix == ".json":
                 (out / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, out / name)

@@ -32,17 +32,20 @@ def compare(values: pd.DataFrame) -> pd.DataFrame:
     """Apply Wilcoxon's signed-rank test (two-sided) to every pair of columns of `values`, whose rows are images.
 
     A test leaves out images without a value in one of its two columns. `p_holm` is corrected by Holm's procedure over
-    all tests of the frame. Columns of the result: `first`, `second`, `images`, `difference` (mean of first - second),
-    `p`, `p_holm`.
+    all tests of the frame. Without any common image there is no test: `difference`, `p` and `p_holm` are missing.
+    Columns of the result: `first`, `second`, `images`, `difference` (mean of first - second), `p`, `p_holm`.
     """
     rows = []
     for first, second in itertools.combinations(values.columns, 2):
         difference = (values[first] - values[second]).dropna().to_numpy()
-        p = stats.wilcoxon(difference).pvalue if np.any(difference) else 1.0
-        mean = difference.mean() if len(difference) else None
+        mean, p = np.nan, np.nan
+        if len(difference):
+            mean, p = difference.mean(), stats.wilcoxon(difference).pvalue if np.any(difference) else 1.0
         rows.append({"first": first, "second": second, "images": len(difference), "difference": mean, "p": float(p)})
     frame = pd.DataFrame(rows, columns=["first", "second", "images", "difference", "p"])
-    return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+    tested = frame["p"].notna()
+    corrected = pd.Series(holm(frame["p"][tested].to_numpy(float)), frame.index[tested], float)
+    return frame.assign(p_holm=corrected.reindex(frame.index))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from msgunet.core.files import atomic
+from msgunet.core.files import atomic, remove_leftovers
+from msgunet.core.metrics import METRICS
 from msgunet.core.table import Cell, Table, number
 from msgunet.methods.method import schedule_label
 from msgunet.methods.registry import build_method
@@ -18,8 +19,6 @@ from msgunet.report.reproduction import reproduction_frame, reproduction_table
 from msgunet.report.speed import speed_table
 from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 
-HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "vif": "VIF"}
-_DIGITS = {"psnr": 2, "ssim": 3, "vif": 3}
 _CONVENTIONS = (
     "PSNR, SSIM and VIF are computed with piq for each image as stored, and averaged over images. SSIM uses a Gaussian "
     "11×11 window without pooling; VIF is computed in the pixel domain on luma.",
@@ -99,10 +98,14 @@ def write_tables(settings_file: Path, results: Path) -> None:
 
 
 def remove_stale(folder: Path, names: set[str]) -> None:
-    """Remove tables and figures of an earlier state of the suite: those whose names are not in `names`."""
+    """Remove tables and figures of an earlier state of the suite: those whose names are not in `names`.
+
+    Another process can make the same report at the same time.
+    """
+    remove_leftovers(folder)
     for path in folder.iterdir():
-        if path.suffix in _ENDINGS and path.stem not in names:
-            path.unlink()
+        if path.suffix in _ENDINGS and path.stem not in names and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
 
 
 def _part(frame: pd.DataFrame, dataset: str, protocol: str) -> pd.DataFrame:
@@ -210,7 +213,7 @@ def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFr
     columns = ["Method", "Size"]
     winners = {}
     for metric in metrics:
-        columns += [HEADINGS[metric], "paper"] if with_paper else [HEADINGS[metric]]
+        columns += [METRICS[metric].heading, "paper"] if with_paper else [METRICS[metric].heading]
         trained = part[part["trained"]].set_index("entry")[metric].astype(float).dropna()
         winners[metric] = tied(pairs[pairs["metric"] == metric], trained.idxmax()) if len(trained) else set()
     rows = []
@@ -231,6 +234,7 @@ def _table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFr
             )
     else:
         notes.append(f"The paper reports no numbers for {dataset} at these sizes in this protocol.")
+    notes += collection.undefined(dataset, protocol)
     notes += collection.unfinished(dataset)
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
@@ -244,7 +248,7 @@ def _with_interval(row: pd.Series, metric: str, bold: bool) -> Cell:
         return Cell(row["status"])
     if pd.isna(row[metric]):
         return Cell("undefined")
-    form = f".{_DIGITS[metric]}f"
+    form = f".{METRICS[metric].digits}f"
     mean, low, high = (number(row[f"{metric}{suffix}"], form).text for suffix in ("", "_low", "_high"))
     return Cell(f"{mean} [{low}, {high}]", row[metric], bold)
 
@@ -253,12 +257,12 @@ def _comparisons(collection: Collection, dataset: str, protocol: str, pairs: pd.
     metrics = collection.settings["metrics"]
     columns = ["Methods"]
     for metric in metrics:
-        columns += [f"{HEADINGS[metric]}, difference", "p"]
+        columns += [f"{METRICS[metric].heading}, difference", "p"]
     rows = []
     for (first, second), tests in pairs.groupby(["first", "second"], sort=False):
         cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
         for metric, test in tests.set_index("metric").loc[metrics].iterrows():
-            form = f"+.{_DIGITS[str(metric)]}f"
+            form = f"+.{METRICS[str(metric)].digits}f"
             significant = test["p_holm"] < LEVEL
             cells.append(number(test["difference"], form, bold=significant))
             cells.append(number(test["p_holm"], ".2g", bold=significant))
@@ -270,6 +274,7 @@ def _comparisons(collection: Collection, dataset: str, protocol: str, pairs: pd.
         *([] if len(rows) else ["This table needs at least two finished trained methods."]),
         *(["With fewer than six images, no difference can reach p below 0.05."] if count < 6 else []),
         _PROTOCOLS[protocol],
+        *collection.undefined(dataset, protocol),
         *collection.unfinished(dataset),
         collection.environment(),
     ]

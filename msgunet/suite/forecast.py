@@ -4,6 +4,7 @@ import heapq
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +21,11 @@ from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
 from msgunet.training.memory import step_needs
 
-# This project's own measurements, made with `msgunet bench`.
-_MEASURED = "results/measured/cpu_speed.csv"
+# This project's own measurements, made with `msgunet bench` on two CPUs. The first one that fits is used.
+_MEASURED = ("results/measured/cpu_speed.csv", "results/measured/cpu_bf16_speed.csv")
+# In place of a precision that was not measured, the first of these that was. None is slower than fp32 on a device that
+# computes it natively.
+_PRECISIONS = ("fp32", "tf32", "bf16")
 # Numbers of trainings in parallel, for the totals.
 _CONCURRENT = (1, 4, 16)
 
@@ -36,21 +40,22 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
         command: command that makes the table.
 
     Raises:
-        UserError: `speed` has no training step in the precision of the suite.
+        UserError: `speed` is not a table of `msgunet bench`, or it has no training step.
 
     """
     measured = None if rate else _measured(speed)
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
-    rows, hours, assumed, timed = [], [], False, False
+    rows, hours, timed = [], [], False
+    used: list[_Speed] = []
     counted: dict[str, list[int]] = {}
     for run in (*plan.runs, *plan.gradients):
         if not run.trainable:
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        reached, exact = (rate, True) if rate else _reached(measured, settings)
-        assumed |= not exact
-        total_speed = 1e12 * reached * plan.suite.compute.processes
+        speed_of = _Speed(rate) if rate else _reached(measured, settings)
+        used.append(speed_of)
+        total_speed = 1e12 * speed_of.rate * plan.suite.compute.processes
         steps, flop = _work(settings, count, counted, total_speed)
         timed |= settings.training.minutes is not None
         hours.append((settings.training.minutes or flop / total_speed / 60) / 60)
@@ -63,22 +68,24 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
                 number(steps / steps_per_epoch(count, settings.training.batch_size), ",.0f"),
                 number(steps, ",.0f"),
                 number(flop / steps / 1e12, ".3g"),
-                Cell(f"{reached:.3g}" + ("" if exact else "*"), reached),
+                Cell(f"{speed_of.rate:.3g}{speed_of.mark}", speed_of.rate),
                 Cell(_time(hours[-1]), hours[-1]),
                 number(math.ceil(hours[-1] / plan.suite.compute.job_hours), ","),
             ]
         )
+    gpu = not rate and measured["device_type"].iloc[0] == "cuda"
+    notes = _totals(plan, hours, "device" if rate else "GPU" if gpu else "CPU")
     if rate:
-        notes = _totals(plan, hours, "device")
         notes.append(f"time: at {rate:g} TFLOP/s (--rate) for every network")
-    else:
-        notes = _totals(plan, hours, "GPU" if measured["device_type"].iloc[0] == "cuda" else "CPU")
+    elif used:
+        origins = " and ".join(dict.fromkeys(speed_of.origin for speed_of in used))
         notes.append(
-            f"time: from the speed of training steps measured on {device_of(measured)} at commit "
-            f"{measured['commit'].iloc[0]}; for another device: msgunet bench, then --speed; or --rate TFLOP/s"
+            f"time: from the speed of training steps measured on {origins}; for another device: msgunet bench, then "
+            "--speed; or --rate TFLOP/s"
         )
-    if assumed:
+    if any(speed_of.other_network for speed_of in used):
         notes.append("* not measured for this network at this size: the speed of the closest measurement")
+    notes += dict.fromkeys(speed_of.substitution for speed_of in used if speed_of.substitution)
     if timed:
         notes.append("time-limited trainings (training.minutes): epochs and steps are estimates")
     notes.append(
@@ -87,8 +94,34 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
     return Table("plan", f"Forecast of the suite '{plan.name}'", columns, rows, notes, command)
 
 
+@dataclass(frozen=True)
+class _Speed:
+    """The speed of a training's steps.
+
+    Attributes:
+        rate: TFLOP/s.
+        origin: the device and commit of the measurement.
+        other_network: it was measured for another network or size.
+        substitution: the note on a precision that was not measured; empty if it was.
+
+    """
+
+    rate: float
+    origin: str = ""
+    other_network: bool = False
+    substitution: str = ""
+
+    @property
+    def mark(self) -> str:
+        return "*" * self.other_network + "†" * bool(self.substitution)
+
+
 def _measured(speed: Path | None) -> pd.DataFrame:
-    path = speed or repository_file(_MEASURED)
+    paths = [speed] if speed else [repository_file(path) for path in _MEASURED]
+    return pd.concat([_training_steps(path) for path in paths], ignore_index=True)
+
+
+def _training_steps(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
         frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
@@ -99,20 +132,32 @@ def _measured(speed: Path | None) -> pd.DataFrame:
     return frame
 
 
-def _reached(measured: pd.DataFrame, settings: RunSettings) -> tuple[float, bool]:
-    """Return the TFLOP/s of this training's steps, and whether they were measured for this network and size."""
+def _reached(measured: pd.DataFrame, settings: RunSettings) -> _Speed:
+    """Return the speed of this training's steps, or of the closest measurement."""
     width, height = settings.size
-    precision = settings.training.precision
+    wanted = settings.training.precision
+    precision = next(p for p in (wanted, *_PRECISIONS) if (measured["precision"] == p).any())
     available = measured[measured["precision"] == precision]
-    if available.empty:
-        raise UserError(f"the measured speeds have no training step in {precision}; measure it: msgunet bench")
     same_entry = available["entry"] == settings.entry
     exact = same_entry & (available["width"] == width) & (available["height"] == height)
-    if exact.any():
-        return available.loc[exact, "tflop_per_s"].iloc[0], True
-    candidates = available[same_entry] if same_entry.any() else available
+    candidates = available[exact] if exact.any() else available[same_entry] if same_entry.any() else available
     distance = (candidates["width"] * candidates["height"] / (width * height)).map(lambda ratio: abs(math.log(ratio)))
-    return candidates.loc[distance.idxmin(), "tflop_per_s"], False
+    closest = candidates.loc[[distance.idxmin()]]
+    return _Speed(
+        closest["tflop_per_s"].iloc[0],
+        f"{device_of(closest)} at commit {closest['commit'].iloc[0]} ({precision})",
+        not exact.any(),
+        "" if precision == wanted else _substitution(wanted, precision),
+    )
+
+
+def _substitution(wanted: str, precision: str) -> str:
+    better = _PRECISIONS.index(precision) < _PRECISIONS.index(wanted)
+    return f"† not measured in {wanted}: the speed in {precision}, " + (
+        f"which is a lower estimate if the device computes {wanted} natively; without, {wanted} can be far slower"
+        if better
+        else f"which {wanted} hardly reaches"
+    )
 
 
 def _work(settings: RunSettings, count: int, counted: dict[str, list[int]], speed: float) -> tuple[float, float]:
@@ -152,7 +197,7 @@ def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:
 def _jobs(plan: Plan) -> str:
     ablations = sum(run.settings.entry in plan.suite.ablation.methods for run in plan.runs)
     counts = {
-        "preparations": len({data.folder for data in plan.data}),
+        "preparations": len({data.folder for data in (*plan.data, *plan.larger)}),
         "trainings": len(plan.runs),
         "evaluations": len(plan.runs),
         "ablations": ablations,

@@ -12,10 +12,24 @@ from msgunet.core.settings import (
     Name,
     Pairs,
     PerceptualSettings,
+    Resampling,
     Size,
     Strict,
     TrainingSettings,
 )
+from msgunet.core.text import control_characters
+
+
+def _literal(text: str) -> str:
+    text = text.strip()
+    if found := control_characters(text):
+        raise ValueError(f"the text has the control character {', '.join(found)}; write it on one line without it")
+    return text
+
+
+# Texts that are shown as they are, in one line.
+Text = Annotated[str, AfterValidator(_literal)]
+Title = Annotated[str, StringConstraints(max_length=80), AfterValidator(_literal)]
 
 # That it holds no control characters is checked for all texts of a suite at once (`load_suite`).
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -28,6 +42,9 @@ class DataSetEntry(Strict):
     size: Size = Field(description="width and height of the prepared images")
     pairs: Pairs | None = Field(
         None, description="use only this many training and test pairs, evenly spaced; by default all"
+    )
+    resampling: Resampling = Field(
+        "lanczos", description="filter that resizes photographs; bicubic as in the published code of Pix2Pix"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the data set")
 

@@ -21,20 +21,21 @@ from msgunet.methods.registry import get_method
 from msgunet.suite.file import load_suite, suite_path
 from msgunet.suite.models import Suite
 from msgunet.suite.networks import networks_of
-from msgunet.suite.runs import DataPlan, RunPlan, data_plan, run_settings, scales
+from msgunet.suite.runs import DataPlan, RunPlan, data_plan, larger_data, run_settings, scales
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that the rules and commands use of a suite.
 
-    `files` maps the path of each settings file to its text.
+    `larger` are the larger training images that jitter needs. `files` maps the path of each settings file to its text.
     """
 
     name: str
     suite: Suite
     results: Path
     data: tuple[DataPlan, ...]
+    larger: tuple[DataPlan, ...]
     runs: tuple[RunPlan, ...]
     gradients: tuple[RunPlan, ...]
     networks: NetworkList
@@ -76,14 +77,18 @@ class Plan:
         return build_dataset(DataSetSettings.model_validate_json(data.settings), folder), downloads
 
     def inputs(self, prepared: str) -> tuple[list[Path], list[Path]]:
-        """Return the files that the data set of this folder name is prepared from: archives, and a user's own images.
+        """Return the files that the data set of this folder name is prepared from.
 
-        The archives include those that are still to be downloaded.
+        Returns:
+            The archives, including those that are still to be downloaded, and the settings file that stands for a
+            user's own images.
+
         """
-        dataset, downloads = self.dataset(next(data for data in self.data if data.folder.name == prepared))
+        data = {data.folder.name: data for data in (*self.data, *self.larger)}[prepared]
+        if data.times:
+            return [], [_times_file(data)]
+        dataset, downloads = self.dataset(data)
         remotes = dataset.remotes(dataset.options)
-        if not remotes:
-            return [], dataset.inputs()
         absent = [dataset.archives / remote.name for remote in remotes if downloads and remote.urls]
         return list(dict.fromkeys([*dataset.inputs(), *absent])), []
 
@@ -145,11 +150,22 @@ def load_plan(name: str = "paper") -> Plan:
         # Problems repeat for every seed.
         raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
     networks = NetworkList(**suite.cost.model_dump(), networks=networks_of([run.settings for run in runs]))
-    plan = Plan(suite_name, suite, results, data, tuple(runs), gradients, networks, {})
-    plan.files.update({data.folder / "dataset.json": data.settings for data in plan.data})
+    by_name = {plan.name: plan for plan in data}
+    larger = [larger_data(by_name[run.settings.dataset], run.settings) for run in (*runs, *gradients)]
+    distinct = {data.folder: data for data in larger if data is not None}
+    plan = Plan(suite_name, suite, results, data, tuple(distinct.values()), tuple(runs), gradients, networks, {})
+    prepared = (*plan.data, *plan.larger)
+    plan.files.update({data.folder / "dataset.json": data.settings for data in prepared})
+    plan.files.update({_times_file(data): canonical_json({"images": data.times}) for data in prepared if data.times})
     plan.files.update({run.folder / "run.json": run.text for run in (*runs, *gradients)})
     plan.files.update(_settings_files(plan, name))
     return plan
+
+
+def _times_file(data: DataPlan) -> Path:
+    # The images themselves are no inputs of a rule: Snakemake fails if the time of one lies in the future, and cannot
+    # have every name.
+    return data.folder / "images.json"
 
 
 def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[RunPlan, ...]:

@@ -1,5 +1,6 @@
 """The data sets and runs of a suite: what its entries come to, and where their files are."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json, short_hash
 from msgunet.core.settings import DataSetSettings, RunSettings, TrainingSettings, batch_problem
+from msgunet.data.manifest import larger_folder
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import build_method, custom_methods, get_method, method_of
 from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
@@ -16,13 +18,17 @@ from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
 
 @dataclass(frozen=True)
 class DataPlan:
-    """A prepared data set: its entry in the suite, and its folder, whose name contains a hash of its settings."""
+    """A prepared data set: its entry in the suite, and its folder, whose name contains a hash of its settings.
+
+    `times` is a key for the times of a user's own images, or empty.
+    """
 
     name: str
     kind: str
     entry: DataSetEntry
     folder: Path
     settings: str
+    times: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,24 @@ def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
         version=cls.version,
         size=entry.size,
         pairs=entry.pairs,
+        resampling=entry.resampling,
         options=options.model_dump(mode="json"),
         listing=cls.listing(options),
     )
     text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
-    return DataPlan(name, kind, entry, Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}", text)
+    folder = Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}"
+    return DataPlan(name, kind, entry, folder, text, cls.times(options))
+
+
+def larger_data(data: DataPlan, run: RunSettings) -> DataPlan | None:
+    """Return the larger training images that a run's jitter crops, or None if the prepared ones are large enough."""
+    size = tuple(side + run.training.jitter for side in run.size)
+    if not run.training.jitter or all(side <= limit for side, limit in zip(size, data.entry.size, strict=True)):
+        return None
+    settings = DataSetSettings.model_validate_json(data.settings).model_copy(update={"train_size": size})
+    text = canonical_json(settings.model_dump(mode="json"))
+    return dataclasses.replace(data, folder=larger_folder(data.folder, size), settings=text)
 
 
 def run_settings(
@@ -111,6 +129,7 @@ def run_settings(
         target_kind=target_kind,
         source_format=source_format,
         target_format=target_format,
+        resampling=data.entry.resampling,
         entry=name,
         method=entry.method or name,
         version=method.version,

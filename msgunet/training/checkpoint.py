@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import atomic, sha256_file, sync_folder
+from msgunet.core.files import atomic, remove_leftovers, sha256_file, sync_folder
 
 KEEP = 3
 _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
@@ -22,8 +22,7 @@ _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = KEEP) -> Path:
     """Write `state` as the checkpoint of `step`, then delete all checkpoints except the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".tmp-*"):
-        stale.unlink()
+    remove_leftovers(folder)
     try:
         with atomic(folder / "next.pt") as temporary:
             torch.save(state, temporary)

@@ -66,6 +66,7 @@ def train(
             settings.size,
             settings.kinds,
             settings.formats,
+            settings.resampling,
             settings.training,
             settings.seed,
         )

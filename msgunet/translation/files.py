@@ -14,13 +14,15 @@ from tqdm import tqdm
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
+from msgunet.core.text import printable
+from msgunet.data.decode import FormatError
+from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
 from msgunet.data.images import read, save
-from msgunet.data.sets.folder import SUFFIXES, images
+from msgunet.data.limits import limited_by_memory
 from msgunet.translation.translate import Model
 
-_TIFF = (".tif", ".tiff")
-# Formats that can be kept in addition to PNG and TIFF. They only hold 8-bit colours.
-_EIGHT_BIT = (".jpg", ".jpeg", ".webp", ".bmp")
+# Suffixes that can be kept in addition to PNG and TIFF. Their formats only hold 8-bit colours.
+_EIGHT_BIT = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,26 @@ def translate_files(
 
     """
     jobs = _jobs(paths, out, model.settings.target_format, keep_format)
+    for note in unread(path for path in paths if path.is_dir()):
+        print(printable(note), file=sys.stderr)
     todo = [job for job in jobs if not (resume and job.target.is_file())]
     problems: list[str] = []
     done = 0
     bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
-            pixels = read(job.source, str(job.source), model.settings.source_format)
+            with limited_by_memory(model.memory_for_sources()):
+                pixels = read(job.source, str(job.source), model.settings.source_format)
             tiles = functools.partial(_show_tiles, bar)
-            output = model.translate(pixels, scale, name=job.source.stem, tile=tile, progress=tiles)
+            # Names of files need not be UTF-8.
+            name = os.fsencode(job.source.stem).decode(errors="backslashreplace")
+            output = model.translate(pixels, scale, name=name, tile=tile, progress=tiles)
             with atomic(job.target) as temporary:
                 _write(temporary, output, job.target.suffix.lower())
             done += 1
+        except FormatError as error:
+            entry, expected = model.settings.entry, model.settings.source_format
+            problems += (f"{problem}; {entry} was trained on {expected}" for problem in error.problems)
         except UserError as error:
             named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
             problems += named
@@ -93,10 +103,10 @@ def _show_tiles(bar: tqdm, done: int, total: int) -> None:
 def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:
     if suffix in _EIGHT_BIT:
         flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        quality = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+        quality = {"quality": 95} if suffix in (*JPEG, ".webp") else {}
         Image.fromarray(np.ascontiguousarray(flat)).save(path, **quality)
     else:
-        save(path, pixels, tiff=suffix in _TIFF)
+        save(path, pixels, tiff=suffix in TIFF)
 
 
 def _jobs(paths: Sequence[Path], out: Path, target: ImageFormat, keep_format: bool) -> list[_Job]:
@@ -105,8 +115,10 @@ def _jobs(paths: Sequence[Path], out: Path, target: ImageFormat, keep_format: bo
     for path in paths:
         if path.is_dir():
             # Outputs of an earlier call are not sources.
-            files = [file for file in images(path) if not _is_below(file, out) or _is_below(path, out)]
-            problems += [] if files else [f"{path}: no images in or below this folder ({', '.join(sorted(SUFFIXES))})"]
+            files = [file for file in find(path).images if not _is_below(file, out) or _is_below(path, out)]
+            if not files:
+                problems.append(f"{path}: no images in or below this folder ({', '.join(sorted(SUFFIXES))})")
+                problems += unread([path])
             jobs += [(file, file.relative_to(path)) for file in files]
         elif path.is_file():
             jobs.append((path, Path(path.name)))
@@ -136,7 +148,7 @@ def _suffix(source_suffix: str, target: ImageFormat, keep_format: bool) -> str:
     if not keep_format:
         return target.suffix
     kind = source_suffix.lower()
-    if kind in _TIFF or (kind == ".png" and target.suffix == ".png"):
+    if kind in TIFF or (kind == ".png" and target.suffix == ".png"):
         return source_suffix
     if kind in _EIGHT_BIT and target.bits == 8 and target.suffix == ".png":
         return source_suffix

@@ -8,11 +8,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
-from msgunet.data.base import as_rgb
+from msgunet.data.decode import as_rgb, unlike_rgb
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
@@ -156,9 +156,11 @@ class Model:
         if isinstance(image, Image.Image) and expected.bits == 8 and expected.channels in (1, 3):
             upright = as_rgb(image)
             if upright is None:
-                raise UserError(f"the image has mode {image.mode}, but {self.settings.entry} was trained on {expected}")
+                raise UserError(
+                    f"the image has {unlike_rgb(image)}, but {self.settings.entry} was trained on {expected}"
+                )
             return as_pixels(upright.convert("L") if expected.channels == 1 else upright)
-        pixels = as_pixels(image)
+        pixels = as_pixels(ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else image)
         if 0 in pixels.shape:
             raise UserError(f"an array of shape {pixels.shape} is not an image")
         if pixels.ndim != 3 or pixels.shape[2] != expected.channels or pixels.dtype != expected.dtype:
@@ -209,6 +211,13 @@ class Model:
             return available
         used = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
         return min(available, self._memory_limit - used)
+
+    def memory_for_sources(self) -> float:
+        """Return how many bytes of the machine's memory can still be allocated to read a source."""
+        if self._generator.device.type == "cpu":
+            return self._available_memory()
+        free = free_memory(torch.device("cpu"))
+        return float("inf") if free is None else _SHARE * free
 
     def _tile_bytes(self, width: int, height: int) -> float:
         """Return the memory of a tile in bytes, without the weights."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TRAINABLE, make_settings
+from conftest import ROOT, TRAINABLE, make_settings
 from safetensors.torch import load_file
 
 from msgunet.cli.main import main
@@ -18,6 +18,7 @@ from msgunet.methods.generator import load_generator, prepare, save_generator
 from msgunet.methods.losses import l1_sum
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
+from msgunet.report.speed import speed_table
 from msgunet.training.memory import Meter, blank_batch, step_needs
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
@@ -110,7 +111,7 @@ def test_bench_writes_its_results_and_resumes(tmp_path, working_folder, capsys, 
     assert (frame["q25_ms"] <= frame["median_ms"]).all()
     assert (frame["median_ms"] <= frame["q75_ms"]).all()
     assert (frame[["tflop", "moved_gb", "tflop_per_s", "share_of_limit"]] > 0).all(axis=None)
-    operations = frame["tflop"] / frame["matrix_tflop_per_s"]
+    operations = frame["tflop"] / frame["limit_tflop_per_s"]
     memory = frame["moved_gb"] / frame["bandwidth_gb_per_s"]
     assert np.maximum(operations, memory).to_numpy() == pytest.approx(frame["limit_ms"].to_numpy() / 1000)
     assert "| MSG U-Net" in captured.out
@@ -121,6 +122,31 @@ def test_bench_writes_its_results_and_resumes(tmp_path, working_folder, capsys, 
     monkeypatch.setattr("msgunet.core.provenance.commit", lambda: "another")
     assert main(arguments) == 2
     assert "holds rows with commit" in capsys.readouterr().err
+
+
+def test_no_network_exceeds_the_device_limit(tmp_path):
+    """On some CPUs a matrix product reaches less than half the rate of a convolution."""
+    settings = make_settings("unused", "msgunet", (256, 128), options={"width": 0.5})
+    frame = bench.bench([settings], tmp_path / "b.csv", ComputeSettings(device="cpu"), ["inference"], repeats=3)
+    assert set(frame["precision"]) >= {"fp32"}
+    assert ((frame["share_of_limit"] > 0.05) & (frame["share_of_limit"] <= 1)).all(), frame["share_of_limit"]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("limit_tflop_per_s", "0.177 TFLOP/s in fp32 (the faster of a large matrix product and a large convolution)"),
+        ("matrix_tflop_per_s", "0.177 TFLOP/s in fp32 (large matrix products)"),
+    ],
+)
+def test_the_table_says_how_the_limit_was_measured(column, expected):
+    frame = pd.read_csv(ROOT / "results" / "measured" / "cpu_speed.csv")
+    [note] = [
+        note
+        for note in speed_table(frame.rename(columns={"matrix_tflop_per_s": column}), {}, "").notes
+        if "TFLOP/s" in note
+    ]
+    assert expected in note
 
 
 def test_bench_reports_all_problems(tmp_path, working_folder, capsys):

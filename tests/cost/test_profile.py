@@ -182,7 +182,7 @@ def test_profile_writes_its_results_with_their_conditions(working_folder, capsys
     assert layers.loc["up.0.1", "kind"] == "BatchNorm2d", "the plain network has its norms"
     assert (layers[["median_ms", "limit_ms", "moved_gb", "undisturbed_ms", "bandwidth_gb_per_s"]] > 0).all(axis=None)
     least = pd.concat(
-        [layers["tflop"] / layers["matrix_tflop_per_s"], layers["moved_gb"] / layers["bandwidth_gb_per_s"]], axis=1
+        [layers["tflop"] / layers["limit_tflop_per_s"], layers["moved_gb"] / layers["bandwidth_gb_per_s"]], axis=1
     ).max(axis=1)
     assert (1000 * least).to_numpy() == pytest.approx(layers["limit_ms"].to_numpy())
     assert (layers["median_ms"] - layers["limit_ms"]).to_numpy() == pytest.approx(layers["lost_ms"].to_numpy())

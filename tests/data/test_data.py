@@ -12,7 +12,8 @@ from PIL import Image
 
 from msgunet.core.errors import UserError
 from msgunet.core.settings import TrainingSettings
-from msgunet.data.base import DataSet, RawPair, decode
+from msgunet.data.base import DataSet, RawPair
+from msgunet.data.decode import decode
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset, double, halve, normalise, pyramid, to_pixels, training_order
@@ -123,7 +124,9 @@ def test_the_same_image_in_both_splits_is_an_error(tmp_path, monkeypatch):
 
 def test_other_errors_in_pairs(tmp_path, monkeypatch):
     a, b = raw("a", "train", make_image(0, 16, 16)), raw("b", "test", make_image(1, 16, 16))
-    with pytest.raises(UserError, match="have the same id as another pair; rename them: a"):
+    with pytest.raises(
+        UserError, match=r"have the same id as another pair; rename their files:\n  a\.png: a, as a\.png"
+    ):
         prepare_fake(tmp_path, monkeypatch, [a, a, b])
     with pytest.raises(UserError, match="no test pairs"):
         prepare_fake(tmp_path, monkeypatch, [a])

@@ -10,7 +10,7 @@ from conftest import make_image
 from PIL import Image
 
 from msgunet.core.errors import UserError
-from msgunet.data.base import decode, decode_ids
+from msgunet.data.decode import decode, decode_ids
 from msgunet.data.images import as_pixels, resize
 
 

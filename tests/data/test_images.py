@@ -71,9 +71,9 @@ def test_images_in_another_format_are_refused_by_name(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "deep.png").read_bytes()[:-40])
     (tmp_path / "cut.tif").write_bytes((tmp_path / "float.tif").read_bytes()[:100])
     for name, given, reason in (
-        ("rgb.png", GREY16, "3 channels of 8 bits, but the suite expects 1 of 16 bits"),
-        ("deep.png", ImageFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, but the suite expects 3 of 16"),
-        ("deep.png", ImageFormat(channels=1), "is not 8-bit RGB; save it as 8-bit RGB, or declare its format"),
+        ("rgb.png", GREY16, "3 channels of 8 bits, but 1 of 16 bits are expected"),
+        ("deep.png", ImageFormat(channels=3, range=(0, 4095)), "1 channels of 16 bits, but 3 of 16 bits are expected"),
+        ("deep.png", ImageFormat(channels=1), "is not 8-bit RGB$"),
         ("float.tif", GREY16, "2 axes of float32"),
         ("cut.png", GREY16, "the image is damaged"),
         ("cut.tif", GREY16, "the image is damaged"),

@@ -105,7 +105,25 @@ def test_metrics_are_finite_or_empty_with_a_reason(case, expected):
         assert tuple(row[n] for n in ("psnr", "ssim", "vif")) == pytest.approx(expected, abs=1e-3)
     if case == "small":
         assert row["ssim"] is None
-        assert "ssim needs 11 pixels" in row["note"]
+        assert "ssim: smaller than 11 pixels" in row["note"]
+
+
+def test_vif_is_undefined_for_a_constant_target(tmp_path, data, compute):
+    """The other metrics are defined; without a reason, VIF would be 1 for every output."""
+    blank = Image.new("RGB", (64, 64), (10, 20, 30))
+    row = measure(make_image(0, 64, 64), blank)
+    assert (row["vif"], row["note"]) == (None, "vif: constant target")
+    assert 0 < row["ssim"] < 0.9
+    assert measure(blank, make_image(0, 64, 64))["vif"] is not None, "a constant output is judged"
+    blank.save(data / "test" / "p06.target.png")
+    run, generator = trained(tmp_path / "run", make_settings(data, "copy"), compute)
+    evaluate(run, generator, tmp_path / "run", EvaluationSettings(), compute, None)
+    frame = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    of_blank = frame["id"] == "p06"
+    assert set(frame.loc[of_blank, "protocol"]) == {"native", "full"}
+    assert set(frame.loc[of_blank, "note"]) == {"vif: constant target"}
+    assert frame["vif"].isna().equals(of_blank)
+    assert frame[["psnr", "ssim"]].notna().all(axis=None)
 
 
 def test_images_of_other_sizes_are_refused():

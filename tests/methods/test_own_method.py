@@ -230,7 +230,7 @@ def test_a_generator_accepts_the_file_that_the_user_names(trained, monkeypatch, 
     assert main(translate) == 2
     error = capsys.readouterr().err
     assert "my_method.py does not exist" in error
-    assert "msgunet translate --method FILE, or msgunet.load(..., method=FILE)" in error
+    assert "pass its Python file: --method FILE, or in Python msgunet.load(..., method=FILE)" in error
     assert main([*translate, "--method", str(moved)]) == 0
     assert msgunet.load(generator, device="cpu", method=moved).settings.file == "my_method.py"
     moved.write_text(EXAMPLE.replace("nn.ReLU()", "nn.ELU()"))

@@ -113,7 +113,7 @@ def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
     refused(r"source and target differ in size in 1 pairs.*", unpaired)
     put(unpaired, "b/2.png")
     (unpaired / "a/1.png").write_bytes(b"no image")
-    refused("1.png: the image is damaged", unpaired)
+    refused("1.png: not an image", unpaired)
 
 
 def test_untidy_folders(tmp_path):

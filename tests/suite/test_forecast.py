@@ -134,10 +134,51 @@ def test_plan_uses_measured_speeds_and_marks_missing_ones(plan, capsys, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("wanted", "measured", "expected"),
+    [
+        ("bf16", "fp32", "† not measured in bf16: the speed in fp32, which is a lower estimate if the device computes"),
+        ("tf32", "fp32", "† not measured in tf32: the speed in fp32, which is a lower estimate if the device computes"),
+        ("fp32", "bf16", "† not measured in fp32: the speed in bf16, which fp32 hardly reaches"),
+    ],
+)
+def test_plan_estimates_a_precision_that_was_not_measured(plan, capsys, tmp_path, wanted, measured, expected):
+    plan("demo", "perceptual: {weights", f"training: {{precision: {wanted}}}\nperceptual: {{weights")
+    path = speed(tmp_path / "speed.csv", precision=measured)
+    assert main(["plan", str(tmp_path / "demo.yaml"), "--speed", path]) == 0
+    output = capsys.readouterr().out
+    reached = table(output).set_index("Training")["TFLOP/s"]
+    assert reached["MSG U-Net"] == "0.5†"
+    assert reached["Pix2Pix"] == "0.5*†"
+    assert f"- {expected}" in output
+    assert f"measured on A card at commit abc ({measured})" in output
+
+
+def test_plan_uses_the_projects_measurements_in_each_precision(plan, capsys, tmp_path):
+    """Each comes from the device on which it was measured, and the note names every device that is used."""
+    first, second = (
+        pd.read_csv(ROOT / "results" / "measured" / name).query("part == 'training' and way == 'engine'")
+        for name in ("cpu_speed.csv", "cpu_bf16_speed.csv")
+    )
+    origins = [
+        f"AMD EPYC, 2 CPU threads at commit {frame['commit'].iloc[0]} ({precision})"
+        for frame, precision in ((first, "fp32"), (second, "bf16"))
+    ]
+    for precision, frame, origin in (("fp32", first, origins[0]), ("bf16", second, origins[1])):
+        plan("demo", "perceptual: {weights", f"training: {{precision: {precision}}}\nperceptual: {{weights")
+        assert main(["plan", str(tmp_path / "demo.yaml")]) == 0
+        output = capsys.readouterr().out
+        rate = frame.loc[frame["precision"] == precision, "tflop_per_s"].iloc[0]
+        assert table(output).set_index("Training").loc["MSG U-Net", "TFLOP/s"] == f"{rate:.3g}*"
+        assert f"measured on {origin}; for another device" in output
+    plan("demo", "batch_size: 2", "batch_size: 2, precision: bf16")
+    assert main(["plan", str(tmp_path / "demo.yaml")]) == 0
+    assert f"measured on {' and '.join(origins)}; for another device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"part": "inference"}, "has no training step"),
-        ({"precision": "bf16"}, "no training step in fp32"),
         ({"way": None}, "has no training step"),
     ],
 )

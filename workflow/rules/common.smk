@@ -6,6 +6,7 @@ from msgunet.core.text import printable
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
+from msgunet.suite.runs import larger_data
 from msgunet.suite.file import suite_from_config
 
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
@@ -60,13 +61,22 @@ onerror:
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
 
-# A settings file may not have code executed: each job names the custom methods of the suite itself.
-methods = " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files)
+def methods(wildcards):
+    """Return arguments that name the suite's custom methods, since a settings file may not have code executed."""
+    # A function, since Snakemake would read braces in a parameter as wildcards.
+    return " ".join(f"--method {shlex.quote(file)}" for file in plan.method_files)
 
 
 def manifest_of(wildcards):
     """Return the manifest of a run's data set."""
     return next(f"{data.folder}/manifest.csv" for data in plan.data if data.name == wildcards.dataset)
+
+
+def larger_of(folder):
+    """Return the manifest of the larger training images that a run's jitter needs, if any."""
+    run = run_of(folder).settings
+    data = larger_data(next(data for data in plan.data if data.name == run.dataset), run)
+    return [f"{data.folder}/manifest.csv"] if data else []
 
 
 def folder_of(wildcards, output):
@@ -112,10 +122,9 @@ def python_of(folder):
 
 def files_of(wildcards):
     """Return the input files of a preparation."""
-    archives, images = plan.inputs(wildcards.prepared)
+    archives, listed = plan.inputs(wildcards.prepared)
     # Archives can be deleted and downloaded again without a new preparation; a change to a user's own images needs one.
-    # Snakemake would read braces in a file's name as wildcards.
-    return [*(ancient(str(path)) for path in archives), *(str(path) for path in images if "{" not in str(path))]
+    return [*(ancient(str(path)) for path in archives), *map(str, listed)]
 
 
 def reported(sections, category, folder, suffix):

@@ -7,7 +7,7 @@ rule prepare:
     log:
         "logs/prepare/{prepared}.log",
     wildcard_constraints:
-        prepared="[a-z0-9_]+-[0-9]+x[0-9]+-[0-9a-f]{8}",
+        prepared="[a-z0-9_]+-[0-9]+x[0-9]+-[0-9a-f]{8}(-train[0-9]+x[0-9]+)?",
     conda:
         "../../environment.yml"
     # Not all cores, so that downloads and another preparation can run at the same time.

@@ -9,6 +9,7 @@ rule train:
     input:
         run=f"{run_folder}/run.json",
         manifest=manifest_of,
+        larger=lambda w: larger_of(run_folder.format(**w)),
         vgg19=ancient(lambda w: vgg19_of(run_folder.format(**w))),
     output:
         generator=f"{run_folder}/generator.safetensors",
@@ -40,6 +41,7 @@ rule gradients:
     input:
         run=f"{gradient_folder}/run.json",
         manifest=manifest_of,
+        larger=lambda w: larger_of(gradient_folder.format(**w)),
         vgg19=ancient(lambda w: vgg19_of(gradient_folder.format(**w))),
     output:
         gradients=f"{gradient_folder}/gradients.csv",

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from msgunet.data.base import DataSet, DataSetOptions, RawPair, decode
+from msgunet.data.base import DataSet, DataSetOptions, RawPair
+from msgunet.data.decode import decode
 from msgunet.data.registry import register_dataset
 
 _DIRECTIONS = {
@@ -83,13 +84,16 @@ class BlueMarble(DataSet):
         return []
 
     def pairs(self, work: Any) -> list[RawPair]:
-        source, target = (self._globe(name) for name in _DIRECTIONS[self.options.direction])
+        published = [decode(_folder().joinpath(name).open("rb"), name) for name in _DIRECTIONS[self.options.direction]]
+        source, target = map(self._globe, published)
+        finer = any(image.width > self.options.globe_width for image in published)
         width, height = self.size
         pairs = []
         for x, y, split in self.tiles():
             box = (x, y, x + width, y + height)
             load = functools.partial(_crop, source, target, box)
-            pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, load, name=f"tile at {x}, {y} of the globe"))
+            load_at = functools.partial(self._crop_at, published, box) if finer else None
+            pairs.append(RawPair(f"x{x:05d}_y{y:05d}", split, load, f"tile at {x}, {y} of the globe", load_at))
         return pairs
 
     def count(self) -> tuple[int, int]:
@@ -120,10 +124,20 @@ class BlueMarble(DataSet):
                             found.append((x, y, "test" if test else "train"))
         return found
 
-    def _globe(self, name: str) -> Image.Image:
-        image = decode(_folder().joinpath(name).open("rb"), name)
+    def _globe(self, image: Image.Image) -> Image.Image:
         size = (self.options.globe_width, self.options.globe_width // 2)
-        return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+        return image if image.size == size else image.resize(size, Image.Resampling[self.resampling.upper()])
+
+    def _crop_at(
+        self, published: list[Image.Image], box: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> dict[str, Image.Image]:
+        """Return a tile at another size, from the published images."""
+        resampling, tiles = Image.Resampling[self.resampling.upper()], []
+        for image in published:
+            factors = 2 * (image.width / self.options.globe_width, image.height / (self.options.globe_width // 2))
+            scaled = tuple(side * factor for side, factor in zip(box, factors, strict=True))
+            tiles.append(image.resize(size, resampling, box=scaled))
+        return dict(zip(("source", "target"), tiles, strict=True))
 
     def _land(self) -> np.ndarray:
         raw = gzip.decompress(_folder().joinpath(_MASK).read_bytes())

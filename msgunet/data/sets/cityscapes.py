@@ -11,7 +11,8 @@ from PIL import Image
 from pydantic import Field
 
 from msgunet.core.errors import UserError
-from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote, decode, decode_ids
+from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote
+from msgunet.data.decode import decode, decode_ids
 from msgunet.data.login import site
 from msgunet.data.registry import register_dataset
 from msgunet.data.unpack import open_zip, read_member

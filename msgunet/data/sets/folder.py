@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import re
-import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,18 +15,35 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
+from msgunet.data.decode import FormatError
+from msgunet.data.find import (
+    SPLITS,
+    SUFFIXES,
+    find,
+    folders_of,
+    images_by_name,
+    looks_like_a_split,
+    name_of,
+    not_read,
+    unread,
+)
 from msgunet.data.images import read
 from msgunet.data.registry import register_dataset
 from msgunet.data.sets.maps import load_side_by_side
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
+_LISTED = 10
+# In bytes. File names of 255 bytes have room for a longer id, which is cut to the other length.
+_LONGEST_ID, _CUT_ID = 230, 120
 
 
 class FolderOptions(DataSetOptions):
     """The folders of the images, and how the pairs are split."""
 
-    source: str | None = Field(None, description="folder of the source images; 'target' has the same file names")
+    source: str | None = Field(
+        None,
+        description="folder of the source images; 'target' has the same file names; FOLDER/*A stands for the folders "
+        "trainA and testA in it",
+    )
     target: str | None = Field(None, description="folder of the target images")
     pairs: str | None = Field(
         None, description="instead of 'source' and 'target': folder of images that contain a pair side by side"
@@ -61,6 +79,7 @@ class Folder(DataSet):
     licence = "the user's own"
     source_url = "a folder"
     redistributable = True
+    version = 2
     Options = FolderOptions
 
     @classmethod
@@ -74,8 +93,11 @@ class Folder(DataSet):
     @classmethod
     def listing(cls, options: Any) -> str:
         # An image replaced by one of the same size is noticed by its modification time.
-        files = [(str(path), path.stat().st_size) for path in _all_images(options)]
-        return hashlib.sha256(canonical_json(files).encode()).hexdigest()
+        return _hash([(str(path), path.stat().st_size) for path in _all_images(options)])
+
+    @classmethod
+    def times(cls, options: Any) -> str:
+        return _hash([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _all_images(options)])
 
     def inputs(self) -> list[Path]:
         return _all_images(self.options)
@@ -85,26 +107,34 @@ class Folder(DataSet):
         return splits.count("train"), splits.count("test")
 
     def missing(self, downloads: bool = False) -> list[str]:
-        return [f"{self.name}: there is no folder {folder}" for folder in _folders(self.options) if not folder.is_dir()]
+        return [f"{self.name}: there is no folder {place}" for place in _places(self.options) if not folders_of(place)]
 
     def pairs(self, work: Path) -> list[RawPair]:
-        folders = [images_by_name(folder) for folder in _folders(self.options)]
-        names = sorted({name for found in folders for name in found})
-        for folder, found in zip(_folders(self.options), folders, strict=True):
-            unpaired = [name for name in names if name not in found]
-            if unpaired:
-                raise UserError(f"{len(unpaired)} images have no counterpart in {folder}: {', '.join(unpaired[:10])}")
-        splits = self._splits(names)
+        places = _places(self.options)
+        found = [images_by_name(place) for place in places]
+        names = sorted({name for images in found for name in images})
+        if not names:
+            raise UserError(
+                f"no images in {' and '.join(map(str, places))} ({', '.join(sorted(SUFFIXES))})", *unread_in(places)
+            )
+        for place, images in zip(places, found, strict=True):
+            if unpaired := [name for name in names if name not in images]:
+                listed = ", ".join(unpaired[:_LISTED])
+                raise UserError(
+                    f"{len(unpaired)} images have no counterpart in {place}: {listed}",
+                    *not_read(_others(place, unpaired)),
+                )
+        splits, ids = self._splits(names), _ids(names)
         pairs = []
         for name in names:
-            paths = [found[name] for found in folders]
+            paths = [images[name] for images in found]
             if len(paths) == 1:
                 left = self.options.source_side == "left"
                 load = functools.partial(load_side_by_side, paths[0], str(paths[0]), left, self.options.source_format)
             else:
                 load = functools.partial(_load, *paths, *self.formats(self.options))
-            key = re.sub(r"[^\w.-]+", "_", name)
-            pairs.append(RawPair(key, splits[name], load, name=" and ".join(map(str, paths))))
+            load = functools.partial(_with_advice, load)
+            pairs.append(RawPair(ids[name], splits[name], load, name=" and ".join(map(str, paths))))
         return pairs
 
     def _splits(self, names: list[str]) -> dict[str, Split]:
@@ -115,48 +145,83 @@ class Folder(DataSet):
         if len(outside) < len(names):
             raise UserError(
                 f"{len(outside)} images are outside the folders train and test (or val), which define the split: "
-                f"{', '.join(outside[:10])}; move them into one of these folders or elsewhere"
+                f"{', '.join(outside[:_LISTED])}; move them into one of these folders or elsewhere"
             )
+        check_no_split(" and ".join(map(str, _places(self.options))), names)
         # Keyed by the names, so that an image nearly always keeps its split when others are added or removed.
         seed = self.options.split_seed
-        order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+        order = sorted(names, key=lambda name: hashlib.sha256(_encoded(f"{seed}/{name}")).digest())
         tests = set(order[: max(1, round(self.options.test_share * len(order)))])
         return {name: "test" if name in tests else "train" for name in names}
 
 
-def _folders(options: Any) -> list[Path]:
+def check_no_split(place: str, names: Sequence[str]) -> None:
+    """Refuse names with a folder that looks like a split but defines none, before its images are mixed with others."""
+    folders = sorted({part for name in names for part in name.split("/")[:-1] if looks_like_a_split(part)})
+    if folders:
+        known = {split: ", ".join(name for name in SPLITS if SPLITS[name] == split) for split in ("train", "test")}
+        raise UserError(
+            f"{place}: is {' or '.join(folders[:_LISTED])} a split? Only folders directly in the folder of sources and "
+            f"in that of targets define it, by the names {known['train']} (for training) and {known['test']} (for "
+            "testing); move or rename them to one of these, or to names that do not begin like these"
+        )
+
+
+def _ids(names: Sequence[str]) -> dict[str, str]:
+    """Return a distinct id of limited length for each name, made of letters, digits, `_`, `.` and `-`."""
+    ids = {name: re.sub(r"[^\w.-]+", "_", name) for name in names}
+    # Some file systems do not distinguish A from a.
+    counts = Counter(key.casefold() for key in ids.values())
+    for name, key in ids.items():
+        # A hash only where it is needed, so that most ids can be read.
+        if len(key.encode()) > _LONGEST_ID:
+            ids[name] = f"{key.encode()[:_CUT_ID].decode(errors='ignore')}-{_hash(name)[:8]}"
+        elif counts[key.casefold()] > 1 and key != name:
+            ids[name] = f"{key}-{_hash(name)[:8]}"
+    return ids
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(_encoded(canonical_json(value))).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    """Encode names of files, which need not be UTF-8."""
+    return text.encode(errors="surrogateescape")
+
+
+def _places(options: Any) -> list[Path]:
     given = [options.pairs] if options.pairs else [options.source, options.target]
     return [Path(folder).expanduser() for folder in given]
 
 
 def _all_images(options: Any) -> list[Path]:
-    return [path for folder in _folders(options) if folder.is_dir() for path in images(folder)]
+    folders = [folder for place in _places(options) for folder in folders_of(place).values()]
+    return [path for folder in folders for path in find(folder).images]
 
 
-def images(folder: Path) -> list[Path]:
-    """Return all images below a folder, sorted. Hidden files are skipped."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def unread_in(places: Sequence[Path]) -> list[str]:
+    """Return a sentence about files that look like images but are not read, or an empty list."""
+    return unread([folder for place in places for folder in folders_of(place).values()])
 
 
-def images_by_name(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by path below it without file extension, in Unicode's composed form (NFC).
+def _others(place: Path, names: Sequence[str]) -> list[Path]:
+    """Return the files that have the names of missing images but are not read."""
+    wanted = set(names)
+    return [
+        path
+        for before, folder in folders_of(place).items()
+        for path in find(folder).others
+        if name_of(path, folder, before) in wanted
+    ]
 
-    Raises:
-        UserError: two images have the same name, or names that differ only in case or Unicode form.
 
-    """
-    found: dict[str, Path] = {}
-    seen: dict[str, Path] = {}
-    twice = []
-    for path in images(folder):
-        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        if name.casefold() in seen:
-            twice.append(f"{path} and {seen[name.casefold()]}")
-        found[name] = seen[name.casefold()] = path
-    if twice:
-        raise UserError(f"{len(twice)} names occur twice in {folder}:", *twice[:10])
-    return found
+def _with_advice(load: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    try:
+        return load()
+    except FormatError as error:
+        advice = "save all images in one format, or declare it (source_format and target_format: channels and range)"
+        raise UserError(*(f"{problem}; {advice}" for problem in error.problems)) from error
 
 
 def _load(source: Path, target: Path, source_format: ImageFormat, target_format: ImageFormat) -> dict[str, np.ndarray]:

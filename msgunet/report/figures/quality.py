@@ -8,10 +8,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msgunet.core.metrics import METRICS
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
 from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
-from msgunet.report.tables import HEADINGS, Tables, per_image, status_of
+from msgunet.report.tables import Tables, per_image, status_of
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
@@ -72,7 +73,7 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
             jitter = place + draw_random.uniform(-0.2, 0.2, len(values))
             size = 9 if len(values) < 200 else 3
             axis.scatter(values, jitter, size, color=style["color"], marker=style["marker"], alpha=0.6, linewidths=0.5)
-        axis.set_xlabel(HEADINGS[metric])
+        axis.set_xlabel(METRICS[metric].heading)
         axis.set_yticks(range(len(rows)), [runs[0].title for runs in rows.values()])
     axes[0][0].invert_yaxis()
     return figure
@@ -96,7 +97,7 @@ def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
             text = f"{row['title']}\n{row['peak_memory_mib']:,.0f} MiB"
             place = {"xytext": (7, 7), "textcoords": "offset points"}
             axis.annotate(text, (row["latency_ms"], row[metric]), fontsize=6.5, **place)
-        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=HEADINGS[metric])
+        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=METRICS[metric].heading)
         axis.margins(0.45, 0.2)
         plain_ticks(axis.xaxis)
     return figure

@@ -33,7 +33,7 @@ def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
     _legend(figure, frame)
     caption = (
         "Median time of passes or steps taken in turns; bars span the quartiles. Black: device limit, the least time "
-        "that the measured rate of matrix products and the measured copy bandwidth allow in that precision. Plain: "
+        "that the device's measured rate of operations and copy bandwidth allow in that precision. Plain: "
         "straightforward PyTorch; engine: this project's optimised path; compiled: the engine under torch.compile. "
         f"{device_of(frame)}, commit {frame['commit'].iloc[0]}."
     )

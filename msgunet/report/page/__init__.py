@@ -3,15 +3,14 @@
 import datetime
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
-from msgunet.core.files import write_text
+from msgunet.core.files import work_folder, write_text
 from msgunet.core.table import Table
+from msgunet.data.decode import open_image
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection
@@ -31,11 +30,11 @@ def write_page(settings_file: Path, results: Path) -> Path:
     """
     collection = Collection(settings_file, results)
     folder = results / "report"
-    with tempfile.TemporaryDirectory(prefix=".tmp-report-", dir=results) as temporary:
-        new = Path(temporary) / "report"
+    with work_folder(results / ".tmp-report", lock=results / ".lock-page") as work:
+        new = work / "report"
         _write(collection, new)
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(work / "old")
         new.rename(folder)
     return folder / "index.html"
 
@@ -86,7 +85,8 @@ def _figures(results: Path, folder: Path) -> list[dict]:
         for suffix in ("png", "pdf"):
             name = f"{figure['name']}.{suffix}"
             shutil.copyfile(results / "figures" / name, folder / "figures" / name)
-        with Image.open(folder / "figures" / f"{figure['name']}.png") as image:
+        path = folder / "figures" / f"{figure['name']}.png"
+        with open_image(path, str(path)) as image:
             figure["width"], figure["height"] = image.size
     return figures
 

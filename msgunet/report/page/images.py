@@ -12,6 +12,7 @@ from PIL import Image
 
 from msgunet.core.files import atomic
 from msgunet.core.settings import RGB, ImageFormat
+from msgunet.data.decode import open_image
 from msgunet.data.images import read, resample, save, to_display
 from msgunet.data.manifest import Pair, read_manifest
 from msgunet.report.collect import Collection, Run
@@ -80,14 +81,14 @@ def _write(pair: Pair, runs: list[Run], data: Path, place: Path, size: tuple[int
     _at_size(data / pair.target, target, size, *format_and_kind)
     for run in runs:
         _at_size(run.prediction(pair.id), place / _role(run) / name, size, *format_and_kind)
-    with Image.open(target) as image, atomic(place / "thumbnails" / f"{pair.id}.jpg") as path:
+    with open_image(target, str(target)) as image, atomic(place / "thumbnails" / f"{pair.id}.jpg") as path:
         small = image.convert("RGB")
         small.thumbnail(_THUMBNAIL)
         small.save(path, quality=80)
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
+    with open_image(path, str(path)) as image:
         return image.size
 
 

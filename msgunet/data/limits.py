@@ -1,0 +1,62 @@
+"""The largest image that is read: in a data set a number of pixels, otherwise what fits into memory."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from msgunet.core.errors import UserError
+
+SETTING = "MSGUNET_MAX_MEGAPIXELS"
+# Four times the largest images here, those of the globe (10800x5400). A larger one in an archive is more likely an
+# attack.
+_DEFAULT = 240.0
+
+_memory: ContextVar[float | None] = ContextVar("_memory", default=None)
+
+
+@contextlib.contextmanager
+def limited_by_memory(available: float) -> Iterator[None]:
+    """In this context, an image can have any size that fits into `available` bytes."""
+    token = _memory.set(available)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def check_size(name: str, *shape: int, value_bytes: int) -> None:
+    """Refuse an image by the values that its header claims, before memory is taken for them.
+
+    Args:
+        name: what the message calls the image.
+        shape: width, height and so on, in the order of the header; their product is the number of values.
+        value_bytes: the bytes that reading takes for each value.
+
+    Raises:
+        UserError: the image is larger than the limit of data sets, or in `limited_by_memory` than the memory.
+
+    """
+    claimed, values, available = "x".join(map(str, shape)), math.prod(shape), _memory.get()
+    if available is not None:
+        if values * value_bytes > available:
+            raise UserError(
+                f"{name}: its header claims {claimed} values; reading them needs {values * value_bytes / 1e9:,.1f} GB "
+                f"of memory, but {max(0, available) / 1e9:,.1f} GB are available"
+            )
+        return
+    # In three channels.
+    if values > 3e6 * (limit := _megapixels()):
+        raise UserError(
+            f"{name}: its header claims {claimed} values, more than {limit:g} megapixels, the limit for images of data "
+            f"sets and archives; if the image is what you expect, set {SETTING}={math.ceil(values / 3e6)}"
+        )
+
+
+def _megapixels() -> float:
+    text = os.environ.get(SETTING, str(_DEFAULT))
+    with contextlib.suppress(ValueError):
+        if (value := float(text)) > 0:
+            return value
+    raise UserError(f"{SETTING}={text}: must be a number of megapixels above 0")
