@@ -11,6 +11,7 @@ from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.metrics import METRICS
 from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.table import number
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator

@@ -17,19 +17,6 @@ from msgunet.core.settings import (
     Strict,
     TrainingSettings,
 )
-from msgunet.core.text import control_characters
-
-
-def _literal(text: str) -> str:
-    text = text.strip()
-    if found := control_characters(text):
-        raise ValueError(f"the text has the control character {', '.join(found)}; write it on one line without it")
-    return text
-
-
-# Texts that are shown as they are, in one line.
-Text = Annotated[str, AfterValidator(_literal)]
-Title = Annotated[str, StringConstraints(max_length=80), AfterValidator(_literal)]
 
 # That it holds no control characters is checked for all texts of a suite at once (`load_suite`).
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]

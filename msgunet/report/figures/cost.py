@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import NamedFigure, in_legend, plain_ticks, styles
+from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
 from msgunet.report.tables import Tables
 
 _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memory_mib": "peak memory (MiB)"}

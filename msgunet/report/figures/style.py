@@ -1,12 +1,10 @@
 """The style of each method: one colour, marker and line, the same in all figures."""
 
 import itertools
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import ticker
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import NamedFigure, in_legend, styles
+from msgunet.report.figures.style import NamedFigure, styles
 from msgunet.report.tables import Tables
 
 _FIXED = {"step", "epoch", "learning_rate", "seconds"}
