@@ -136,6 +136,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def json_hash(value: Any) -> str:
+    """Return the SHA-256 of a value as canonical JSON, in hexadecimal. Names of files in it need not be UTF-8."""
+    return hashlib.sha256(canonical_json(value).encode(errors="surrogateescape")).hexdigest()
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:

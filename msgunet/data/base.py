@@ -138,17 +138,12 @@ class DataSet:
         return ()
 
     @classmethod
-    def listing(cls, options: Any) -> str:
-        """Return a key for the current files of a folder that users can change; another key means another data set."""
-        return ""
+    def own_files(cls, options: Any) -> list[tuple[str, int, int]]:
+        """Return path, size in bytes and modification time in ns of all files in a folder that users can change.
 
-    @classmethod
-    def times(cls, options: Any) -> str:
-        """Return a key for the same files that changes with their modification times too, or an empty string.
-
-        Another key means another preparation.
+        Other paths or sizes mean another data set, and other times another preparation.
         """
-        return ""
+        return []
 
     def inputs(self) -> list[Path]:
         """Return the existing files that the data set is made from."""

@@ -1,6 +1,7 @@
 """Open and decode image files. Does not import torch."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,8 +12,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.text import first_line
 from msgunet.data.limits import check_size
 
-# `open_image` checks the size instead: Pillow has one limit for all images.
-Image.MAX_IMAGE_PIXELS = None
+_opening = threading.Lock()
 # Measured with `decode`, which holds three copies of an image for a moment; Pillow takes four bytes for a pixel.
 _BYTES_PER_VALUE = 4
 
@@ -38,7 +38,7 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
 
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with _opened(file) as image:
             check_size(name, *image.size, 3, value_bytes=_BYTES_PER_VALUE)
             # The pages of a TIFF are channels, and the further images of an MPO are previews.
             if image.format in ("GIF", "PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
@@ -50,6 +50,16 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name}: not an image, or not in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # hostile files make decoders raise anything
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
+
+
+def _opened(file: Path | BinaryIO) -> Image.Image:
+    """Open an image of any size: `open_image` checks it. The limit of Pillow stays for all other images."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def unlike_rgb(image: Image.Image) -> str | None:

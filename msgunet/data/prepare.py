@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import KernelLock, atomic, canonical_json, write_text
+from msgunet.core.files import KernelLock, atomic, canonical_json, json_hash, write_text
 from msgunet.core.settings import DataSetSettings
 from msgunet.data.base import DataSet, RawPair
 from msgunet.data.images import as_pixels, read_raw, resize, save
@@ -114,9 +114,7 @@ class _Journal:
 
 def _fingerprint(settings: DataSetSettings, dataset: DataSet) -> str:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in dataset.inputs()]
-    text = canonical_json([settings.model_dump(mode="json"), files])
-    # Names of files need not be UTF-8.
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return json_hash([settings.model_dump(mode="json"), files])
 
 
 def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal: _Journal, threads: int) -> None:

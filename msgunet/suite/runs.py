@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import canonical_json, short_hash
+from msgunet.core.files import canonical_json, json_hash, short_hash
 from msgunet.core.settings import DataSetSettings, RunSettings, TrainingSettings, batch_problem
 from msgunet.data.manifest import larger_folder
 from msgunet.data.registry import datasets
@@ -75,6 +75,7 @@ def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     kind = entry.kind or name
     cls = datasets()[kind]
     options = cls.Options.model_validate(entry.options)
+    files = cls.own_files(options)
     settings = DataSetSettings(
         kind=kind,
         version=cls.version,
@@ -82,12 +83,12 @@ def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
         pairs=entry.pairs,
         resampling=entry.resampling,
         options=options.model_dump(mode="json"),
-        listing=cls.listing(options),
+        listing=json_hash([(path, size) for path, size, _ in files]) if files else "",
     )
     text = canonical_json(settings.model_dump(mode="json"))
     width, height = entry.size
     folder = Path("data") / f"{kind}-{width}x{height}-{short_hash(text)}"
-    return DataPlan(name, kind, entry, folder, text, cls.times(options))
+    return DataPlan(name, kind, entry, folder, text, json_hash(files) if files else "")
 
 
 def larger_data(data: DataPlan, run: RunSettings) -> DataPlan | None:

@@ -86,3 +86,11 @@ def test_the_setting_is_named_and_raises_the_limit_of_data_sets(tmp_path, monkey
     monkeypatch.setenv(SETTING, "many")
     with pytest.raises(UserError, match=f"{SETTING}=many: must be a number of megapixels above 0"):
         read(tmp_path / "x.png", "x.png")
+
+
+def test_the_limit_of_pillow_stays_for_images_that_others_open(tmp_path):
+    limit, path = Image.MAX_IMAGE_PIXELS, claim(tmp_path / "large.png", 16_000, 15_625)
+    assert limit == 2**30 // 4 // 3, "the limit of Pillow itself"
+    with limited_by_memory(4e9), open_image(path, "large.png"), pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    assert limit == Image.MAX_IMAGE_PIXELS

@@ -17,9 +17,10 @@ from msgunet.core.settings import ImageFormat
 from msgunet.data.decode import decode
 from msgunet.data.images import read, read_raw
 from msgunet.data.prepare import prepare
-from msgunet.data.sets.folder import Folder, FolderOptions
 from msgunet.new_suite import choose
 from msgunet.new_suite.discover import discover
+from msgunet.suite.models import DataSetEntry
+from msgunet.suite.runs import data_plan
 
 NUMBERS = [str(i) for i in range(5)]
 
@@ -156,11 +157,15 @@ def test_a_16_bit_ppm_is_not_read_as_8_bits(tmp_path):
 
 
 def test_a_changed_time_changes_no_identity_but_the_preparation(tmp_path):
-    options = FolderOptions(pairs=str(put(tmp_path / "p", "1.png", "2.png")))
-    before = Folder.listing(options), Folder.times(options)
+    options = {"pairs": str(put(tmp_path / "p", "1.png", "2.png"))}
+    entry = DataSetEntry(kind="folder", size=(32, 32), options=options)
+    before = data_plan("mine", entry)
     os.utime(tmp_path / "p" / "1.png", (4e9, 4e9))
-    assert Folder.listing(options) == before[0]
-    assert Folder.times(options) != before[1]
+    after = data_plan("mine", entry)
+    assert (after.folder, after.settings) == (before.folder, before.settings)
+    assert after.times != before.times
+    put(tmp_path / "p", "3.png")
+    assert data_plan("mine", entry).folder != before.folder
 
 
 @pytest.mark.parametrize("count", [2, 3])

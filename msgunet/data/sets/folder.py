@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import canonical_json
+from msgunet.core.files import json_hash
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
 from msgunet.data.decode import FormatError
@@ -91,13 +91,9 @@ class Folder(DataSet):
         return options.source_format, options.target_format
 
     @classmethod
-    def listing(cls, options: Any) -> str:
-        # An image replaced by one of the same size is noticed by its modification time.
-        return _hash([(str(path), path.stat().st_size) for path in _all_images(options)])
-
-    @classmethod
-    def times(cls, options: Any) -> str:
-        return _hash([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _all_images(options)])
+    def own_files(cls, options: Any) -> list[tuple[str, int, int]]:
+        found = ((str(path), path.stat()) for path in _all_images(options))
+        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in found]
 
     def inputs(self) -> list[Path]:
         return _all_images(self.options)
@@ -175,14 +171,10 @@ def _ids(names: Sequence[str]) -> dict[str, str]:
     for name, key in ids.items():
         # A hash only where it is needed, so that most ids can be read.
         if len(key.encode()) > _LONGEST_ID:
-            ids[name] = f"{key.encode()[:_CUT_ID].decode(errors='ignore')}-{_hash(name)[:8]}"
+            ids[name] = f"{key.encode()[:_CUT_ID].decode(errors='ignore')}-{json_hash(name)[:8]}"
         elif counts[key.casefold()] > 1 and key != name:
-            ids[name] = f"{key}-{_hash(name)[:8]}"
+            ids[name] = f"{key}-{json_hash(name)[:8]}"
     return ids
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(_encoded(canonical_json(value))).hexdigest()
 
 
 def _encoded(text: str) -> bytes:
