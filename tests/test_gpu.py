@@ -134,7 +134,8 @@ def test_bench_measures_every_precision_of_the_device(tmp_path, working_folder, 
 @GPU[1]
 @pytest.mark.parametrize("name", ["pix2pix", "pix2pixhd", "msgunet"])
 def test_a_step_needs_the_forecast_memory(tmp_path, compute, name):
-    data = make_data(tmp_path / "data", 256, 256, train=2, test=1)
+    # Eight steps, since the peak counts only after the first two.
+    data = make_data(tmp_path / "data", 256, 256, train=8, test=1)
     settings = make_settings(data, name, (256, 256), options={"width": 0.5, "discriminator_width": 0.5})
     method = build_method(settings)
     needs = step_needs(method, settings, method.phases(settings.training)[-1], compute)
