@@ -81,8 +81,8 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         f"The input of {markdown_code(out.name)} is `source`, of shape (batch, {source_format.channels}, height, "
         f"width) with values in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height "
-        f"and width must be multiples of {stride}. `output` has the size of `source`; `output_1`, if present, has half "
-        "of it, and so on.",
+        f"and width can have any value; multiples of {stride} need no padding. `output` has the size of `source`; "
+        "`output_1`, if present, has half of it, rounded up, and so on.",
         "",
         _use(out, settings),
         "",

@@ -105,10 +105,11 @@ class Plan:
             if not path.is_file() or content(path.read_text()) != content(text)
         ]
 
-    def write(self) -> None:
+    def write(self, missing_only: bool = False) -> None:
         """Write the settings files; unchanged files keep their modification time, so that no rule runs again."""
         for path, text in self.files.items():
-            write_if_changed(path, text)
+            if not (missing_only and path.is_file()):
+                write_if_changed(path, text)
 
 
 @functools.cache

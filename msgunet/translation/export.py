@@ -18,6 +18,7 @@ from msgunet.core.files import atomic, canonical_json
 from msgunet.data.pairs import pyramid
 from msgunet.methods.generator import LoadedGenerator
 from msgunet.methods.norms import per_image_norms
+from msgunet.translation.translate import least_sides
 
 # The largest allowed difference from PyTorch's outputs, which are in [-1, 1].
 TOLERANCE = 1e-4
@@ -39,14 +40,36 @@ class _ImageNorm(nn.Module):
 
 
 class _OneInput(nn.Module):
-    """A generator that accepts the source at full resolution and builds the pyramid itself."""
+    """A generator that accepts a source of any size, and pads it and builds the pyramid itself, as `Model` does."""
 
-    def __init__(self, network: nn.Module, scales: int, kind: str) -> None:
+    def __init__(self, network: nn.Module, generator: LoadedGenerator) -> None:
         super().__init__()
-        self.network, self.scales, self.kind = network, scales, kind
+        method, settings = generator.method, generator.settings
+        self.network, self.kind = network, settings.source_kind
+        self.scales = method.scales(method.options, settings.size)
+        self.stride = method.stride(method.options, settings.size)
+        self.least = least_sides(self.stride, settings.size)
 
     def forward(self, source: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network(pyramid(source, self.scales, self.kind)))
+        height, width = source.shape[2:]
+        if self.stride > 1:
+            for axis, least in zip((2, 3), self.least, strict=True):
+                source = _mirrored(source, axis, least, self.stride)
+        outputs = self.network(pyramid(source, self.scales, self.kind))
+        return tuple(
+            output[:, :, : (height + 2**k - 1) // 2**k, : (width + 2**k - 1) // 2**k]
+            for k, output in enumerate(outputs)
+        )
+
+
+def _mirrored(x: Tensor, axis: int, least: int, stride: int) -> Tensor:
+    """Extend an axis at its end by its mirror image, to a multiple of `stride` of at least `least`."""
+    length = x.shape[axis]
+    extended = (torch.sym_max(length, least) + stride - 1) // stride * stride
+    places = torch.arange(extended)
+    # Between tensors, because the exporter supports no remainder of a tensor by a symbolic number.
+    places = torch.remainder(places, torch.full_like(places, 2 * length))
+    return x.index_select(axis, torch.where(places < length, places, 2 * length - 1 - places))
 
 
 def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
@@ -54,7 +77,7 @@ def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
 
     The input is `source`, (N, channels, height, width) in [-1, 1]. The outputs are `output`, `output_1`, …: one per
     scale. Before the file gets its name, onnxruntime runs it at three sizes and its outputs are compared with
-    PyTorch's.
+    PyTorch's. A source whose sides are no multiples of the stride is padded, and the outputs are cropped.
 
     Args:
         generator: a generator loaded on a CPU in fp32.
@@ -72,12 +95,9 @@ def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
     method, settings = generator.method, generator.settings
     stride = method.stride(method.options, settings.size)
     original, notes = _without_dropout(generator.network)
-    scales = method.scales(method.options, settings.size)
-    reference, exported = (
-        _OneInput(network, scales, settings.source_kind) for network in (original, _with_onnx_norms(original))
-    )
+    reference, exported = (_OneInput(network, generator) for network in (original, _with_onnx_norms(original)))
     width, height = settings.size
-    sizes = [(width, height), (width + stride, height), (width + 2 * stride, height + stride)]
+    sizes = [(width, height), (width + stride, height), (width + 2 * stride - 1, height + stride - 1)]
     with torch.no_grad():
         example = _images(settings.channels[0], sizes[1])
         names = ["output", *(f"output_{i}" for i in range(1, len(exported(example))))]

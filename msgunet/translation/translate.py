@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
+from msgunet.core.user import ensure_name
 from msgunet.data.decode import as_rgb, unlike_rgb
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
@@ -172,9 +173,7 @@ class Model:
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
         """Extend an image by its mirror image, to the right and below, to a size that the network accepts."""
-        # Every network works at the size that it was trained at.
-        minimum = [min(2 * self._stride, side) for side in self.settings.size[::-1]] if self._stride > 1 else (1, 1)
-        sides = zip(pixels.shape, minimum, strict=False)
+        sides = zip(pixels.shape, least_sides(self._stride, self.settings.size), strict=False)
         ends = [max(least, -(-side // self._stride) * self._stride) - side for side, least in sides]
         return np.pad(pixels, ((0, ends[0]), (0, ends[1]), (0, 0)), mode="symmetric") if any(ends) else pixels
 
@@ -239,6 +238,11 @@ class Model:
         return [(output.shape[-1], output.shape[-2]) for output in outputs]
 
 
+def least_sides(stride: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width that a network needs at least; every network works at the size it was trained at."""
+    return tuple(min(2 * stride, side) for side in size[::-1]) if stride > 1 else (1, 1)
+
+
 def load(
     path: Path | str,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -263,6 +267,7 @@ def load(
             trained with; the device does not exist.
 
     """
+    ensure_name()
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
     return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)

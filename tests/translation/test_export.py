@@ -18,11 +18,11 @@ from msgunet.data.pairs import pyramid
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
 from msgunet.methods.generator import load_generator, save_generator
 from msgunet.methods.registry import build_method
-from msgunet.translation import export
+from msgunet.translation import export, translate
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one(trained_runs, tmp_path, name):
+def test_outputs_equal_pytorchs_at_any_size_and_batch(trained_runs, tmp_path, name):
     path, out = trained_runs / name / "generator.safetensors", tmp_path / "model.onnx"
     assert main(["export", str(path), "--onnx", str(out)]) == 0
     model = load_generator(path, torch.device("cpu"))
@@ -42,6 +42,17 @@ def test_outputs_equal_pytorchs_at_sizes_and_batches_other_than_the_exported_one
         # An image's outputs do not depend on its neighbours in the batch.
         twice = session.run(None, {"source": np.concatenate([source.numpy(), -source.numpy()])})
         assert np.abs(twice[0][:1] - actual[0]).max() < 1e-4
+    draw = np.random.default_rng(0)
+    translator = translate.Model(model)
+    for width, height in [(65, 65), (5, 4), (3, 140), *draw.integers(2, 200, (50, 2)).tolist()]:
+        pixels = np.asarray(make_image(width, width, height))
+        source = pixels.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+        for scale, output in enumerate(session.run(None, {"source": source})):
+            expected = translator.translate(pixels, scale)
+            actual = ((output[0].transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
+            assert actual.shape == expected.shape
+            # Between two levels, rounding differs.
+            assert np.abs(actual - expected).max() <= 1
 
 
 def test_a_file_that_differs_is_not_written(trained_runs, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@ from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
 from msgunet.core.text import printable
+from msgunet.core.user import ensure_name
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
@@ -12,14 +13,12 @@ from msgunet.suite.file import suite_from_config
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
 from snakemake.io import report as in_report
 
+ensure_name()
 try:
     suite = suite_from_config(config)
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(printable(str(error)))
-# Jobs parse the suite too, possibly on other nodes; only the main Snakemake process writes its settings files.
-if not workflow.remote_exec:
-    plan.write()
 
 results = str(plan.results)
 settings = f"{results}/settings"
@@ -42,6 +41,20 @@ wildcard_constraints:
 
 # The kernel releases this lock however Snakemake ends, so there are no stale locks (see the default profile).
 run_lock = KernelLock(".snakemake/benchmark.lock")
+
+# Jobs parse the suite too, possibly on other nodes; only the main Snakemake process writes its settings files. A dry run
+# beside a run in progress must not change the settings that its jobs read.
+if not workflow.remote_exec:
+    try:
+        with run_lock.acquire(timeout=0):
+            plan.write()
+    except Timeout:
+        plan.write(missing_only=True)
+        if changed := plan.changed():
+            names = ", ".join(map(str, changed))
+            print(f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 onstart:
