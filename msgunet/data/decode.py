@@ -1,7 +1,6 @@
 """Open and decode image files. Does not import torch."""
 
 import contextlib
-import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,10 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from msgunet.core.errors import UserError
 from msgunet.core.text import first_line
-from msgunet.data.decoder_notes import reading, take_log
+from msgunet.data.decoder_notes import reading
 from msgunet.data.limits import check_size
 
 _opening = threading.Lock()
-logging.getLogger("PIL.TiffImagePlugin").addFilter(take_log)
 # Measured with `decode`, which holds three copies of an image for a moment; Pillow takes four bytes for a pixel.
 _BYTES_PER_VALUE = 4
 

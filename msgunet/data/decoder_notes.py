@@ -21,8 +21,7 @@ _collected: dict[str, dict[str, str]] | None = None
 def collected_notes() -> Iterator[None]:
     """Print at the end of this context, once for each kind, what decoders said, with the first file and the number.
 
-    Without this context, the warnings of decoders are those of Python. It is for the main thread; its files can be read
-    in other threads.
+    Without this context, these are warnings of Python. It is for the main thread; its files can be read in others.
     """
     global _collected
     outer, _collected = _collected, {}
@@ -55,27 +54,31 @@ def reading(name: str) -> Iterator[None]:
         yield
     finally:
         _reading.reset(token)
-    if _collected is not None:
-        for text in texts:
-            line = " ".join(text.split())
+    for text in texts:
+        line = " ".join(text.split())
+        if _collected is None:
+            warnings.warn(f"{name}: {line}", stacklevel=4)
+        else:
             # The same message about two files differs in numbers, such as places in the file.
             _collected.setdefault(re.sub(r"[0-9]+", "", line), {}).setdefault(name, line)
 
 
-def note(name: str, text: str) -> None:
-    """Say something about the file `name`, which is being read, as a decoder does."""
-    if _collected is not None and (texts := _reading.get()) is not None:
+def note(text: str) -> None:
+    """Say something about the file that this thread is reading, as a decoder does."""
+    if (texts := _reading.get()) is not None:
         texts.append(text)
-    else:
-        warnings.warn(f"{name}: {text}", stacklevel=3)
 
 
-def take_log(record: logging.LogRecord) -> bool:
-    """Take what a decoder logs about the file that is being read: a filter for the logger of a decoder."""
-    if record.levelno < logging.WARNING or (texts := _reading.get()) is None:
+def _take_log(record: logging.LogRecord) -> bool:
+    """Take what a decoder logs about the file that is being read, instead of logging it."""
+    if record.levelno < logging.WARNING or _reading.get() is None:
         return True
-    texts.append(record.getMessage())
+    note(record.getMessage())
     return False
+
+
+for _decoder in ("PIL.TiffImagePlugin", "imagecodecs", "tifffile"):
+    logging.getLogger(_decoder).addFilter(_take_log)
 
 
 def _lines(found: dict[str, dict[str, str]]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Images as arrays (H, W, C) of 8 or 16 bits: reading, resizing, writing and display. Does not import torch."""
 
 import io
-import logging
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
 from msgunet.data.base import Kind
 from msgunet.data.decode import FormatError, channels_of_tiff, check_palette, decode, open_image, unlike_rgb
-from msgunet.data.decoder_notes import note, reading, take_log
+from msgunet.data.decoder_notes import note, reading
 from msgunet.data.limits import check_size
 
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
@@ -127,30 +126,16 @@ def _read_png(data: bytes, name: str) -> np.ndarray:
         with open_image(io.BytesIO(data), name) as image:
             check_palette(image, name)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return turn(imagecodecs.png_decode(_without_metadata(data)), orientation)
-
-
-def _without_metadata(data: bytes) -> bytes:
-    """Return a PNG file without chunks that do not change its pixels: libpng prints about them, but not which file."""
-    kept, start = [data[:8]], 8
-    while start + 12 <= len(data):
-        size, kind = struct.unpack(">I4s", data[start : start + 8])
-        end = start + 12 + size
-        # Chunks that matter begin with a capital letter.
-        if kind[:1].isupper() or kind == b"tRNS":
-            kept.append(data[start:end])
-        start = end
-    return b"".join(kept)
+    return turn(imagecodecs.png_decode(data), orientation)
 
 
 def _read_tiff(data: bytes, name: str) -> np.ndarray:
     import tifffile
 
-    logging.getLogger("tifffile").addFilter(take_log)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         check_size(name, *tiff.series[0].shape, value_bytes=tiff.series[0].dtype.itemsize)
         if len(tiff.series) > 1:
-            note(name, f"only the first of {len(tiff.series)} images in the file is read")
+            note(f"only the first of {len(tiff.series)} images in the file is read")
         pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
         if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (np.uint8, np.uint16):
             pixels = np.iinfo(pixels.dtype).max - pixels

@@ -1,11 +1,12 @@
 """Label ids: as grey images, in images with a palette, and beyond the labels that there are."""
 
+import re
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from conftest import dataset_settings, make_image
+from conftest import ROOT, dataset_settings, make_image
 from PIL import Image
 
 from msgunet.core.errors import UserError
@@ -136,9 +137,17 @@ def test_a_value_beyond_the_palette_is_an_error_not_black(tmp_path, reader):
     assert reader(tmp_path / "all.tif", "all.tif") is not None
 
 
-def test_the_palette_of_the_docs_gives_each_label_a_colour(tmp_path):
-    ids = Image.fromarray(np.arange(12).reshape(3, 4).astype(np.uint8))
-    ids.putpalette([0, 0, 0, 128, 64, 128, 70, 70, 70, *range(27)])
-    ids.save(tmp_path / "x.png")
-    assert read(tmp_path / "x.png", "x.png")[0, 1].tolist() == [128, 64, 128]
-    assert read(tmp_path / "x.png", "x.png", ImageFormat(channels=1)).shape == (3, 4, 1)
+def test_the_palette_of_the_docs_gives_each_label_a_colour(tmp_path, monkeypatch):
+    folder = label_pairs(tmp_path, range(34))
+    (folder / "label").rename(folder / "labels")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-data.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "putpalette" in block]
+    before = np.array(Image.open(folder / "labels" / "00.png"))
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    found = discover(folder)
+    assert label_note(found) == ""
+    assert "source_format" not in found.options, "8-bit RGB"
+    assert found.options["source_kind"] == "labels"
+    pixels = read(folder / "labels" / "00.png", "x")
+    assert pixels[before == 33].tolist() == [[119, 11, 32]] * (before == 33).sum()
