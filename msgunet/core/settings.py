@@ -88,11 +88,6 @@ class ImageFormat(Strict):
         return 8 if self.range[1] <= 255 else 16
 
     @property
-    def whole(self) -> bool:
-        """Whether the range has all values that a file can hold, so that none can be outside."""
-        return self.range == (0, 2**self.bits - 1)
-
-    @property
     def dtype(self) -> str:
         """NumPy's name for the type of each value."""
         return f"uint{self.bits}"
@@ -105,7 +100,8 @@ class ImageFormat(Strict):
     def __str__(self) -> str:
         """Return the format as it is printed: `8-bit RGB`, `16-bit grey, 0 to 4095`, `16-bit, 6 channels`."""
         name = {1: " grey", 3: " RGB"}.get(self.channels, f", {self.channels} channels")
-        return f"{self.bits}-bit{name}" + ("" if self.whole else f", {self.range[0]} to {self.range[1]}")
+        whole = self.range == (0, 2**self.bits - 1)
+        return f"{self.bits}-bit{name}" + ("" if whole else f", {self.range[0]} to {self.range[1]}")
 
     @property
     def rgb(self) -> list[int]:

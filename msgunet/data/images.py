@@ -43,7 +43,12 @@ def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB, clip: bo
                 f"{name}: the image has {pixels.shape[2]} channels of {8 * pixels.dtype.itemsize} bits, but "
                 f"{expected.channels} of {expected.bits} bits are expected"
             )
-    return pixels.clip(*expected.range) if clip and not expected.whole else pixels
+    return pixels.clip(*expected.range) if clip and can_be_outside(expected) else pixels
+
+
+def can_be_outside(given: ImageFormat) -> bool:
+    """Return whether a file can hold values outside the range of its format."""
+    return given.range != (0, 2**given.bits - 1)
 
 
 def header_if_8_bit(file: Path, name: str) -> Image.Image | None:

@@ -19,7 +19,7 @@ from msgunet.core.settings import DataSetSettings
 from msgunet.core.text import printable
 from msgunet.data.base import DataSet, RawPair
 from msgunet.data.decoder_notes import collected_notes
-from msgunet.data.images import as_pixels, read_raw, resize, save
+from msgunet.data.images import as_pixels, can_be_outside, read_raw, resize, save
 from msgunet.data.manifest import Pair, image_path, read_manifest, write_manifest
 from msgunet.data.outside import Outside, cut, report
 from msgunet.data.registry import build_dataset
@@ -167,7 +167,7 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> tuple[Pair, list
     suffixes = {role: given.suffix for role, given in zip(_ROLES, formats, strict=True)}
     outside = []
     for role, given, file in zip(_ROLES, formats, raw.files or (raw.name, raw.name), strict=True):
-        if not given.whole:
+        if can_be_outside(given):
             images[role], found = cut(images[role], given, role, file)
             outside += [found] if found else []
     paths, hashes = {}, {}

@@ -10,7 +10,6 @@ from conftest import ROOT, dataset_settings, make_image
 from PIL import Image
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import ImageFormat
 from msgunet.data.decode import decode
 from msgunet.data.images import read, read_raw
 from msgunet.data.prepare import prepare
