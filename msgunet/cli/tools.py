@@ -134,6 +134,8 @@ def add_tools(verb: AddVerb) -> None:
     )
     path(new_suite, "--source", "folder of the source images, together with --target, instead of --data", False)
     path(new_suite, "--target", "folder of the target images", False)
+    text = "folder of images with source and target side by side, instead of --data, without a check that they are"
+    path(new_suite, "--pairs", text, False)
     new_suite.add_argument(
         "--hours",
         type=above_zero,

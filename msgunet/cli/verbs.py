@@ -238,7 +238,7 @@ def new_suite(options: Any) -> None:
     from msgunet.new_suite.discover import discover
     from msgunet.new_suite.write import new_suite
 
-    discovery = discover(options.data, options.source, options.target)
+    discovery = discover(options.data, options.source, options.target, options.pairs)
     print(new_suite(options.suite, discovery, options.hours, options.device, options.force))
 
 

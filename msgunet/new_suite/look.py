@@ -40,7 +40,7 @@ def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind
     values = np.zeros(1 << 16, bool)
 
     def add(file: Path) -> np.ndarray:
-        given, pixels = _decoded(file)
+        given, pixels = decoded(file)
         formats.setdefault(given, file)
         values[pixels] = True
         return pixels
@@ -139,7 +139,7 @@ def _few_colours(pixels: np.ndarray) -> bool:
     return len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) <= _MOST_COLOURS
 
 
-def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
+def decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
     """Return the format and the pixels of an image, as the preparation would read them."""
     stored = header_if_8_bit(file, str(file))
     if stored is not None:
