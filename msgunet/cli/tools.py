@@ -43,6 +43,12 @@ def add_tools(verb: AddVerb) -> None:
         metavar="TFLOP/s",
         help="speed to assume for every training, instead of measured speeds",
     )
+    plan.add_argument(
+        "--changes",
+        action="store_true",
+        help="instead of a forecast, list what Snakemake would run now, and which changed settings are the reason; "
+        "like 'snakemake -n', it updates the settings files",
+    )
 
     status = verb(
         "status",
