@@ -27,7 +27,7 @@ class Discovery:
     Attributes:
         options: options for the data set `folder`.
         size: most common width and height of the sources.
-        other_sizes: number of sources of any other size.
+        sizes: number of sources of each width and height.
         counts: training and test pairs.
         notes: sentences about everything that was guessed.
 
@@ -35,9 +35,14 @@ class Discovery:
 
     options: dict[str, Any]
     size: tuple[int, int]
-    other_sizes: int
+    sizes: dict[tuple[int, int], int]
     counts: tuple[int, int]
     notes: tuple[str, ...]
+
+    @property
+    def other_sizes(self) -> int:
+        """The number of sources that do not have the most common size."""
+        return sum(self.sizes.values()) - self.sizes[self.size]
 
 
 @collected_notes()
@@ -81,7 +86,8 @@ def discover(
     sizes = {role: image_sizes(paths) for role, paths in files.items() if not (side_by_side and role == "target")}
     if not side_by_side:
         _same_sizes(files, sizes)
-    common, count = Counter(sizes["source"]).most_common(1)[0]
+    counted = Counter((width // 2 if side_by_side else width, height) for width, height in sizes["source"])
+    size = counted.most_common(1)[0][0]
     for role, paths in files.items():
         if side_by_side and role == "target":
             # Both sides are in the same files.
@@ -94,10 +100,9 @@ def discover(
         if kind == "labels" and not side_by_side:
             options[f"{role}_kind"] = kind
             notes.append(f"The {role}s have few colours each and are treated as labels, whose colours are never mixed.")
-    size = (common[0] // 2, common[1]) if side_by_side else common
     # Names of files can hold anything, and notes become comments of one line.
     lines = tuple(printable(note).replace("\n", "\\n") for note in notes)
-    return Discovery(options, size, len(sizes["source"]) - count, counts, lines)
+    return Discovery(options, size, dict(counted), counts, lines)
 
 
 def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, int]]]) -> None:
