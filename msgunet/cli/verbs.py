@@ -1,10 +1,11 @@
 """The function of each verb. Each one imports its packages only when it is called, to keep the command fast."""
 
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import InterruptedTraining, UserError
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 from msgunet.core.text import printable
 
@@ -95,10 +96,15 @@ def data(options: Any) -> None:
 
 
 def train(options: Any) -> None:
-    from msgunet.training.loop import train
+    from msgunet.training.loop import saved_so_far, train
 
     machine = _machine(options)
-    train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
+    try:
+        train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
+    except KeyboardInterrupt:
+        # Before the first step, or a second Ctrl-C.
+        text = f"interrupted; {saved_so_far(options.run, options.out)}"
+        raise InterruptedTraining(text, signal.SIGINT) from None
 
 
 def evaluate(options: Any) -> None:

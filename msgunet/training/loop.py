@@ -28,7 +28,7 @@ from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training import memory
-from msgunet.training.checkpoint import load_checkpoint
+from msgunet.training.checkpoint import checkpoints, load_checkpoint
 from msgunet.training.gradients import GradientRecorder
 from msgunet.training.keeper import Keeper, pyramids
 from msgunet.training.processes import Processes, processes
@@ -38,6 +38,14 @@ from msgunet.training.step import step
 
 # cuDNN has chosen its algorithms after this many steps of a phase.
 _WARM_UP = 2
+
+
+def saved_so_far(run_file: Path, out: Path) -> str:
+    """Return what is saved of a training that did not finish its step, and what the same command does."""
+    folder = checkpoint_folder(out, read_settings(run_file, RunSettings))
+    if found := checkpoints(folder):
+        return f"the state of step {found[0][1]} is saved in {folder}; the same command resumes from it"
+    return "no state was saved; the same command begins at step 0"
 
 
 def train(
@@ -198,7 +206,7 @@ def _train(
                 team.wait()
                 raise InterruptedTraining(
                     f"stopped by {signal.Signals(number).name} after step {state.step} of "
-                    f"{round(state.step / done)}; the state is saved in {folder}",
+                    f"{round(state.step / done)}; the state is saved in {folder}; the same command resumes from it",
                     number,
                 )
             if done == 1:
