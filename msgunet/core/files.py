@@ -136,6 +136,14 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the places where two JSON values differ, such as `training.epochs`, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}".strip("."))]
+    return [] if old == new else [(place, old, new)]
+
+
 def json_hash(value: Any) -> str:
     """Return the SHA-256 of a value as canonical JSON, in hexadecimal. Names of files in it need not be UTF-8."""
     return hashlib.sha256(canonical_json(value).encode(errors="surrogateescape")).hexdigest()

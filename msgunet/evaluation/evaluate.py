@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from msgunet.core.attempts import attempt
 from msgunet.core.files import atomic, read_settings, write_csv, write_json
+from msgunet.core.metrics import VERSION
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.images import read, resample, save
 from msgunet.data.pairs import PairDataset, normalise, pyramid, to_pixels, to_tensor
@@ -41,7 +42,8 @@ def evaluate(
         for index in tqdm(range(len(pairs)), desc=f"evaluate {run.entry}", unit="image", disable=None):
             rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)
         write_csv(out / "metrics.csv", rows)
-        done = {"settings": run.identity, "trained": finished(generator), **settings.model_dump(mode="json")}
+        done = {"settings": run.identity, "trained": finished(generator), "metrics_version": VERSION}
+        done |= settings.model_dump(mode="json")
         write_json(out / "evaluation.json", {**done, **facts(model.device, compute.threads)})
 
 

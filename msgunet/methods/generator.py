@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import atomic, canonical_json
-from msgunet.core.settings import RunSettings, differences
+from msgunet.core.files import atomic, canonical_json, differences
+from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision

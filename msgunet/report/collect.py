@@ -17,6 +17,7 @@ from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
 from msgunet.methods.method import perceptual_label, schedule_label
 from msgunet.methods.registry import build_method, method_of
+from msgunet.report.files import lead_protocol
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ class Collection:
         """Whether each row covers several trainings, one per seed."""
         return len({run.settings.seed for run in self.runs}) > 1
 
+    def protocols(self, dataset: str) -> list[str]:
+        """Return the evaluated protocols, the one that compares the methods of a data set best first."""
+        sizes = [run.settings.size for run in self.runs if run.trainable and run.settings.dataset == dataset]
+        lead = lead_protocol(sizes, self.settings["protocol"], self.settings["protocols"])
+        return sorted(self.settings["protocols"], key=lambda protocol: protocol != lead)
+
     def example_runs(self, dataset: str) -> list[Run]:
         """Return one run of each trained row, that of the first evaluated seed, to display a single training."""
         rows = self.runs_of(dataset).values()
@@ -203,14 +210,16 @@ class Collection:
 
     def environment(self) -> str:
         """Describe the devices and software of all finished runs and evaluations."""
-        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "piq": set(), "commit": set()}
+        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "metrics version": set(), "commit": set()}
         for run in self.runs:
             for facts in (run.facts(), run.evaluation_facts()):
                 if facts:
                     values_of["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
                     values_of["commit"].add(facts["commit"])
-                    for package in ("torch", "piq"):
-                        values_of[package].add(facts["versions"].get(package, "unknown"))
+                    values_of["torch"].add(facts["versions"].get("torch", "unknown"))
+            if facts := run.evaluation_facts():
+                # Results of before versions were recorded have the first.
+                values_of["metrics version"].add(str(facts.get("metrics_version", 1)))
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in values_of.items() if values)
 
 
