@@ -10,7 +10,7 @@ from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
 from msgunet.core.errors import InterruptedTraining, UserError
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 
 # Errors that the user's files and folders can cause.
 _USERS_ERRORS = (
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help()
         return 0
     options = parser().parse_args(given)
-    ensure_name()
+    ensure_user()
     options.arguments = given
     try:
         for file in getattr(options, "methods", ()):

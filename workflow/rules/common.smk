@@ -3,7 +3,7 @@ from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
@@ -13,7 +13,7 @@ from msgunet.suite.file import suite_from_config
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
 from snakemake.io import report as in_report
 
-ensure_name()
+ensure_user()
 try:
     suite = suite_from_config(config)
     plan = load_plan(suite)
