@@ -1,7 +1,9 @@
 """The workflow by ordinary users: without a home, in a container say, and in a folder that a group shares."""
 
+import fcntl
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,3 +74,79 @@ def test_a_home_that_cannot_be_written_is_not_needed(folder, place, profile):
     assert run.returncode == 0, run.output
     assert "evaluate" in run.output
     assert list(home.iterdir()) == []
+
+
+RUNS = "results/tiny/runs/bluemarble"
+GENERATOR = f"{RUNS}/mean/seed0/generator.safetensors"
+
+
+@pytest.fixture
+def shared(folder) -> Path:
+    """A Git checkout of the first user, in a folder of the group; also the users' copies of the package."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", folder)
+    for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "start")):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    give(folder, FIRST, GROUP)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o060)
+    return folder
+
+
+def test_a_second_user_finishes_a_suite_in_a_folder_of_their_group(shared):
+    head = subprocess.run(
+        ["git", "-c", "safe.directory=*", "-C", shared, "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mask = {"gid": GROUP, "umask": 0o002}
+    assert snakemake(FIRST, shared, GENERATOR, **mask).returncode == 0
+    run = snakemake(SECOND, shared, TABLE, **mask)
+    assert run.returncode == 0, run.output
+    assert (shared / GENERATOR).stat().st_uid == FIRST
+    assert (shared / TABLE).stat().st_uid == SECOND
+    table = pd.read_csv(shared / TABLE)
+    assert set(table["status"]) == {"done"}
+    assert set(table["commit"]) == {head.stdout.strip()}, "both users' results name the commit"
+    run = snakemake(FIRST, shared, FIGURES, **mask)
+    assert run.returncode == 0, run.output
+
+
+def test_without_the_mask_the_second_user_reads_whose_files_are_closed(shared):
+    assert snakemake(FIRST, shared, GENERATOR, gid=GROUP).returncode == 0
+    run = snakemake(SECOND, shared, TABLE, gid=GROUP)
+    assert run.returncode == 1
+    assert f"benchmark.lock belongs to user id {FIRST} (-rw-r--r--), and you are uid{SECOND}" in run.output
+    assert "'umask 002'" in run.output
+    assert f"chmod -R g+rwX {shared} " in run.output
+    assert "file system" not in run.output
+    assert "Traceback" not in run.output
+
+    # Partly opened: everything that is closed is found before any work.
+    (shared / ".snakemake" / "benchmark.lock").chmod(0o664)
+    run = snakemake(SECOND, shared, TABLE, gid=GROUP)
+    assert run.returncode == 1
+    assert "of the folders and files" in run.output
+    assert f"belongs to user id {FIRST}" in run.output
+    assert "steps (" not in run.output, "a job has run"
+
+    # What the message advises.
+    assert as_user(FIRST, "chmod", "-R", "g+rwX", shared, gid=GROUP).returncode == 0
+    run = snakemake(SECOND, shared, TABLE, gid=GROUP, umask=0o002)
+    assert run.returncode == 0, run.output
+
+
+def test_status_sees_another_users_training_although_its_lock_is_closed(shared):
+    assert snakemake(FIRST, shared, GENERATOR, gid=GROUP).returncode == 0
+    (shared / GENERATOR).unlink()
+    lock = shared / RUNS / "mean" / "seed0" / ".lock"
+    assert lock.stat().st_mode & 0o777 == 0o644
+    command = (sys.executable, "-m", "msgunet", "status", "tiny")
+    states = []
+    with lock.open() as handle:
+        for operation in (fcntl.LOCK_EX, fcntl.LOCK_UN):
+            fcntl.flock(handle, operation)
+            run = as_user(SECOND, *command, gid=GROUP, cwd=shared)
+            assert run.returncode == 0, run.stderr
+            states.append(re.search(r"\| mean[^|]*\|[^|]*\| *(\w+( \w+)?)", run.stdout)[1])
+    assert states == ["running", "not yet"]

@@ -2,6 +2,7 @@ from filelock import Timeout
 from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
+from msgunet.core.permissions import explain
 from msgunet.core.text import printable
 from msgunet.core.user import ensure_user
 from msgunet.suite.preflight import check
@@ -19,6 +20,8 @@ try:
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(printable(str(error)))
+except PermissionError as error:
+    raise WorkflowError(printable(explain(error)))
 
 results = str(plan.results)
 settings = f"{results}/settings"
@@ -54,7 +57,9 @@ if not workflow.remote_exec:
             names = ", ".join(map(str, changed))
             print(f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr)
     except UserError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(printable(str(error)))
+    except PermissionError as error:
+        raise WorkflowError(printable(explain(error)))
 
 
 onstart:

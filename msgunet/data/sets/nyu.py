@@ -65,6 +65,8 @@ class NYU(DataSet):
             table = np.arange(_RAW_IDS + 1)
             if self.options.classes == "40":
                 table[1:] = loadmat(str(self.archives / _CLASSES))["mapClass"].ravel()
+        except PermissionError:
+            raise
         except (OSError, KeyError, ValueError, NotImplementedError) as error:
             files = ", ".join(remote.name for remote in self.remotes(self.options))
             raise UserError(f"{self.archives}: one of {files} is damaged ({error}); fetch them again") from error
