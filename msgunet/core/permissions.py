@@ -8,11 +8,15 @@ from pathlib import Path
 
 
 def explain(error: OSError, path: Path | str | None = None) -> str:
-    """Return a sentence on an error of `path`, else of the error's own file; it says whose file refuses access."""
-    file = error.filename or path
-    name = path or file or "a file"
-    culprit = _culprit(Path(os.fsdecode(file))) if file and isinstance(error, PermissionError) else None
-    return f"{name}: {error.strerror or error}" if culprit is None else f"{name}: {refused(culprit)}"
+    """Return a sentence on an error; where a permission was refused, it says whose file that is.
+
+    `path` is the file or folder in question; by default the error's own.
+    """
+    if isinstance(error, PermissionError):
+        for file in filter(None, (path, error.filename)):
+            if culprit := _culprit(Path(os.fsdecode(file))):
+                return f"{path or file}: {refused(culprit)}"
+    return f"{path or error.filename or 'a file'}: {error.strerror or error}"
 
 
 def refused(culprit: Path) -> str:
@@ -23,9 +27,9 @@ def refused(culprit: Path) -> str:
     if status.st_uid == os.getuid():
         return f"permission denied: your {kind} {culprit} is closed even to you ({mode}); chmod -R u+rwX {culprit}"
     return (
-        f"permission denied: the {kind} {culprit} belongs to {owner} ({mode}), and you are {_me()}; to work in a folder "
-        f"together, everybody sets 'umask 002' before each command, and {owner} opens what is there, once: chmod -R "
-        f"g+rwX {_root(culprit)} (docs/cluster.md, Share a folder in a group)"
+        f"permission denied: the {kind} {culprit} belongs to {owner} ({mode}), and you are {_me()}; to share a folder in "
+        f"a group, all its users set 'umask 002', and {owner} opens what is there: chmod -R g+rwX {_root(culprit)} "
+        "(docs/cluster.md, Share a folder in a group)"
     )
 
 

@@ -50,7 +50,7 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: not an image, or not in one of the formats {', '.join(FORMATS)}") from error
     except PermissionError as error:
-        raise UserError(explain(error, name)) from error
+        raise UserError(explain(error)) from error
     except Exception as error:  # hostile files make decoders raise anything
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
 

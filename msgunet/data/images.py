@@ -123,7 +123,7 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     except UserError:
         raise
     except PermissionError as error:
-        raise UserError(explain(error, name)) from error
+        raise UserError(explain(error)) from error
     except Exception as error:  # a damaged file can make the decoders raise anything
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):

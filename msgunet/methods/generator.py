@@ -134,6 +134,8 @@ def _read_header(path: Path) -> tuple[RunSettings, dict[str, tuple[list[int], st
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
+        # The library reports a file that it may not read as missing.
+        path.open("rb").close()
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
