@@ -27,8 +27,8 @@ def refused(culprit: Path) -> str:
     if status.st_uid == os.getuid():
         return f"permission denied: your {kind} {culprit} is closed even to you ({mode}); chmod -R u+rwX {culprit}"
     return (
-        f"permission denied: the {kind} {culprit} belongs to {owner} ({mode}), and you are {_me()}; to share a folder in "
-        f"a group, all its users set 'umask 002', and {owner} opens what is there: chmod -R g+rwX {_root(culprit)} "
+        f"permission denied: the {kind} {culprit} belongs to {owner} ({mode}), and you are {_me()}; to share a folder "
+        f"in a group, all its users set 'umask 002', and {owner} opens what is there: chmod -R g+rwX {_root(culprit)} "
         "(docs/cluster.md, Share a folder in a group)"
     )
 

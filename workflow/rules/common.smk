@@ -55,7 +55,9 @@ if not workflow.remote_exec:
         plan.write(missing_only=True)
         if changed := plan.changed():
             names = ", ".join(map(str, changed))
-            print(f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr)
+            print(
+                f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr
+            )
     except UserError as error:
         raise WorkflowError(printable(str(error)))
     except PermissionError as error:
