@@ -24,6 +24,9 @@ from msgunet.training.memory import step_needs
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"))
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 EVERY = [("msgunet", "cpu"), *(pytest.param(name, "cuda", marks=GPU) for name in TRAINABLE)]
+# Grey levels that tf32 and bf16 may differ by, on average and at most. SPADE normalises its activations in every block,
+# which magnifies rounding: 0.83 on average on an H100 in bf16.
+ROUGH = {"spade": (1.5, 24)}
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def precisions(device: str) -> list[str]:
 
 @pytest.mark.parametrize(("name", "device"), EVERY)
 def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, trained_runs, compute, no_dropout, name, device):
-    """fp32 agrees up to rounding; tf32 and bf16 differ by less than half a grey level on average."""
+    """fp32 agrees up to rounding; tf32 and bf16 differ by less than half a grey level on average (see `ROUGH`)."""
     path = trained_runs / name / "generator.safetensors"
     source = make_image(3, 96, 64)
     expected = np.asarray(msgunet.load(path, device="cpu").translate(source, name="p"), float)
@@ -50,8 +53,9 @@ def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, trained_runs, comp
     for precision in precisions(device):
         actual = np.asarray(msgunet.load(path, device=device, precision=precision).translate(source, name="p"), float)
         difference = np.abs(actual - expected)
-        assert difference.mean() < (0.02 if precision == "fp32" else 0.5), precision
-        assert difference.max() <= (1 if precision == "fp32" else 12), precision
+        mean, most = (0.02, 1) if precision == "fp32" else ROUGH.get(name, (0.5, 12))
+        assert difference.mean() < mean, precision
+        assert difference.max() <= most, precision
     for where in ("cpu", device):
         run, out = trained_runs / name / "run.json", tmp_path / where
         evaluate(run, path, out, EvaluationSettings(), on(where, compute), None)
@@ -68,8 +72,14 @@ def test_a_training_equals_that_of_the_cpu(tmp_path, data, compute, no_dropout, 
         train(tmp_path / where, settings, on(where, compute))
         histories.append(pd.read_csv(tmp_path / where / "history.csv").drop(columns="seconds"))
     first, second = histories
-    np.testing.assert_allclose(first.iloc[0], second.iloc[0], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(first, second, rtol=0.05, atol=0.01)
+    # Norms of gradients magnify rounding, since some maps have only a few values to normalise: on a CPU, the memory
+    # layout alone changes them by 0.1 % (MSG U-Net) to 7 % (SPADE), and the steps after it diverge.
+    norms = ["gradient_generator", "gradient_discriminator"]
+    losses = first.columns.drop(norms)
+    np.testing.assert_allclose(first.loc[0, losses], second.loc[0, losses], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(first.loc[0, norms], second.loc[0, norms], rtol=0.1)
+    np.testing.assert_allclose(first[losses], second[losses], rtol=0.05, atol=0.01)
+    np.testing.assert_allclose(first[norms], second[norms], rtol=0.3)
     facts = json.loads((tmp_path / device / "training.json").read_text())
     assert facts["device_type"] == device
     assert facts["peak_memory_mib"] > 0

@@ -103,7 +103,8 @@ def add_tools(verb: AddVerb) -> None:
         "export",
         verbs.export,
         "Export a trained generator to ONNX, with a model card.",
-        "The ONNX model accepts images of any size, and is checked against PyTorch at three sizes.",
+        "The ONNX model accepts images of any size, and is checked against PyTorch at three sizes. With --size it "
+        "accepts one image of one size, which more runtimes can read (OpenCV 4).",
     )
     export.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
     path(export, "--method", _METHOD_FILE, False)
@@ -112,7 +113,10 @@ def add_tools(verb: AddVerb) -> None:
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="file to write (default: MODEL with the suffix .onnx)",
+        help="file to write (default: MODEL with the suffix .onnx, or -WIDTHxHEIGHT.onnx)",
+    )
+    export.add_argument(
+        "--size", type=positive, nargs=2, metavar=("WIDTH", "HEIGHT"), help="the only size to accept (default: any)"
     )
 
     new_suite = verb(

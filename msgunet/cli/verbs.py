@@ -248,11 +248,13 @@ def export(options: Any) -> None:
     from msgunet.report.model_card import card_path, model_card
     from msgunet.translation.export import export_onnx
 
-    out = options.onnx or options.model.with_suffix(".onnx")
+    size = options.size and tuple(options.size)
+    suffix = "-{}x{}.onnx".format(*size) if size else ".onnx"
+    out = options.onnx or options.model.with_name(options.model.stem + suffix)
     card = card_path(out)
     generator = load_generator(options.model, "cpu", method_file=options.method)
-    notes = export_onnx(generator, out)
-    write_text(card, model_card(generator, options.model, out, notes))
+    notes = export_onnx(generator, out, size)
+    write_text(card, model_card(generator, options.model, out, notes, size))
     print(f"{out}, with its model card {card}")
 
 

@@ -20,7 +20,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _later(default: Any, description: str, **limits: Any) -> Any:
+def later(default: Any, description: str, **limits: Any) -> Any:
     """Return a field that the JSON leaves out at its default, so that hashes from before the field stay the same."""
     return Field(default, exclude_if=lambda value: value == default, description=description, **limits)
 
@@ -33,12 +33,20 @@ def _identity(settings: BaseModel) -> str:
     return short_hash(canonical_json(settings.model_dump(mode="json")))
 
 
+def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the places where two settings, dumped as JSON, differ, such as `training.epochs`, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}".strip("."))]
+    return [] if old == new else [(place, old, new)]
+
+
 class TrainingSettings(Strict):
     """Everything that determines the result of a training, apart from the method itself."""
 
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
-    minutes: float | None = _later(
+    minutes: float | None = later(
         None,
         "train for this many minutes instead of a number of epochs; epochs and decay_epochs then set the proportion in "
         "which the time is divided",
@@ -163,8 +171,8 @@ class Network(Strict):
     part: Literal["generator", "discriminator", "perceptual"]
     method: Name | None = None
     version: int = 0
-    file: str | None = _later(None, _FILE)
-    code: str | None = _later(None, _CODE)
+    file: str | None = later(None, _FILE)
+    code: str | None = later(None, _CODE)
     size: Size
     options: dict[str, Any]
     channels: tuple[int, int] = Field((3, 3), description="channels of source and target")
@@ -220,9 +228,9 @@ class DataSetSettings(Strict):
     kind: Name
     version: int = Field(description="version of the data set; increases whenever the prepared images would change")
     size: Size
-    pairs: Pairs | None = _later(None, "number of pairs in each split, if not all")
-    resampling: Resampling = _later("lanczos", _FILTER)
-    train_size: tuple[int, int] | None = _later(
+    pairs: Pairs | None = later(None, "number of pairs in each split, if not all")
+    resampling: Resampling = later("lanczos", _FILTER)
+    train_size: tuple[int, int] | None = later(
         None, "prepare only the training images, at this size: training with jitter crops them"
     )
     options: dict[str, Any]
@@ -263,12 +271,12 @@ class RunSettings(Strict):
     target_kind: Literal["photo", "labels"]
     source_format: ImageFormat = RGB
     target_format: ImageFormat = RGB
-    resampling: Resampling = _later("lanczos", _FILTER)
+    resampling: Resampling = later("lanczos", _FILTER)
     entry: Name = Field(description="name of the entry in the suite")
     method: Name
     version: int = Field(description="version of the method; increases whenever its results would change")
-    file: str | None = _later(None, _FILE)
-    code: str | None = _later(None, _CODE)
+    file: str | None = later(None, _FILE)
+    code: str | None = later(None, _CODE)
     size: Size
     seed: int
     options: dict[str, Any]

@@ -51,10 +51,11 @@ class RawPair:
         id: unique in the data set.
         split: `train` or `test`.
         load: decodes the pair and returns, by name, `source`, `target` and any further images for methods. All have one
-            size and are images or arrays (H, W, C).
+            size and are images or arrays (H, W, C). Source and target are cut to their range later.
         name: what error messages call the pair (a file, or a place in one).
         load_at: decodes source and target at a given (width, height), if the published images have more pixels than
             those that `load` returns.
+        files: what error messages call source and target, if not `name`.
 
     """
 
@@ -63,6 +64,7 @@ class RawPair:
     load: Callable[[], Mapping[str, Image.Image | np.ndarray]]
     name: str
     load_at: Callable[[tuple[int, int]], Mapping[str, Image.Image | np.ndarray]] | None = None
+    files: tuple[str, str] | None = None
 
 
 class DataSet:
@@ -131,6 +133,11 @@ class DataSet:
     def formats(cls, options: Any) -> tuple[ImageFormat, ImageFormat]:
         """Return the channels and value ranges of source and target."""
         return RGB, RGB
+
+    @classmethod
+    def allows_outside(cls, options: Any) -> bool:
+        """Return whether any number of values outside the range of their format is cut without an error."""
+        return False
 
     @classmethod
     def remotes(cls, options: Any) -> tuple[Remote, ...]:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from msgunet.core.errors import UserError
 from msgunet.core.permissions import explain
 from msgunet.core.text import first_line
+from msgunet.data.decoder_notes import reading
 from msgunet.data.limits import check_size
 
 _opening = threading.Lock()
@@ -39,7 +40,7 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
 
     """
     try:
-        with _opened(file) as image:
+        with reading(name), _opened(file) as image:
             check_size(name, *image.size, 3, value_bytes=_BYTES_PER_VALUE)
             # The pages of a TIFF are channels, and the further images of an MPO are previews.
             if image.format in ("GIF", "PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
@@ -106,13 +107,30 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
 
     Raises:
         FormatError: the image is 16-bit or CMYK, or has further bands or pages, whose values would be lost silently.
-        UserError: the image is damaged or animated.
+        UserError: the image is damaged or animated, or has values beyond its palette.
 
     """
     with open_image(file, name) as image:
+        check_palette(image, name)
         if (converted := as_rgb(image)) is not None:
             return converted
         raise FormatError(f"{name}: the image has {unlike_rgb(image)}, which is not 8-bit RGB")
+
+
+def check_palette(image: Image.Image, name: str) -> None:
+    """Refuse an opened image with a value beyond its palette, which decoders show as black."""
+    if image.mode != "P" or image.palette is None:
+        return
+    palette = image.palette
+    # Raw palettes of BMP have four bytes for a colour.
+    colours = len(palette.palette) // (4 if palette.rawmode == "BGRX" else 3)
+    image.load()
+    _, highest = image.getextrema()
+    if highest >= colours:
+        raise UserError(
+            f"{name}: the image holds the value {highest}, but its palette has colours only for 0 to {colours - 1}; "
+            "add the colour, or correct the image"
+        )
 
 
 def as_rgb(image: Image.Image) -> Image.Image | None:

@@ -1,7 +1,6 @@
 """Images as arrays (H, W, C) of 8 or 16 bits: reading, resizing, writing and display. Does not import torch."""
 
 import io
-import logging
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -14,18 +13,21 @@ from msgunet.core.permissions import explain
 from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
 from msgunet.data.base import Kind
-from msgunet.data.decode import FormatError, channels_of_tiff, decode, open_image, unlike_rgb
+from msgunet.data.decode import FormatError, channels_of_tiff, check_palette, decode, open_image, unlike_rgb
+from msgunet.data.decoder_notes import note, reading
 from msgunet.data.limits import check_size
 
 # Signatures of PNG and TIFF. Pillow can read some of these files only by converting their values.
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# The type of a PNG with a palette, and what a PNG contains that is animated or may be turned.
+_PALETTE, _PNG_MARKS = 3, (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"acTL")
 
 
-def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB) -> np.ndarray:
+def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB, clip: bool = True) -> np.ndarray:
     """Read an image in the expected format as (H, W, channels): uint8, or uint16 if the range goes above 255.
 
     8-bit RGB is read by the rules of `decode`, and 8-bit grey by the same rules and then converted to luma. Any other
-    format is read as stored. Values outside the range are clipped.
+    format is read as stored. Values outside the range are clipped, unless `clip` is false.
 
     Raises:
         FormatError: the image has another format.
@@ -42,7 +44,12 @@ def read(file: Path | BinaryIO, name: str, expected: ImageFormat = RGB) -> np.nd
                 f"{name}: the image has {pixels.shape[2]} channels of {8 * pixels.dtype.itemsize} bits, but "
                 f"{expected.channels} of {expected.bits} bits are expected"
             )
-    return pixels if expected.range == (0, 2**expected.bits - 1) else pixels.clip(*expected.range)
+    return pixels.clip(*expected.range) if clip and can_be_outside(expected) else pixels
+
+
+def can_be_outside(given: ImageFormat) -> bool:
+    """Return whether a file can hold values outside the range of its format."""
+    return given.range != (0, 2**given.bits - 1)
 
 
 def header_if_8_bit(file: Path, name: str) -> Image.Image | None:
@@ -89,37 +96,21 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     Planes and pages of a TIFF are channels.
 
     Raises:
-        UserError: the image is damaged or has values of another type.
+        UserError: the image is damaged, has values of another type, or has values beyond its palette.
 
     """
-    import imagecodecs
-    import tifffile
-
-    # The error below already reports what tifffile logs about damaged files.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
-        data = file.read_bytes() if isinstance(file, Path) else file.read()
-        if data.startswith(_PNG):
-            width, height, bits, colours = struct.unpack(">IIBB", data[16:26])
-            channels = {2: 3, 4: 2, 6: 4}.get(colours, 1)
-            check_size(name, width, height, channels, value_bytes=2 if bits == 16 else 1)
-            pixels = turn(imagecodecs.png_decode(data), _orientation_of_png(data, name))
-        elif data.startswith(_TIFF):
-            with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-                check_size(name, *tiff.series[0].shape, value_bytes=tiff.series[0].dtype.itemsize)
-                pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
-                if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (
-                    np.uint8,
-                    np.uint16,
-                ):
-                    pixels = np.iinfo(pixels.dtype).max - pixels
-                if pixels.ndim == 3 and axes.endswith("YX"):
-                    pixels = np.moveaxis(pixels, 0, -1)
-                pixels = turn(pixels, tiff.pages[0].tags.valueof(ExifTags.Base.Orientation, default=1))
-        else:
-            with open_image(io.BytesIO(data), name) as opened:
-                image = ImageOps.exif_transpose(opened)
-                pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
+        with reading(name):
+            data = file.read_bytes() if isinstance(file, Path) else file.read()
+            if data.startswith(_PNG):
+                pixels = _read_png(data, name)
+            elif data.startswith(_TIFF):
+                pixels = _read_tiff(data, name)
+            else:
+                with open_image(io.BytesIO(data), name) as opened:
+                    check_palette(opened, name)
+                    image = ImageOps.exif_transpose(opened)
+                    pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
     except UserError:
         raise
     except PermissionError as error:
@@ -131,13 +122,34 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
     return as_pixels(pixels)
 
 
-def _orientation_of_png(data: bytes, name: str) -> int:
-    """Return the EXIF orientation of a PNG file; refuse an animation."""
-    # Pillow decodes the whole image to find it, so files without any metadata about it are not opened.
-    if not any(mark in data for mark in (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"acTL")):
-        return 1
-    with open_image(io.BytesIO(data), name) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+def _read_png(data: bytes, name: str) -> np.ndarray:
+    import imagecodecs
+
+    width, height, bits, colours = struct.unpack(">IIBB", data[16:26])
+    channels = {2: 3, 4: 2, 6: 4}.get(colours, 1)
+    check_size(name, width, height, channels, value_bytes=2 if bits == 16 else 1)
+    orientation = 1
+    # Pillow decodes the whole image to find its orientation, so files without any metadata about it are not opened.
+    if colours == _PALETTE or any(mark in data for mark in _PNG_MARKS):
+        with open_image(io.BytesIO(data), name) as image:
+            check_palette(image, name)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return turn(imagecodecs.png_decode(data), orientation)
+
+
+def _read_tiff(data: bytes, name: str) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        check_size(name, *tiff.series[0].shape, value_bytes=tiff.series[0].dtype.itemsize)
+        if len(tiff.series) > 1:
+            note(f"only the first of {len(tiff.series)} images in the file is read")
+        pixels, axes = tiff.series[0].asarray(), tiff.series[0].axes
+        if tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype in (np.uint8, np.uint16):
+            pixels = np.iinfo(pixels.dtype).max - pixels
+        if pixels.ndim == 3 and axes.endswith("YX"):
+            pixels = np.moveaxis(pixels, 0, -1)
+        return turn(pixels, tiff.pages[0].tags.valueof(ExifTags.Base.Orientation, default=1))
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -17,9 +17,12 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock, atomic, canonical_json, json_hash, write_text
 from msgunet.core.permissions import explain
 from msgunet.core.settings import DataSetSettings
+from msgunet.core.text import printable
 from msgunet.data.base import DataSet, RawPair
-from msgunet.data.images import as_pixels, read_raw, resize, save
+from msgunet.data.decoder_notes import collected_notes
+from msgunet.data.images import as_pixels, can_be_outside, read_raw, resize, save
 from msgunet.data.manifest import Pair, image_path, read_manifest, write_manifest
+from msgunet.data.outside import Outside, cut, report
 from msgunet.data.registry import build_dataset
 
 _ROLES = ("source", "target")
@@ -28,14 +31,15 @@ _MAX_LISTED = 10  # problems or names in one error
 _PNG = {"photo": 0.7, "labels": 0.1}
 
 
+@collected_notes()
 def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int = 1) -> Path:
     """Prepare a data set in the folder `out`, from the published files in the folder `archives`.
 
     The manifest is written last, so that a data set with a manifest is complete. An interrupted preparation resumes.
 
     Raises:
-        UserError: archives are missing, images are damaged or in both splits, the disk is too small, or `out` contains
-            anything except an earlier preparation with the same settings.
+        UserError: archives are missing, images are damaged or in both splits, too many values are outside the range,
+            the disk is too small, or `out` contains anything except an earlier preparation with the same settings.
 
     """
     dataset = build_dataset(settings, archives)
@@ -57,12 +61,15 @@ def prepare(settings: DataSetSettings, out: Path, archives: Path, threads: int =
             _check_disk(out, len(todo), dataset)
             _prepare_pairs(todo, dataset, out, journal, threads)
         pairs = [journal.pairs[pair.id] for pair in raw]
+        notes = report([one for pair in pairs for one in journal.outside[pair.id]], dataset)
         _check_splits(pairs, dataset)
         write_manifest(manifest, pairs)
         journal.remove()
         _remove_unlisted(out, pairs)
     counts = {split: sum(pair.split == split for pair in pairs) for split in ("train", "test")}
     size = "{}x{}".format(*(settings.train_size or settings.size))
+    for note in notes:
+        print(printable(note))
     print(f"{dataset.title}: {counts['train']} train and {counts['test']} test pairs of {size} in {out}")
     return manifest
 
@@ -88,6 +95,7 @@ class _Journal:
     def __init__(self, out: Path, fingerprint: str) -> None:
         self._out, self._path = out, out / ".journal"
         self.pairs: dict[str, Pair] = {}
+        self.outside: dict[str, list[Outside]] = {}
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         kept = [fingerprint]
         for line in lines[1:] if lines[:1] == [fingerprint] else []:
@@ -95,6 +103,7 @@ class _Journal:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 if all(self._size(path) == size for path, size in entry["files"].items()):
+                    self.outside[entry["pair"]["id"]] = [Outside(**one) for one in entry["outside"]]
                     self.pairs[entry["pair"]["id"]] = Pair(**entry["pair"])
                     kept.append(line)
         write_text(self._path, "\n".join(kept) + "\n")
@@ -103,9 +112,10 @@ class _Journal:
         file = self._out / path
         return file.stat().st_size if file.is_file() else None
 
-    def add(self, pair: Pair) -> None:
-        self.pairs[pair.id] = pair
-        line = json.dumps({"pair": asdict(pair), "files": {path: self._size(path) for path in pair.files()}})
+    def add(self, pair: Pair, outside: list[Outside]) -> None:
+        self.pairs[pair.id], self.outside[pair.id] = pair, outside
+        files = {path: self._size(path) for path in pair.files()}
+        line = json.dumps({"pair": asdict(pair), "files": files, "outside": [asdict(one) for one in outside]})
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -128,7 +138,7 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
     try:
         for future in as_completed([pool.submit(_prepare_pair, pair, dataset, out) for pair in raw]):
             try:
-                journal.add(future.result())
+                journal.add(*future.result())
             except UserError as error:
                 problems += error.problems
                 if len(problems) >= _MAX_LISTED:
@@ -148,7 +158,7 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
         raise UserError(*problems)
 
 
-def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
+def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> tuple[Pair, list[Outside]]:
     size = dataset.train_size or dataset.size
     loaded = raw.load_at(size) if dataset.train_size and raw.load_at else raw.load()
     images = {role: as_pixels(loaded[role]) for role in (_ROLES if dataset.train_size else loaded)}
@@ -157,7 +167,13 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
         source, target = ("{}x{}".format(*sizes[role]) for role in ("source", "target"))
         raise UserError(f"{raw.name}: the source is {source}, but the target is {target}; they must have the same size")
     kinds = dict(zip(_ROLES, dataset.kinds(dataset.options), strict=True))
-    suffixes = {role: given.suffix for role, given in zip(_ROLES, dataset.formats(dataset.options), strict=True)}
+    formats = dataset.formats(dataset.options)
+    suffixes = {role: given.suffix for role, given in zip(_ROLES, formats, strict=True)}
+    outside = []
+    for role, given, file in zip(_ROLES, formats, raw.files or (raw.name, raw.name), strict=True):
+        if can_be_outside(given):
+            images[role], found = cut(images[role], given, role, file)
+            outside += [found] if found else []
     paths, hashes = {}, {}
     for role, image in images.items():
         # Images other than source and target are ids.
@@ -169,7 +185,7 @@ def _prepare_pair(raw: RawPair, dataset: DataSet, out: Path) -> Pair:
         hashes[role] = hashlib.sha256(resized.tobytes()).hexdigest()
     extras = " ".join(f"{role}={hashes[role]}" for role in sorted(hashes.keys() - set(_ROLES)))
     both = [paths[role] for role in _ROLES], [hashes[role] for role in _ROLES]
-    return Pair(raw.id, raw.split, *both[0], *size, *sizes["source"], *both[1], extras)
+    return Pair(raw.id, raw.split, *both[0], *size, *sizes["source"], *both[1], extras), outside
 
 
 def _subset(raw: list[RawPair], counts: tuple[int, int] | None) -> list[RawPair]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json
 from msgunet.core.permissions import explain
-from msgunet.core.settings import RunSettings
+from msgunet.core.settings import RunSettings, differences
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
@@ -114,6 +114,22 @@ def load_generator(
     network = method.build_generator()
     network.load_state_dict({name: tensors[name] for name in expected})
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
+
+
+def retraining_note(path: Path, settings: RunSettings) -> str:
+    """Return what a training with these settings does to a generator at `path` that was trained with others.
+
+    The note is empty if the settings are the same, or if there is no readable generator.
+    """
+    try:
+        old, _ = _read_header(path)
+    except UserError:
+        return ""
+    found = differences(old.model_dump(mode="json"), settings.model_dump(mode="json"))
+    if not found:
+        return ""
+    changes = ", ".join(f"{place} {before} → {now}" for place, before, now in found)
+    return f"trained before with other settings ({changes}): begins at step 0, and replaces the result at its end"
 
 
 # The names of data types in a safetensors file.

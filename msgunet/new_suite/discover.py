@@ -8,26 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import ValidationError
-
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RGB, ImageFormat
+from msgunet.core.settings import RGB
 from msgunet.core.text import printable
-from msgunet.data.base import Kind
-from msgunet.data.decode import decode, open_image, upright_size
-from msgunet.data.find import JPEG, SPLITS, SUFFIXES, find, images_by_name, looks_like_a_split, unread
-from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
+from msgunet.data.decode import open_image, upright_size
+from msgunet.data.decoder_notes import collected_notes
+from msgunet.data.find import SPLITS, SUFFIXES, find, images_by_name, looks_like_a_split, unread
+from msgunet.data.images import read_raw
 from msgunet.data.sets.folder import Folder, FolderOptions, check_no_split, unread_in
+from msgunet.new_suite.look import look
 
 # Problems that an error lists.
 _LISTED = 10
-# Images that are decoded to determine format and kind.
-_SAMPLED = 12
 # With fewer training pairs, networks learn them by heart.
 _FEW_PAIRS = 20
-# Labels have few colours; photographs have more, even in a corner.
-_MOST_COLOURS = 64
 _SOURCE_WORDS = {"source", "src", "input", "inputs", "in", "a", "x", "before", "from", "raw", "noisy", "degraded", "lr"}
 _SOURCE_WORDS |= {"low", "label", "labels", "mask", "masks", "seg", "semantic", "sketch", "sketches", "edges"}
 _TARGET_WORDS = {"target", "tgt", "output", "outputs", "out", "b", "y", "after", "to", "clean", "sharp", "hr", "high"}
@@ -59,6 +53,7 @@ class Discovery:
     notes: tuple[str, ...]
 
 
+@collected_notes()
 def discover(folder: Path | None, source: Path | None = None, target: Path | None = None) -> Discovery:
     """Inspect a folder of pairs, or a folder of sources and one of targets.
 
@@ -96,14 +91,15 @@ def discover(folder: Path | None, source: Path | None = None, target: Path | Non
         _same_sizes(files, sizes)
     common, count = Counter(sizes["source"]).most_common(1)[0]
     for role, paths in files.items():
-        image_format, kind = _inspect(paths, role)
-        if side_by_side:
-            kind = "photo"
-        if image_format.bits == 16 and not (side_by_side and role == "target"):
-            notes.append(f"The {role}s have 16 bits. The top of their range is a guess; values above it are clipped.")
+        if side_by_side and role == "target":
+            # Both sides are in the same files.
+            options |= {"target_format": options["source_format"]} if "source_format" in options else {}
+            continue
+        image_format, found, kind = look(paths, "image" if side_by_side else role)
+        notes += found
         if image_format != RGB:
             options[f"{role}_format"] = image_format.model_dump(mode="json")
-        if kind == "labels":
+        if kind == "labels" and not side_by_side:
             options[f"{role}_kind"] = kind
             notes.append(f"The {role}s have few colours each and are treated as labels, whose colours are never mixed.")
     size = (common[0] // 2, common[1]) if side_by_side else common
@@ -210,49 +206,3 @@ def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, i
         raise UserError(
             f"source and target differ in size in {len(problems)} pairs; resize them first:", *problems[:_LISTED]
         )
-
-
-def _inspect(files: Sequence[Path], role: str) -> tuple[ImageFormat, Kind]:
-    """Return format and kind of a sample of the images; a mix of grey and RGB images counts as RGB.
-
-    Raises:
-        UserError: the images have several formats.
-
-    """
-    formats: dict[ImageFormat, Path] = {}
-    highest = 0
-    # Lossy compression adds intermediate colours.
-    few = not any(file.suffix.lower() in (*JPEG, ".webp") for file in files)
-    for file in (files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, _SAMPLED)})):
-        image_format, pixels = _decoded(file)
-        formats.setdefault(image_format, file)
-        highest = max(highest, int(pixels.max()))
-        few = few and image_format.bits == 8 and pixels.size > 4096 and _colours(pixels) <= _MOST_COLOURS
-    if set(formats) == {RGB, ImageFormat(channels=1)}:
-        formats = {RGB: files[0]}
-    if len(formats) > 1:
-        listed = "; ".join(f"{file} is {image_format}" for image_format, file in formats.items())
-        raise UserError(f"the {role}s have several formats, convert them to one: {listed}")
-    (image_format,) = formats
-    if image_format.bits == 16:
-        # Sensors with 10, 12 or 14 bits write 16-bit files.
-        high = next(2**bits - 1 for bits in (10, 12, 14, 16) if highest < 2**bits)
-        image_format = image_format.model_copy(update={"range": (0, high)})
-    return image_format, "labels" if few else "photo"
-
-
-def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
-    """Return the format and the pixels of an image, as the preparation would read them."""
-    stored = header_if_8_bit(file, str(file))
-    if stored is not None:
-        grey = stored.mode in ("L", "LA", "1")
-        return ImageFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))
-    pixels = read_raw(file, str(file))
-    try:
-        return ImageFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
-    except ValidationError as error:
-        raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 are supported") from error
-
-
-def _colours(pixels: np.ndarray) -> int:
-    return len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0))

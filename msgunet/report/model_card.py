@@ -10,7 +10,7 @@ import pandas as pd
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.metrics import METRICS
-from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.settings import EvaluationSettings, ImageFormat, RunSettings
 from msgunet.core.table import number
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
@@ -21,17 +21,18 @@ from msgunet.report.collect import training_conditions
 _CHECKS = "## Checks of this file"
 _USE = """\
 ```python
-import numpy as np
-import onnxruntime
-from PIL import Image
+{imports}
 
 session = onnxruntime.InferenceSession({file})
-pixels = np.asarray(Image.open("source.png"){convert}, np.float32){axis}
+pixels = np.asarray({read}, np.float32){axis}
 source = (pixels.transpose(2, 0, 1)[None] - {low}) / {half} - 1
 (output,) = session.run(["output"], {{"source": source}})
 values = ((output[0].transpose(1, 2, 0) + 1) * {target_half}).round().clip(0, {target_span}) + {target_low}
-Image.fromarray(values{flat}.astype("{dtype}")).save("target.png")
+{write}
 ```"""
+
+_ANY_OPENCV = """\
+OpenCV's `cv2.dnn` reads this file from version 5 on. For OpenCV 4, export a single size with `--size WIDTH HEIGHT`."""
 
 
 def card_path(model: Path) -> Path:
@@ -47,10 +48,13 @@ def card_path(model: Path) -> Path:
     return card
 
 
-def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequence[str]) -> str:
+def model_card(
+    generator: LoadedGenerator, model: Path, out: Path, notes: Sequence[str], size: tuple[int, int] | None = None
+) -> str:
     """Return a Markdown card for `model`, exported as `out`; `notes` describe the export and its checks.
 
-    Conditions and metrics come from the files next to the model, if they belong to that very training.
+    `size` (width, height) is that of the images that the file accepts; None means any. Conditions and metrics come from
+    the files next to the model, if they belong to that very training.
     """
     method, settings = generator.method, generator.settings
     source_format, target_format = settings.formats
@@ -79,13 +83,11 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
         "## Use",
         "",
-        f"The input of {markdown_code(out.name)} is `source`, of shape (batch, {source_format.channels}, height, "
-        f"width) with values in [-1, 1]: {source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. Height "
-        f"and width can have any value; multiples of {stride} need no padding. `output` has the size of `source`; "
-        "`output_1`, if present, has half of it, rounded up, and so on.",
+        _shapes(out, settings, stride, size),
         "",
         _use(out, settings),
         "",
+        *([] if size else [_ANY_OPENCV, ""]),
         "Images of any size, even larger than memory: "
         + markdown_code(f"msgunet translate {shlex.quote(model.name)} source.png --out results")
         + ".",
@@ -96,6 +98,20 @@ def model_card(generator: LoadedGenerator, model: Path, out: Path, notes: Sequen
         "",
     ]
     return "\n".join(lines)
+
+
+def _shapes(out: Path, settings: RunSettings, stride: int, size: tuple[int, int] | None) -> str:
+    source_format = settings.source_format
+    shape = f"batch, {source_format.channels}, height, width"
+    text = (
+        f"The input of {markdown_code(out.name)} is `source`, of shape ({shape}) with values in [-1, 1]: "
+        f"{source_format.range[0]} maps to -1 and {source_format.range[1]} to 1. "
+    )
+    if size is None:
+        text += f"Height and width can have any value; multiples of {stride} need no padding. "
+    else:
+        text += "The batch is 1, the width {} and the height {}. ".format(*size)
+    return text + "`output` has the size of `source`; `output_1`, if present, has half of it, rounded up, and so on."
 
 
 def _dataset(settings: RunSettings) -> str:
@@ -130,20 +146,40 @@ def _metrics(folder: Path, settings: RunSettings) -> str:
 
 def _use(out: Path, settings: RunSettings) -> str:
     source_format, target_format = settings.formats
-    # Pillow supports these formats only.
-    if not all(one.channels == 1 or (one.channels, one.bits) == (3, 8) for one in (source_format, target_format)):
-        return "Read and write images of this format with `msgunet.read` and `msgunet.save`."
     low, high = source_format.range
-    convert = {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get((source_format.channels, source_format.bits), "")
+    modules = {"numpy as np", "onnxruntime"}
+    if _pillow_knows(source_format):
+        modules.add("Image")
+        read = 'Image.open("source.png")'
+        read += {(1, 8): '.convert("L")', (3, 8): '.convert("RGB")'}.get(
+            (source_format.channels, source_format.bits), ""
+        )
+    else:
+        modules.add("tifffile")
+        read = 'tifffile.imread("source.tif")'
+    values = f'values{"[..., 0]" if target_format.channels == 1 else ""}.astype("{target_format.dtype}")'
+    if _pillow_knows(target_format):
+        modules.add("Image")
+        write = f'Image.fromarray({values}).save("target.png")'
+    else:
+        modules.add("tifffile")
+        write = f'tifffile.imwrite("target.tif", {values})'
     return _USE.format(
+        imports="\n".join(
+            "from PIL import Image" if name == "Image" else f"import {name}" for name in sorted(modules, key=str.lower)
+        ),
         file=json.dumps(out.name, ensure_ascii=False),
-        convert=convert,
+        read=read,
         axis="[..., None]" if source_format.channels == 1 else "",
         low=low,
         half=(high - low) / 2,
         target_low=target_format.range[0],
         target_half=(target_format.range[1] - target_format.range[0]) / 2,
         target_span=target_format.range[1] - target_format.range[0],
-        flat="[..., 0]" if target_format.channels == 1 else "",
-        dtype=target_format.dtype,
+        write=write,
     )
+
+
+def _pillow_knows(one: ImageFormat) -> bool:
+    """Return whether Pillow can read and write images of this format."""
+    return one.channels == 1 or (one.channels, one.bits) == (3, 8)

@@ -20,8 +20,9 @@ from msgunet.report.speed import speed_table
 from msgunet.report.statistics import LEVEL, bootstrap, compare, tied
 
 _CONVENTIONS = (
-    "PSNR, SSIM and VIF are computed with piq for each image as stored, and averaged over images. SSIM uses a Gaussian "
-    "11×11 window without pooling; VIF is computed in the pixel domain on luma.",
+    "PSNR, SSIM and VIF are computed for each image as stored (SSIM and VIF with piq), and averaged over images. PSNR "
+    "is at most 100 dB. SSIM uses a Gaussian 11×11 window without pooling. VIF is computed in the pixel domain on "
+    "luma.",
     "Brackets: 95 % bootstrap interval over test images and seeds.",
 )
 _TIED = (

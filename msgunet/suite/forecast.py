@@ -17,6 +17,7 @@ from msgunet.core.provenance import device_of
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.core.table import Cell, Table, number
 from msgunet.data.manifest import steps_per_epoch
+from msgunet.methods.generator import retraining_note
 from msgunet.methods.registry import build_method
 from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
@@ -87,6 +88,9 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
     if any(speed_of.other_network for speed_of in used):
         notes.append("* not measured for this network at this size: the speed of the closest measurement")
     notes += dict.fromkeys(speed_of.substitution for speed_of in used if speed_of.substitution)
+    for run in plan.runs:
+        if run.trainable and (note := retraining_note(run.folder / "generator.safetensors", run.settings)):
+            notes.append(f"{plan.label(run)} on {run.settings.dataset}, seed {run.settings.seed}: {note}")
     if timed:
         notes.append("time-limited trainings (training.minutes): epochs and steps are estimates")
     notes.append(

@@ -23,7 +23,7 @@ from msgunet.device.facts import device_name, facts
 from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import has_bf16, set_precision
-from msgunet.methods.generator import save_generator
+from msgunet.methods.generator import retraining_note, save_generator
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
@@ -141,6 +141,8 @@ def _train(
     if saved is not None:
         state.load(saved, settings, folder)
         _report(team, f"resuming from step {state.step} ({folder})")
+    elif note := retraining_note(out / "generator.safetensors", settings):
+        _report(team, note)
     perceptual = None
     if settings.perceptual is not None:
         perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=state.layout)
@@ -228,9 +230,10 @@ def _publish(
     environment: dict[str, Any],
 ) -> None:
     write_csv(out / "history.csv", rows)
+    # The record last: until then, the one of an earlier training says that this one has not ended.
+    save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
     done = {"settings": settings.identity, "steps": steps, "seconds": round(seconds, 2)}
     write_json(out / "training.json", {**done, **environment})
-    save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
-from msgunet.core.settings import ComputeSettings, RunSettings
+from msgunet.core.settings import ComputeSettings, RunSettings, differences
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.measuring import process_peak_memory
 from msgunet.device.precision import autocast, training_layout
@@ -170,16 +170,8 @@ class TrainingState:
 
 
 def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Path) -> None:
-    new = settings.model_dump(mode="json")
-
-    def differing(a: Any, b: Any, place: str) -> list[str]:
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys = sorted({*a, *b})
-            return [d for k in keys for d in differing(a.get(k), b.get(k), f"{place}.{k}".strip("."))]
-        return [] if a == b else [f"{place}: {a} in the checkpoint, {b} now"]
-
-    differences = differing(old, json.loads(canonical_json(new)), "")
-    if differences:
+    if found := differences(old, settings.model_dump(mode="json")):
         raise UserError(
-            f"the checkpoints in {folder} have other settings; remove this folder to start over:", *differences
+            f"the checkpoints in {folder} have other settings; remove this folder to start over:",
+            *(f"{place}: {before} in the checkpoint, {now} now" for place, before, now in found),
         )

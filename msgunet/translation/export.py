@@ -72,16 +72,18 @@ def _mirrored(x: Tensor, axis: int, least: int, stride: int) -> Tensor:
     return x.index_select(axis, torch.where(places < length, places, 2 * length - 1 - places))
 
 
-def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
-    """Write a generator as an ONNX file that accepts any batch size, height and width.
+def export_onnx(generator: LoadedGenerator, out: Path, size: tuple[int, int] | None = None) -> list[str]:
+    """Write a generator as an ONNX file that accepts any batch size, height and width, or a single size.
 
     The input is `source`, (N, channels, height, width) in [-1, 1]. The outputs are `output`, `output_1`, …: one per
-    scale. Before the file gets its name, onnxruntime runs it at three sizes and its outputs are compared with
-    PyTorch's. A source whose sides are no multiples of the stride is padded, and the outputs are cropped.
+    scale. Before the file gets its name, onnxruntime runs it at three sizes (or at `size`) and its outputs are compared
+    with PyTorch's. A source whose sides are no multiples of the stride is padded, and the outputs are cropped.
 
     Args:
         generator: a generator loaded on a CPU in fp32.
         out: the file to write.
+        size: width and height of the one image that the file accepts, for runtimes without dynamic sizes (OpenCV 4);
+            None means any.
 
     Returns:
         Notes for the model card: how this file differs from the method, and the largest difference at each size.
@@ -98,13 +100,15 @@ def export_onnx(generator: LoadedGenerator, out: Path) -> list[str]:
     reference, exported = (_OneInput(network, generator) for network in (original, _with_onnx_norms(original)))
     width, height = settings.size
     sizes = [(width, height), (width + stride, height), (width + 2 * stride - 1, height + stride - 1)]
+    examples = [_images(settings.channels[0], one) for one in sizes]
+    if size is not None:
+        examples = [_images(settings.channels[0], size)[:1]]
     with torch.no_grad():
-        example = _images(settings.channels[0], sizes[1])
-        names = ["output", *(f"output_{i}" for i in range(1, len(exported(example))))]
+        names = ["output", *(f"output_{i}" for i in range(1, len(exported(examples[-1]))))]
     with atomic(out) as temporary:
-        _export(exported, example, names, temporary)
-        _describe(temporary, generator, stride)
-        differences = [_compare(reference, temporary, settings.channels[0], size) for size in sizes]
+        _export(exported, examples[-1], names, temporary, dynamic=size is None)
+        notes += _describe(temporary, generator, stride)
+        differences = [_compare(reference, temporary, sources) for sources in examples]
     return [*notes, *differences]
 
 
@@ -128,8 +132,8 @@ def _with_onnx_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _export(network: nn.Module, example: Tensor, names: Sequence[str], path: Path) -> None:
-    dynamic = {"source": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
+def _export(network: nn.Module, example: Tensor, names: Sequence[str], path: Path, dynamic: bool) -> None:
+    shapes = {"source": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)} if dynamic else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -139,14 +143,15 @@ def _export(network: nn.Module, example: Tensor, names: Sequence[str], path: Pat
             path,
             input_names=["source"],
             output_names=names,
-            dynamic_shapes=dynamic,
+            dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
 
 
-def _describe(path: Path, generator: LoadedGenerator, stride: int) -> None:
+def _describe(path: Path, generator: LoadedGenerator, stride: int) -> list[str]:
+    """Add the facts that a user of the file needs to it, and return notes about its operators."""
     import onnx
 
     model = onnx.load(path)
@@ -161,26 +166,31 @@ def _describe(path: Path, generator: LoadedGenerator, stride: int) -> None:
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    pools = [node for node in model.graph.node if node.op_type == "AveragePool"]
+    values = [{one.name: onnx.helper.get_attribute_value(one) for one in node.attribute} for node in pools]
+    if any(any(one.get("pads", ())) and not one.get("count_include_pad", 0) for one in values):
+        return ["OpenCV 4 computes this file wrongly, because it counts the padding in averages; OpenCV 5 does not"]
+    return []
 
 
 def _images(channels: int, size: tuple[int, int]) -> Tensor:
-    """Return two smooth random images."""
+    """Return two smooth random images of a width and height."""
     small = torch.rand(2, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return F.interpolate(small, size[::-1], mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def _compare(network: nn.Module, path: Path, channels: int, size: tuple[int, int]) -> str:
+def _compare(network: nn.Module, path: Path, sources: Tensor) -> str:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    sources = _images(channels, size)
     with torch.no_grad():
         # One image at a time, because some norms use the statistics of the batch.
         by_image = [network(source) for source in sources.split(1)]
         expected = [torch.cat(outputs) for outputs in zip(*by_image, strict=True)]
     actual = session.run(None, {"source": sources.numpy()})
     difference = max(float(np.abs(e.numpy() - a).max()) for e, a in zip(expected, actual, strict=True))
-    text = f"{size[0]}x{size[1]}: largest difference from PyTorch {difference:.1e}"
+    height, width = sources.shape[2:]
+    text = f"{width}x{height}: largest difference from PyTorch {difference:.1e}"
     print(text, file=sys.stderr)
     if not difference <= TOLERANCE:
         raise UserError(f"{text}, but at most {TOLERANCE:.0e} is allowed; the file was not written")

@@ -16,6 +16,7 @@ from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
 from msgunet.core.text import printable
 from msgunet.data.decode import FormatError
+from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
 from msgunet.data.images import read, save
 from msgunet.data.limits import limited_by_memory
@@ -31,6 +32,7 @@ class _Job:
     target: Path
 
 
+@collected_notes()
 def translate_files(
     model: Model,
     paths: Sequence[Path],

@@ -37,7 +37,7 @@ def test_psnr_and_ssim_agree_with_scikit_image_at_every_size(size):
     output = noisy(target)
     ours = measure(output, target)
     a, b = np.asarray(target), np.asarray(output)
-    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-3)
+    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-9)
     independent = structural_similarity(
         a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1, data_range=255
     )
@@ -87,7 +87,7 @@ def test_vif_agrees_with_its_definition_and_is_not_symmetric():
 
 @pytest.mark.parametrize(
     ("case", "expected"),
-    [("identical", (80, 1, 1)), ("constant", None), ("small", None), ("black and white", None)],
+    [("identical", (100, 1, 1)), ("constant", None), ("small", None), ("black and white", None)],
 )
 def test_metrics_are_finite_or_empty_with_a_reason(case, expected):
     size = (8, 30) if case == "small" else (64, 64)

@@ -1,11 +1,16 @@
 """ONNX export of every method: the outputs equal PyTorch's at any size, or no file is written."""
 
 import re
+import shutil
+import subprocess
+import venv as virtualenv
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tifffile
 import torch
 from conftest import TRAINABLE, make_data, make_image, make_settings, train
 from PIL import Image
@@ -58,9 +63,9 @@ def test_outputs_equal_pytorchs_at_any_size_and_batch(trained_runs, tmp_path, na
 def test_a_file_that_differs_is_not_written(trained_runs, tmp_path, monkeypatch, capsys):
     real = export._export
 
-    def wrong(network, *arguments):
+    def wrong(network, *arguments, **options):
         network.network.heads[0].bias.data += 0.01
-        real(network, *arguments)
+        real(network, *arguments, **options)
 
     monkeypatch.setattr(export, "_export", wrong)
     assert (
@@ -82,10 +87,11 @@ def test_no_other_file_is_overwritten(trained_runs, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
 
 
-@pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey"])
+@pytest.mark.parametrize("kind", ["8-bit RGB", "16-bit grey", "five channels"])
 def test_the_card_describes_the_file_and_its_example_works(tmp_path, compute, monkeypatch, kind):
-    grey = ImageFormat(channels=1, range=(0, 65535))
-    changes = {} if kind == "8-bit RGB" else {"source_format": grey, "target_format": grey}
+    grey, five = (ImageFormat(channels=n, range=(0, 65535)) for n in (1, 5))
+    kinds = {"8-bit RGB": {}, "16-bit grey": dict.fromkeys(("source_format", "target_format"), grey)}
+    changes = kinds.get(kind, {"source_format": five, "target_format": ImageFormat(channels=2, range=(0, 255))})
     monkeypatch.chdir(tmp_path)
     settings = make_settings(tmp_path / "data", **changes)
     run = tmp_path / "run"
@@ -97,17 +103,86 @@ def test_the_card_describes_the_file_and_its_example_works(tmp_path, compute, mo
     else:
         method = build_method(settings)
         save_generator(run / "generator.safetensors", method.build_generator().state_dict(), settings)
-        Image.fromarray(np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)).save("source.png")
+        pixels = np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)
+        if kind == "five channels":
+            tifffile.imwrite("source.tif", np.stack([pixels // (k + 1) for k in range(5)], -1))
+        else:
+            Image.fromarray(pixels).save("source.png")
     assert main(["export", str(run / "generator.safetensors"), "--onnx"]) == 0
     (run / "generator.onnx").rename("generator.onnx")
     assert {p.key: p.value for p in onnx.load("generator.onnx").metadata_props}["stride"] == "16"
     card = (run / "generator.md").read_text()
-    assert f"| source → target | {kind} (photo) → {kind} (photo) |" in card
+    title = "16-bit, 5 channels (photo) → 8-bit, 2 channels" if kind == "five channels" else f"{kind} (photo) → {kind}"
+    assert f"| source → target | {title} (photo) |" in card
     assert ("| native | " in card) == (not changes)
     assert ("Not evaluated" in card) == bool(changes)
     assert card.count("largest difference from PyTorch") == 3
     exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
-    ours = msgunet.load(run / "generator.safetensors", device="cpu").translate(Image.open("source.png"))
-    exported = Image.open("target.png")
-    assert (exported.size, exported.mode) == (ours.size, ours.mode)
+    model = msgunet.load(run / "generator.safetensors", device="cpu")
+    if kind == "five channels":
+        ours, exported = model.translate(tifffile.imread("source.tif")), tifffile.imread("target.tif")
+        assert (exported.shape, exported.dtype) == (ours.shape, ours.dtype)
+    else:
+        ours, exported = model.translate(Image.open("source.png")), Image.open("target.png")
+        assert (exported.size, exported.mode) == (ours.size, ours.mode)
     assert np.abs(np.asarray(exported, int) - np.asarray(ours, int)).max() <= 1
+
+
+# Run by another Python, since only one version of OpenCV can be installed at a time.
+READ = """
+import sys, cv2, numpy as np
+data = np.load(sys.argv[2])
+network = cv2.dnn.readNetFromONNX(sys.argv[1])
+network.setInput(data["source"], "source")
+names = [name for name in data.files if name != "source"]
+for name, output in zip(names, network.forward(names)):
+    assert output.shape == data[name].shape, (name, output.shape)
+    print(cv2.__version__, np.abs(output - data[name]).max())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [4, 5])
+def test_opencv_reads_the_files(trained_runs, tmp_path, version):
+    """Installs OpenCV. Version 4 needs files of a single size, and counts the padding in averages."""
+    virtualenv.create(tmp_path / "opencv", with_pip=True)
+    python = tmp_path / "opencv" / "bin" / "python"
+    wanted = f"opencv-python-headless>={version},<{version + 1}"
+    subprocess.run([python, "-m", "pip", "install", "-q", wanted], check=True)
+    for name in TRAINABLE:
+        model = trained_runs / name / "generator.safetensors"
+        for width, height in (128, 64), (100, 70):
+            out = tmp_path / f"{name}-{width}x{height}.onnx"
+            assert main(["export", str(model), "--onnx", str(out), "--size", str(width), str(height)]) == 0
+            wrong = version == 4 and "OpenCV 4 computes this file wrongly" in out.with_suffix(".md").read_text()
+            assert wrong == (version == 4 and name == "pix2pixhd_local")
+            source = export._images(3, (width, height))[:1].numpy()
+            session = onnxruntime.InferenceSession(str(out))
+            outputs = dict(
+                zip([o.name for o in session.get_outputs()], session.run(None, {"source": source}), strict=True)
+            )
+            np.savez(tmp_path / "data.npz", source=source, **outputs)
+            read = subprocess.run(
+                [python, "-c", READ, out, tmp_path / "data.npz"], check=True, capture_output=True, text=True
+            )
+            lines = [line.split() for line in read.stdout.splitlines()]
+            assert len(lines) == len(outputs)
+            assert all(line[0].startswith(f"{version}.") for line in lines)
+            assert all((float(line[1]) < 1e-3) != wrong for line in lines)
+
+
+def test_a_file_of_a_single_size(trained_runs, tmp_path, monkeypatch, capsys):
+    shutil.copytree(trained_runs / "msgunet", tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    assert main(["export", "generator.safetensors", "--size", "100", "70"]) == 0
+    file = onnx.load("generator-100x70.onnx")
+    (dims,) = ([d.dim_value for d in one.type.tensor_type.shape.dim] for one in file.graph.input)
+    assert dims == [1, 3, 70, 100]
+    sizes = [[d.dim_value for d in one.type.tensor_type.shape.dim][2:] for one in file.graph.output]
+    assert sizes == [[70, 100], [35, 50]]
+    card = Path("generator-100x70.md").read_text()
+    assert "The batch is 1, the width 100 and the height 70." in card
+    assert card.count("largest difference from PyTorch") == 1
+    with pytest.raises(SystemExit):
+        main(["export", "generator.safetensors", "--size", "0", "70"])
+    assert "argument --size: " in capsys.readouterr().err

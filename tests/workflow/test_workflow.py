@@ -199,10 +199,12 @@ def test_a_failed_method_leaves_the_others_and_is_retried_later(tmp_path, finish
     assert dry(folder) == {"train": 1, "evaluate": 1, "cost": 1, "tables": 1, "figures": 1, "page": 1}
 
 
-def test_a_killed_training_resumes_from_the_checkpoint(tmp_path, finished):
-    """SIGKILL Snakemake and all its processes; the same command resumes and makes the generator."""
-    folder = copy_checkout(tmp_path / "checkout")
-    shutil.copytree(finished / "data", folder / "data", symlinks=True)
+def test_a_killed_training_resumes_from_the_checkpoint(copied):
+    """SIGKILL Snakemake and all its processes; the same command resumes and makes the generator.
+
+    The generator of a shorter training stays until then.
+    """
+    folder = copied
 
     def long(suite):
         suite["methods"] = {"msgunet": suite["methods"]["msgunet"] | {"training": {"epochs": 40, "batch_size": 4}}}
@@ -212,6 +214,11 @@ def test_a_killed_training_resumes_from_the_checkpoint(tmp_path, finished):
     edit_suite(folder, long)
     run_folder = folder / "results/tiny/runs/bluemarble/msgunet/seed0"
     target = "results/tiny/runs/bluemarble/msgunet/seed0/generator.safetensors"
+    earlier = (folder / target).read_bytes()
+    shutil.rmtree(run_folder / "checkpoints")
+    plan = subprocess.run([sys.executable, "-m", "msgunet", "plan", "tiny"], cwd=folder, capture_output=True, text=True)
+    changes = "trained before with other settings (training.batch_size 8 → 4, training.epochs 1 → 40): begins at step 0"
+    assert changes in " ".join(plan.stdout.split())
     command = [sys.executable, "-m", "snakemake", *TINY, "--", target]
     process = subprocess.Popen(
         command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -223,11 +230,12 @@ def test_a_killed_training_resumes_from_the_checkpoint(tmp_path, finished):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (folder / target).exists()
+    assert changes in process.stdout.read()
+    assert (folder / target).read_bytes() == earlier
     step = newest(run_folder)
     run = snakemake(folder, *TINY, "--", target)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert (folder / target).exists()
+    assert (folder / target).read_bytes() != earlier
     resumed = re.search(r"resuming from step (\d+)", run.stdout + run.stderr)
     assert resumed is not None
     assert int(resumed[1]) >= step - 1 > 0

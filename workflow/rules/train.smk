@@ -12,9 +12,10 @@ rule train:
         larger=lambda w: larger_of(run_folder.format(**w)),
         vgg19=ancient(lambda w: vgg19_of(run_folder.format(**w))),
     output:
-        generator=f"{run_folder}/generator.safetensors",
+        # The result of an earlier training with other settings stays until the new one is there.
+        generator=update(f"{run_folder}/generator.safetensors"),
         history=f"{run_folder}/history.csv",
-        facts=f"{run_folder}/training.json",
+        facts=update(f"{run_folder}/training.json"),
     log:
         f"{results}/logs/train/{{dataset}}.{{entry}}.seed{{seed}}.log",
     priority: lambda w: priority_of(run_folder.format(**w))

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import json_hash
-from msgunet.core.settings import RGB, ImageFormat
+from msgunet.core.settings import RGB, ImageFormat, later
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
 from msgunet.data.decode import FormatError
 from msgunet.data.find import (
@@ -28,6 +28,7 @@ from msgunet.data.find import (
     unread,
 )
 from msgunet.data.images import read
+from msgunet.data.outside import MOST
 from msgunet.data.registry import register_dataset
 from msgunet.data.sets.maps import load_side_by_side
 
@@ -57,6 +58,11 @@ class FolderOptions(DataSetOptions):
     target_kind: Kind = Field("photo", description="the same for the target")
     source_format: ImageFormat = Field(RGB, description="channels and value range of the source images")
     target_format: ImageFormat = Field(RGB, description="the same for the target images")
+    allow_outside: bool = later(
+        False,
+        f"cut any number of values outside the range; by default, more than {100 * MOST:g} % of an image's pixels, or "
+        "any of labels, are an error",
+    )
     test_share: float = Field(
         0.2, gt=0, lt=1, description="share of the pairs for testing, unless there are folders train and test (or val)"
     )
@@ -89,6 +95,10 @@ class Folder(DataSet):
     @classmethod
     def formats(cls, options: Any) -> tuple[ImageFormat, ImageFormat]:
         return options.source_format, options.target_format
+
+    @classmethod
+    def allows_outside(cls, options: Any) -> bool:
+        return options.allow_outside
 
     @classmethod
     def own_files(cls, options: Any) -> list[tuple[str, int, int]]:
@@ -130,7 +140,8 @@ class Folder(DataSet):
             else:
                 load = functools.partial(_load, *paths, *self.formats(self.options))
             load = functools.partial(_with_advice, load)
-            pairs.append(RawPair(ids[name], splits[name], load, name=" and ".join(map(str, paths))))
+            title, files = " and ".join(map(str, paths)), (str(paths[0]), str(paths[-1]))
+            pairs.append(RawPair(ids[name], splits[name], load, name=title, files=files))
         return pairs
 
     def _splits(self, names: list[str]) -> dict[str, Split]:
@@ -217,4 +228,7 @@ def _with_advice(load: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndar
 
 
 def _load(source: Path, target: Path, source_format: ImageFormat, target_format: ImageFormat) -> dict[str, np.ndarray]:
-    return {"source": read(source, str(source), source_format), "target": read(target, str(target), target_format)}
+    return {
+        "source": read(source, str(source), source_format, clip=False),
+        "target": read(target, str(target), target_format, clip=False),
+    }

@@ -47,8 +47,11 @@ class Maps(DataSet):
 def load_side_by_side(
     file: Path, name: str, source_left: bool = True, image_format: ImageFormat = RGB
 ) -> dict[str, np.ndarray]:
-    """Return source and target from one image with both side by side. The middle column of an odd width is dropped."""
-    pixels = read(file, name, image_format)
+    """Return source and target from one image with both side by side. The middle column of an odd width is dropped.
+
+    Values outside the range are not clipped.
+    """
+    pixels = read(file, name, image_format, clip=False)
     half = pixels.shape[1] // 2
     left, right = pixels[:, :half], pixels[:, -half:]
     return {"source": left, "target": right} if source_left else {"source": right, "target": left}
