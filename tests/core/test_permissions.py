@@ -23,7 +23,7 @@ CASES = {
     "speed": "_training_steps(closed / 'speed.csv')",
     "method": "code_of(closed / 'mine.py')",
     "checkpoint": "save_checkpoint(closed, 3, {})",
-    "nyu": "get_dataset('nyu').pairs(SimpleNamespace(archives=closed, options=None), None)",
+    "nyu": "get_dataset('nyu').pairs(SimpleNamespace(archives=closed, options=None, remotes=lambda options: []), None)",
     "leftover": "work_folder(closed, lock=Path('.lock')).__enter__()",
 }
 FILES = ("compute.json", ".lock", "generator.safetensors", "a.tif", "a.zip", "speed.csv", "mine.py")
