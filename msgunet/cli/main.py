@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
 from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.core.permissions import explain
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 
 # Errors that the user's files and folders can cause.
 _USERS_ERRORS = (
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help()
         return 0
     options = parser().parse_args(given)
-    ensure_name()
+    ensure_user()
     options.arguments = given
     try:
         for file in getattr(options, "methods", ()):
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _USERS_ERRORS:
             raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(explain(error))}", file=sys.stderr)
         return 2
     except InterruptedTraining as error:
         print(error, file=sys.stderr)

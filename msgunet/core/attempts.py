@@ -10,7 +10,7 @@ from typing import Any, Literal
 from filelock import Timeout
 
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
-from msgunet.core.files import KernelLock, remove_leftovers, write_json
+from msgunet.core.files import KernelLock, is_locked, remove_leftovers, write_json
 from msgunet.core.settings import EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 
@@ -108,14 +108,14 @@ def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings
         if settings.gradient_records:
             return State("done", **known)
         for stage in ("evaluate", "ablate"):
-            if _is_locked(_stage_lock(folder, stage)):
+            if is_locked(_stage_lock(folder, stage)):
                 return State("running", f"{stage} in progress", **known)
             if failure := _read(_failure_path(folder, stage), settings):
                 return State(failure["word"], f"{stage}: {failure['why']}", **known)
         return State("done" if measured_facts(folder, settings, evaluation) else "trained", **known)
     progress = _read(folder / PROGRESS, settings)
     known = {key: progress[key] for key in ("step", "total", "seconds") if key in progress}
-    if _is_locked(folder / LOCK):
+    if is_locked(folder / LOCK):
         left = None
         if progress.get("rate"):
             left = (progress["total"] - progress["step"]) / progress["rate"]
@@ -174,22 +174,3 @@ def _read(path: Path, settings: RunSettings) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it") from error
     return record if record.get("settings") == settings.identity else {}
-
-
-def _is_locked(path: Path) -> bool:
-    """Return whether a running stage holds this lock.
-
-    This takes the lock for a moment; a training that starts just then waits for it.
-    """
-    if not path.exists():
-        return False
-    lock = KernelLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except (UserError, OSError):
-        # The folder belongs to another user, and is read-only for us.
-        return False
-    lock.release()
-    return False

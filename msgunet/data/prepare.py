@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock, atomic, canonical_json, json_hash, write_text
+from msgunet.core.permissions import explain
 from msgunet.core.settings import DataSetSettings
 from msgunet.core.text import printable
 from msgunet.data.base import DataSet, RawPair
@@ -143,6 +144,9 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
                 if len(problems) >= _MAX_LISTED:
                     problems.append(f"only the first {_MAX_LISTED} problems are listed; there may be more")
                     break
+            except PermissionError as error:
+                problems.append(explain(error))
+                break
             except OSError as error:
                 problems.append(f"{out}: {error.strerror or error}; free disk space or fix the cause, and start again")
                 break

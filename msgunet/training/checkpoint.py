@@ -27,6 +27,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
         with atomic(folder / "next.pt") as temporary:
             torch.save(state, temporary)
             digest = sha256_file(temporary)
+    except PermissionError:
+        raise
     except (OSError, RuntimeError) as error:
         # torch raises a RuntimeError when the disk is full.
         free, needed = shutil.disk_usage(folder).free, _bytes(state)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 from msgunet.data.decode import as_rgb, unlike_rgb
 from msgunet.data.images import as_pixels, resize
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
@@ -267,7 +267,7 @@ def load(
             trained with; the device does not exist.
 
     """
-    ensure_name()
+    ensure_user()
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
     return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)

@@ -2,8 +2,9 @@ from filelock import Timeout
 from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
+from msgunet.core.permissions import explain
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
 from msgunet.suite.plan import load_plan
@@ -13,12 +14,14 @@ from msgunet.suite.file import suite_from_config
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
 from snakemake.io import report as in_report
 
-ensure_name()
+ensure_user()
 try:
     suite = suite_from_config(config)
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(printable(str(error)))
+except PermissionError as error:
+    raise WorkflowError(printable(explain(error)))
 
 results = str(plan.results)
 settings = f"{results}/settings"
@@ -56,7 +59,9 @@ if not workflow.remote_exec:
                 f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr
             )
     except UserError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(printable(str(error)))
+    except PermissionError as error:
+        raise WorkflowError(printable(explain(error)))
 
 
 onstart:
