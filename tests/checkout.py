@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from conftest import ROOT
+from conftest import ROOT, made_once
+from made import EVIL, EVIL_DESCRIPTION
 
 from msgunet.training.checkpoint import checkpoints
 
@@ -52,3 +53,18 @@ def newest(run_folder: Path) -> int:
     """Return the step of a run's newest checkpoint; 0 if there is none."""
     steps = [step for folder in run_folder.glob("checkpoints/*") for _, step in checkpoints(folder)]
     return max(steps, default=0)
+
+
+def finished_tiny(tmp_path_factory) -> Path:
+    """Return a checkout in which the tiny suite has run from data to page; tests leave it as it is.
+
+    Its description and a title have the markup of every format.
+    """
+
+    def make(folder: Path) -> None:
+        copy_checkout(folder)
+        edit_suite(folder, lambda s: (s.update(description=EVIL_DESCRIPTION), s["methods"]["pan"].update(title=EVIL)))
+        run = snakemake(folder, "--cores", "2", "--config", "suite=tiny")
+        assert run.returncode == 0, run.stdout + run.stderr
+
+    return made_once(tmp_path_factory, "workflow", make)

@@ -170,6 +170,13 @@ def profile(options: Any) -> None:
         print(table.text())
 
 
+def verify(options: Any) -> None:
+    from msgunet.evaluation.verify import verify_suite
+    from msgunet.suite.plan import load_plan
+
+    verify_suite(load_plan(options.suite), options.images)
+
+
 def tables(options: Any) -> None:
     from msgunet.report.tables import write_tables
 

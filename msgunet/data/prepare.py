@@ -254,10 +254,14 @@ def _remove_unlisted(out: Path, pairs: Sequence[Pair]) -> None:
                 path.unlink()
 
 
-def check_prepared(folder: Path) -> list[str]:
-    """Return the problems of a prepared data set: missing images, and images whose pixels differ from the manifest."""
+def check_prepared(folder: Path, split: str | None = None) -> list[str]:
+    """Return the problems of a prepared data set: missing images, and images whose pixels differ from the manifest.
+
+    `split` limits the check to `train` or `test`.
+    """
     problems = []
-    for pair in tqdm(read_manifest(folder / "manifest.csv"), desc=f"check {folder.name}", unit="pair", disable=None):
+    pairs = read_manifest(folder / "manifest.csv", split)
+    for pair in tqdm(pairs, desc=f"check {folder.name}", unit="pair", disable=None):
         for path, expected in pair.files().items():
             try:
                 found = hashlib.sha256(read_raw(folder / path, str(folder / path)).tobytes()).hexdigest()

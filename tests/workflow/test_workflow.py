@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from checkout import copy_checkout, edit_suite, jobs, newest, snakemake
-from conftest import made_once
-from made import EVIL, EVIL_DESCRIPTION
+from checkout import copy_checkout, edit_suite, finished_tiny, jobs, newest, snakemake
+from made import EVIL
 from readers import read_html
 
 TINY = ("--cores", "2", "--config", "suite=tiny")
@@ -24,18 +23,7 @@ TINY = ("--cores", "2", "--config", "suite=tiny")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A checkout in which the tiny suite has run from data to page; tests leave it as it is.
-
-    Its description and a title have the markup of every format.
-    """
-
-    def make(folder: Path) -> None:
-        copy_checkout(folder)
-        edit_suite(folder, lambda s: (s.update(description=EVIL_DESCRIPTION), s["methods"]["pan"].update(title=EVIL)))
-        run = snakemake(folder, *TINY)
-        assert run.returncode == 0, run.stdout + run.stderr
-
-    return made_once(tmp_path_factory, "workflow", make)
+    return finished_tiny(tmp_path_factory)
 
 
 @pytest.fixture
