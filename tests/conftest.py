@@ -1,10 +1,12 @@
 """Small data sets, settings and fixtures that many tests share."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,16 +237,55 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+class Disk:
+    """A real, small file system at `folder`, which can be filled to the last byte and freed again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filling = folder / "filling"
+
+    def fill(self) -> None:
+        with self._filling.open("ab") as file, contextlib.suppress(OSError):
+            while True:
+                os.write(file.fileno(), bytes(1 << 12))
+        assert shutil.disk_usage(self.folder).free == 0
+
+    def free(self) -> None:
+        self._filling.unlink()
+
+    def free_in(self, seconds: float) -> threading.Timer:
+        """Free the disk after some seconds; the timer has been started."""
+        timer = threading.Timer(seconds, self.free)
+        timer.start()
+        return timer
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, megabytes: int) -> Iterator[Disk]:
+    """Mount a file system of this size; skip the test where that is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk requires root")
+    try:
+        yield Disk(folder)
+    finally:
+        # Lazily, since the traceback of a failed test may hold a file open.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system of 2 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk requires root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", 2) as disk:
+        yield disk.folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real file system of 20 MB that can be filled."""
+    with mounted(tmp_path / "disk", 20) as disk:
+        yield disk
 
 
 def step_losses(name, seed=0):
