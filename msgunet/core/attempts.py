@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
+from msgunet.core.disk import describe, disk_error
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
-from msgunet.core.files import KernelLock, is_locked, remove_leftovers, write_json
+from msgunet.core.files import KernelLock, canonical_json, is_locked, remove_leftovers, write_json
 from msgunet.core.settings import EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 
@@ -20,6 +21,8 @@ PROGRESS = "progress.json"
 Status = Literal["not yet", "running", "stopped", "failed", "out of memory", "trained", "done"]
 
 
+# Characters of a reason, so that a record fits into the smallest block of a disk.
+_LONGEST = 600
 # Recorded in advance, because a killed process cannot record anything.
 _KILLED = "ended without reporting an error; it may have been killed, perhaps for using too much memory"
 
@@ -49,7 +52,9 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             raise
         except Exception as error:
-            text = printable(" ".join(str(error).split())) or type(error).__name__
+            cause = disk_error(error)
+            text = describe(cause) if cause is not None and cause is error else str(error)
+            text = printable(" ".join(text.split())) or type(error).__name__
             # When one of several processes fails, the others fail because of it: keep the first error.
             if _read(path, settings).get("word", "stopped") == "stopped":
                 _record(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)
@@ -58,9 +63,16 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
 
 
 def _record(path: Path, word: Status, why: str, settings: RunSettings) -> None:
+    record = {"word": word, "why": why[:_LONGEST], "settings": settings.identity}
     # A full disk must not hide the stage's own error.
     with contextlib.suppress(OSError):
-        write_json(path, {"word": word, "why": why, "settings": settings.identity})
+        try:
+            write_json(path, record)
+        except OSError:
+            # There is no space for a new file, but the record that was made in advance has its place on the disk.
+            with path.open("r+b") as file:
+                file.write(canonical_json(record).encode())
+                file.truncate()
 
 
 @dataclass(frozen=True)

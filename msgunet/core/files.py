@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from msgunet.core.disk import probe
 from msgunet.core.errors import UserError
 from msgunet.core.permissions import explain
 
@@ -79,10 +80,18 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`.
 
     On success the file is synced to disk and renamed to `path`; on failure it is removed.
+
+    Raises:
+        OSError: it could not be written; the error names `path`, also where a library hides the error of the disk.
+
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _locked_temporary(path)
+    try:
+        handle, temporary = _locked_temporary(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -90,11 +99,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        hidden = _hidden_error(error, temporary)
         temporary.unlink(missing_ok=True)
-        raise
+        if hidden is None:
+            raise
+        raise OSError(hidden.errno, hidden.strerror, str(path)) from error
     finally:
         os.close(handle)
+
+
+def _hidden_error(error: BaseException, temporary: Path) -> OSError | None:
+    """Return the error of the disk if `error` does not say which file could not be written, or why."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error if error.filename in (None, str(temporary)) else None
+    # torch and safetensors raise errors of their own when the disk is full.
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+        try:
+            probe(temporary)
+        except OSError as of_disk:
+            return of_disk
+    return None
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:

@@ -7,6 +7,7 @@ from msgunet.core.text import printable
 from msgunet.core.user import ensure_user
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
+from msgunet.suite.running import pass_on_sigterm, wait_for_disk
 from msgunet.suite.plan import load_plan
 from msgunet.suite.runs import larger_data
 from msgunet.suite.file import suite_from_config
@@ -64,10 +65,19 @@ if not workflow.remote_exec:
         raise WorkflowError(printable(explain(error)))
 
 
+# Set when SIGTERM has been passed on to the jobs. On a cluster it is not: there, jobs outlive Snakemake.
+stopping = None
+
+
+# Only here has Snakemake installed its own handler of SIGTERM.
 onstart:
+    global stopping
     try:
         run_lock.acquire(timeout=0)
         check(plan, remote=workflow.non_local_exec)
+        wait_for_disk(workflow.persistence)
+        if not workflow.non_local_exec:
+            stopping = pass_on_sigterm()
     except Timeout:
         raise WorkflowError("another Snakemake is running in this folder; wait for it or stop it")
     except UserError as error:
@@ -76,7 +86,8 @@ onstart:
 
 # A failed method must not keep the others out of the report.
 onerror:
-    if not workflow.remote_exec and report_is_due(plan):
+    stopped = stopping is not None and stopping.is_set()
+    if not stopped and not workflow.remote_exec and report_is_due(plan):
         print("Some jobs failed; the report is made from the results so far.", file=sys.stderr)
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
