@@ -43,6 +43,12 @@ def add_tools(verb: AddVerb) -> None:
         metavar="TFLOP/s",
         help="speed to assume for every training, instead of measured speeds",
     )
+    plan.add_argument(
+        "--changes",
+        action="store_true",
+        help="instead of a forecast, list what Snakemake would run now, and which changed settings are the reason; "
+        "like 'snakemake -n', it updates the settings files",
+    )
 
     status = verb(
         "status",
@@ -134,6 +140,8 @@ def add_tools(verb: AddVerb) -> None:
     )
     path(new_suite, "--source", "folder of the source images, together with --target, instead of --data", False)
     path(new_suite, "--target", "folder of the target images", False)
+    text = "folder of images with source and target side by side, instead of --data, without a check that they are"
+    path(new_suite, "--pairs", text, False)
     new_suite.add_argument(
         "--hours",
         type=above_zero,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgunet.core.errors import UserError
 from msgunet.core.paths import ARCHIVES, WEIGHTS
+from msgunet.core.text import printable
 
 if TYPE_CHECKING:
     from msgunet.core.settings import MachineSettings
@@ -35,8 +36,14 @@ def check(options: Any) -> None:
 
 
 def plan(options: Any) -> None:
-    from msgunet.suite.forecast import plan_table
     from msgunet.suite.plan import load_plan
+
+    if options.changes:
+        from msgunet.suite.changes import changes
+
+        print(printable("\n".join(changes(load_plan(options.suite), options.suite))))
+        return
+    from msgunet.suite.forecast import plan_table
 
     print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).text())
 
@@ -245,7 +252,7 @@ def new_suite(options: Any) -> None:
     from msgunet.new_suite.discover import discover
     from msgunet.new_suite.write import new_suite
 
-    discovery = discover(options.data, options.source, options.target)
+    discovery = discover(options.data, options.source, options.target, options.pairs)
     print(new_suite(options.suite, discovery, options.hours, options.device, options.force))
 
 

@@ -15,6 +15,8 @@ from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
 Kind = Literal["photo", "labels"]
 Split = Literal["train", "test"]
+# What is done with images of another aspect ratio than the prepared ones.
+Fit = Literal["stretch", "crop", "pad"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from msgunet.core.errors import UserError
 from msgunet.core.permissions import explain
 from msgunet.core.text import first_line
-from msgunet.data.decoder_notes import reading
+from msgunet.data.decoder_notes import note, reading
 from msgunet.data.limits import check_size
 
 _opening = threading.Lock()
@@ -113,6 +113,8 @@ def decode(file: Path | BinaryIO, name: str) -> Image.Image:
     with open_image(file, name) as image:
         check_palette(image, name)
         if (converted := as_rgb(image)) is not None:
+            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                note("the alpha channel is dropped, although it is not opaque everywhere")
             return converted
         raise FormatError(f"{name}: the image has {unlike_rgb(image)}, which is not 8-bit RGB")
 

@@ -12,7 +12,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.permissions import explain
 from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
-from msgunet.data.base import Kind
+from msgunet.data.base import Fit, Kind
 from msgunet.data.decode import FormatError, channels_of_tiff, check_palette, decode, open_image, unlike_rgb
 from msgunet.data.decoder_notes import note, reading
 from msgunet.data.limits import check_size
@@ -172,6 +172,26 @@ def as_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
 def resize(pixels: np.ndarray, size: tuple[int, int], kind: Kind, resampling: Resampling = "lanczos") -> np.ndarray:
     """Resize an image to (width, height): photos with the filter `resampling`, labels with nearest neighbour."""
     return resample(pixels, size, Image.Resampling["NEAREST" if kind == "labels" else resampling.upper()])
+
+
+def fit_shape(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """Return an image (H, W, C) with the aspect ratio of (width, height): cropped or padded, but not resized.
+
+    `crop` keeps the centre, `pad` continues the image on both sides as in a mirror, `stretch` changes nothing.
+    """
+    height, width = pixels.shape[:2]
+    # Sides with the ratio of `size` and the height or the width of the image.
+    wide, high = round(height * size[0] / size[1]), round(width * size[1] / size[0])
+    if fit == "crop":
+        sides = (min(width, max(1, wide)), min(height, max(1, high)))
+        left, top = (width - sides[0]) // 2, (height - sides[1]) // 2
+        return pixels[top : top + sides[1], left : left + sides[0]]
+    if fit == "pad":
+        x, y = max(0, wide - width), max(0, high - height)
+        # Rounded down and up, only one side grows.
+        x, y = (x, 0) if x * height >= y * width else (0, y)
+        return np.pad(pixels, ((y // 2, y - y // 2), (x // 2, x - x // 2), (0, 0)), mode="symmetric")
+    return pixels
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -116,16 +117,24 @@ def load_generator(
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
 
 
+def changed_settings(path: Path, settings: RunSettings) -> list[tuple[str, Any, Any]]:
+    """Return where these settings differ from those that the generator at `path` was trained with (`differences`).
+
+    The list is empty if there is no readable generator.
+    """
+    try:
+        old, _ = _read_header(path)
+    except UserError:
+        return []
+    return differences(old.model_dump(mode="json"), settings.model_dump(mode="json"))
+
+
 def retraining_note(path: Path, settings: RunSettings) -> str:
     """Return what a training with these settings does to a generator at `path` that was trained with others.
 
     The note is empty if the settings are the same, or if there is no readable generator.
     """
-    try:
-        old, _ = _read_header(path)
-    except UserError:
-        return ""
-    found = differences(old.model_dump(mode="json"), settings.model_dump(mode="json"))
+    found = changed_settings(path, settings)
     if not found:
         return ""
     changes = ", ".join(f"{place} {before} → {now}" for place, before, now in found)

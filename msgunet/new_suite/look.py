@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -21,8 +22,8 @@ from msgunet.data.images import as_pixels, header_if_8_bit, read_raw
 _SAMPLED = 12
 # Labels have few colours; photographs have more, even in a corner.
 _MOST_COLOURS = 64
-# Problems that an error lists.
-_LISTED = 10
+# Problems that an error lists, and files that a sentence names.
+_LISTED, _NAMED = 10, 5
 
 
 def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind]:
@@ -35,15 +36,25 @@ def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind
         UserError: the images have several formats, or are damaged.
 
     """
-    formats: dict[ImageFormat, Path] = {}
+    formats: dict[ImageFormat, list[Path]] = {}
     # Whether each value occurs.
     values = np.zeros(1 << 16, bool)
+    seen = set()
 
     def add(file: Path) -> np.ndarray:
-        given, pixels = _decoded(file)
-        formats.setdefault(given, file)
+        given, pixels = decoded(file)
+        formats.setdefault(given, []).append(file)
         values[pixels] = True
+        seen.add(file)
         return pixels
+
+    def add_format(file: Path) -> None:
+        stored = header_if_8_bit(file, str(file))
+        if stored is None or stored.has_transparency_data:
+            # The reader says whether alpha is dropped.
+            add(file)
+        else:
+            formats.setdefault(_format_of(stored), []).append(file)
 
     # Lossy compression adds intermediate colours.
     lossy = any(file.suffix.lower() in (*JPEG, ".webp") for file in files)
@@ -52,30 +63,41 @@ def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind
     for file in sampled:
         pixels = add(file)
         few = few and _few_colours(pixels)
-    image_format = _one_format(formats, role)
+    _for_all([file for file in files if file not in seen], add_format, f"formats of the {role}s")
+    image_format, notes = _one_format(formats, role)
     if image_format.bits == 16 or (not lossy and _label_ends(values, image_format)):
-        _for_all([file for file in files if file not in sampled], add, f"values of the {role}s")
-        image_format = _one_format(formats, role)
+        _for_all([file for file in files if file not in seen], add, f"values of the {role}s")
     if not lossy and (ends := _label_ends(values, image_format)):
-        return *_labels(image_format, values, ends, role), "labels"
+        given, found = _labels(image_format, values, ends, role)
+        return given, notes + found, "labels"
     if image_format.bits == 8:
-        return image_format, [], "labels" if few else "photo"
+        return image_format, notes, "labels" if few else "photo"
     (found,) = values.nonzero()
     given = image_format.model_copy(update={"range": _sensor_range(int(found[0]), int(found[-1]))})
     note = (
         f"The {role}s have 16 bits, with values from {found[0]} to {found[-1]} in all {len(files)} images. The range "
         "is a guess that holds them; write that of the sensor if you know it."
     )
-    return given, [note], "photo"
+    return given, [*notes, note], "photo"
 
 
-def _one_format(formats: dict[ImageFormat, Path], role: str) -> ImageFormat:
+def _one_format(formats: dict[ImageFormat, list[Path]], role: str) -> tuple[ImageFormat, list[str]]:
+    """Return the format of all images, and a note if grey images are read as RGB."""
+    total = sum(map(len, formats.values()))
+    *others, (common, files) = sorted(formats.items(), key=lambda item: (len(item[1]), item[0].channels))
+    listed = [f"{len(found)} of {total} are {given}: {_names(found)}" for given, found in others]
     if set(formats) == {RGB, ImageFormat(channels=1)}:
-        return RGB
-    if len(formats) > 1:
-        listed = "; ".join(f"{file} is {image_format}" for image_format, file in formats.items())
-        raise UserError(f"the {role}s have several formats, convert them to one: {listed}")
-    return next(iter(formats))
+        grey = formats[ImageFormat(channels=1)]
+        return RGB, [f"{len(grey)} of {total} {role}s are grey and are read as RGB: {_names(grey)}."]
+    if listed:
+        raise UserError(
+            f"the {role}s have several formats, convert them to one: {'; '.join(listed)}; {len(files)} are {common}"
+        )
+    return common, []
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(sorted(str(file) for file in files)[:_NAMED]) + (", …" if len(files) > _NAMED else "")
 
 
 def _for_all(files: Sequence[Path], function: Callable[[Path], object], about: str) -> None:
@@ -139,14 +161,18 @@ def _few_colours(pixels: np.ndarray) -> bool:
     return len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) <= _MOST_COLOURS
 
 
-def _decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
+def decoded(file: Path) -> tuple[ImageFormat, np.ndarray]:
     """Return the format and the pixels of an image, as the preparation would read them."""
     stored = header_if_8_bit(file, str(file))
     if stored is not None:
-        grey = stored.mode in ("L", "LA", "1")
-        return ImageFormat(channels=1 if grey else 3), as_pixels(decode(file, str(file)))
+        return _format_of(stored), as_pixels(decode(file, str(file)))
     pixels = read_raw(file, str(file))
     try:
         return ImageFormat(channels=pixels.shape[2], range=(0, 2 ** (8 * pixels.dtype.itemsize) - 1)), pixels
     except ValidationError as error:
         raise UserError(f"{file}: {pixels.shape[2]} channels, at most 16 are supported") from error
+
+
+def _format_of(stored: Image.Image) -> ImageFormat:
+    """Return the format of an 8-bit image, from its header."""
+    return ImageFormat(channels=1 if stored.mode in ("L", "LA", "1") else 3)

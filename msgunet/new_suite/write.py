@@ -17,6 +17,9 @@ from msgunet.new_suite.discover import Discovery
 from msgunet.suite.file import SuiteLoader
 from msgunet.suite.plan import load_plan
 
+# From this change of the aspect ratio on, images are named.
+_VISIBLE = 0.05
+
 
 def new_suite(
     path: Path, found: Discovery, hours: float | None = None, device: str | None = None, force: bool = False
@@ -69,7 +72,6 @@ def _text(path: Path, found: Discovery, choice: Choice, hours: float, device: to
     plain = yaml.load(path.stem, SuiteLoader) == path.stem  # noqa: S506 (a SafeLoader)
     cpu = device.type == "cpu"
     place = found.options.get("pairs") or f"{found.options['source']} to {found.options['target']}"
-    width, height = choice.size
     return environment.get_template("suite.yaml.jinja").render(
         name=path.stem if plain else f'"{path.stem}"',
         path=shlex.quote(str(path)),
@@ -78,7 +80,8 @@ def _text(path: Path, found: Discovery, choice: Choice, hours: float, device: to
         description=f"Custom images: {place}.",
         found=found,
         choice=choice,
-        stretch=abs(width * found.size[1] / (height * found.size[0]) - 1),
+        stretch=_stretch(found.size, choice.size),
+        shapes=_shapes(found, choice.size),
         methods={method: entry_of(method, device) for method in METHODS},
         perceptual=perceptual_of(device),
         ablation=msgunet_scales(choice.size, device) > 1,
@@ -88,12 +91,36 @@ def _text(path: Path, found: Discovery, choice: Choice, hours: float, device: to
     )
 
 
+def _stretch(size: tuple[int, int], to: tuple[int, int]) -> float:
+    """Return by how much resizing changes an aspect ratio: 0.5 if one side becomes 1.5 times longer than the other."""
+    ratio = to[0] * size[1] / (to[1] * size[0])
+    return max(ratio, 1 / ratio) - 1
+
+
+def _shapes(found: Discovery, to: tuple[int, int]) -> str:
+    """Return whose shape resizing changes visibly, and by how much at most, the worst first; empty if no image's."""
+    changes: dict[str, dict[tuple[int, int], float]] = {}
+    for size in found.sizes:
+        if (change := _stretch(size, to)) >= _VISIBLE:
+            shape = "square" if size[0] == size[1] else "portrait" if size[0] < size[1] else "landscape"
+            changes.setdefault(shape, {})[size] = change
+    listed = []
+    for shape, sizes in sorted(changes.items(), key=lambda item: -max(item[1].values())):
+        count = sum(found.sizes[size] for size in sizes)
+        most = "" if len({round(100 * change) for change in sizes.values()}) == 1 else "up to "
+        images = f"{count} {shape} image{'s' if count > 1 else ''}"
+        listed.append(f"{images} by {most}{100 * max(sizes.values()):.0f} %")
+    if not listed:
+        return ""
+    return f"Resizing changes the shape of {', '.join(listed)}. The option fit keeps shapes: crop or pad."
+
+
 def _summary(path: Path, found: Discovery, choice: Choice) -> str:
     steps = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in choice.seconds.items())
     lines = [
         f"{path}: {found.counts[0]} training and {found.counts[1]} test pairs at {choice.size[0]}x{choice.size[1]}, "
         f"{choice.epochs} epochs of {len(METHODS)} methods (a step: {steps})",
-        *(f"  {note}" for note in found.notes),
+        *(f"  {note}" for note in (*found.notes, *filter(None, [_shapes(found, choice.size)]))),
         "Check it, then run:",
         f"  msgunet plan {shlex.quote(str(path))}",
         f"  snakemake --cores all --config suite={shlex.quote(str(path))}",

@@ -50,8 +50,11 @@ def test_two_folders_are_distinguished_by_their_names(tmp_path, names, roles):
 
 
 def test_images_that_hold_a_pair(tmp_path):
-    put(tmp_path, *(f"{i}.jpg" for i in range(9)), size=(120, 50))
-    put(tmp_path, "odd.jpg", size=(80, 50))
+    def doubled(image):
+        return Image.fromarray(np.hstack([np.asarray(image), 255 - np.asarray(image)]))
+
+    put(tmp_path, *(f"{i}.jpg" for i in range(9)), size=(60, 50), change=doubled)
+    put(tmp_path, "other.jpg", size=(40, 50), change=doubled)
     found = discover(tmp_path)
     assert found.options == {"pairs": str(tmp_path)}
     assert (found.size, found.other_sizes, found.counts) == ((60, 50), 1, (8, 2))
@@ -86,7 +89,9 @@ def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
 
     refused("there is no folder", tmp_path / "nothing")
     refused("no images", tmp_path)
-    refused("single images of 40x60, and no second folder", put(tmp_path / "single", "1.png", size=(40, 60)))
+    refused(
+        r"1 single images, and no second folder(.|\n)*1.png \(40x60\)", put(tmp_path / "single", "1.png", size=(40, 60))
+    )
     three = tmp_path / "three"
     for name in "xyz":
         put(three / name, "1.png")
@@ -144,7 +149,7 @@ def test_untidy_folders(tmp_path):
         tifffile.imwrite(rest / "b" / f"{i}.tif", np.zeros((17, 40, 60), np.uint16))
     with pytest.raises(UserError, match="17 channels, at most 16"):
         discover(rest)
-    with pytest.raises(UserError, match="either --data FOLDER, or both --source"):
+    with pytest.raises(UserError, match="pass one of: --data FOLDER; --source FOLDER and"):
         discover(rest, rest / "a", rest / "b")
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from msgunet.core.errors import UserError
 from msgunet.core.files import json_hash
 from msgunet.core.settings import RGB, ImageFormat, later
-from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Split
+from msgunet.data.base import DataSet, DataSetOptions, Fit, Kind, RawPair, Split
 from msgunet.data.decode import FormatError
 from msgunet.data.find import (
     SPLITS,
@@ -27,7 +27,7 @@ from msgunet.data.find import (
     not_read,
     unread,
 )
-from msgunet.data.images import read
+from msgunet.data.images import fit_shape, read
 from msgunet.data.outside import MOST
 from msgunet.data.registry import register_dataset
 from msgunet.data.sets.maps import load_side_by_side
@@ -58,6 +58,11 @@ class FolderOptions(DataSetOptions):
     target_kind: Kind = Field("photo", description="the same for the target")
     source_format: ImageFormat = Field(RGB, description="channels and value range of the source images")
     target_format: ImageFormat = Field(RGB, description="the same for the target images")
+    fit: Fit = later(
+        "stretch",
+        "images of another aspect ratio than 'size': stretch changes their shape, crop keeps their centre, pad "
+        "continues them as in a mirror; the same for both images of a pair",
+    )
     allow_outside: bool = later(
         False,
         f"cut any number of values outside the range; by default, more than {100 * MOST:g} % of an image's pixels, or "
@@ -139,7 +144,7 @@ class Folder(DataSet):
                 load = functools.partial(load_side_by_side, paths[0], str(paths[0]), left, self.options.source_format)
             else:
                 load = functools.partial(_load, *paths, *self.formats(self.options))
-            load = functools.partial(_with_advice, load)
+            load = functools.partial(_fitted, load, self.size, self.options.fit)
             title, files = " and ".join(map(str, paths)), (str(paths[0]), str(paths[-1]))
             pairs.append(RawPair(ids[name], splits[name], load, name=title, files=files))
         return pairs
@@ -219,12 +224,17 @@ def _others(place: Path, names: Sequence[str]) -> list[Path]:
     ]
 
 
-def _with_advice(load: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _fitted(load: Callable[[], dict[str, np.ndarray]], size: tuple[int, int], fit: Fit) -> dict[str, np.ndarray]:
+    """Load a pair, and crop or pad both images to the aspect ratio of `size`."""
     try:
-        return load()
+        images = load()
     except FormatError as error:
         advice = "save all images in one format, or declare it (source_format and target_format: channels and range)"
         raise UserError(*(f"{problem}; {advice}" for problem in error.problems)) from error
+    if len({image.shape[:2] for image in images.values()}) > 1:
+        # An error of the preparation, which names both sizes as they are.
+        return images
+    return {role: fit_shape(image, size, fit) for role, image in images.items()}
 
 
 def _load(source: Path, target: Path, source_format: ImageFormat, target_format: ImageFormat) -> dict[str, np.ndarray]:
