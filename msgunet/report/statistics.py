@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from msgunet.core.metrics import FEWEST_IMAGES
+
 LEVEL = 0.05
-# With fewer images there is no interval: a handful of resampled values covers far less than it claims.
-FEWEST_IMAGES = 5
 
 
 def interval(values: np.ndarray, resamples: int) -> tuple[float, float, float]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import FEWEST_IMAGES, METRICS
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
-from msgunet.report.statistics import FEWEST_IMAGES, LEVEL, tied
+from msgunet.report.statistics import LEVEL, tied
 
 _CONVENTIONS = (
     "PSNR, SSIM and VIF are computed for each image as stored, in double precision, and averaged over images. PSNR is "

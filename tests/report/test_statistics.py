@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from msgunet.report.statistics import FEWEST_IMAGES, compare, holm, interval, tied
+from msgunet.core.metrics import FEWEST_IMAGES
+from msgunet.report.statistics import compare, holm, interval, tied
 
 
 def test_the_interval_is_scipys():
