@@ -95,8 +95,13 @@ def data(options: Any) -> None:
 
 
 def train(options: Any) -> None:
+    from msgunet.core.attempts import refuse_again
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import RunSettings
     from msgunet.training.loop import train
 
+    if options.attempt > 1:
+        refuse_again(options.out, "train", read_settings(options.run, RunSettings))
     machine = _machine(options)
     train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,37 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             raise
         except Exception as error:
-            cause = disk_error(error)
-            text = describe(cause) if cause is not None and cause is error else str(error)
-            text = printable(" ".join(text.split())) or type(error).__name__
+            text = printable(" ".join(_reason(error).split()))
             # When one of several processes fails, the others fail because of it: keep the first error.
             if _read(path, settings).get("word", "stopped") == "stopped":
                 _record(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)
             raise
         path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in words; for one that is nobody's message to a user, with its type and place."""
+    if isinstance(error, UserError):
+        return str(error)
+    if disk_error(error) is error:
+        return describe(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}" if str(error) else f"{type(error).__name__}{place}"
+
+
+def refuse_again(folder: Path, stage: str, settings: RunSettings) -> None:
+    """Refuse a further try of a stage whose last one ended with an error, which would only come again.
+
+    A stage that was killed or ran out of memory can be tried again.
+
+    Raises:
+        UserError: it ended with an error.
+
+    """
+    failure = _read(_failure_path(folder, stage), settings)
+    if failure.get("word") == "failed":
+        raise UserError(f"not tried again, because the error would come again: {failure['why']}")
 
 
 def _record(path: Path, word: Status, why: str, settings: RunSettings) -> None:

@@ -126,6 +126,11 @@ def request(job, folder, resource):
     return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), resource)
 
 
+def number_of_try(wildcards, attempt):
+    """Return which try of a job this is: only a training that was killed or ran out of memory is tried again."""
+    return attempt
+
+
 def run_of(folder):
     """Return the run that a folder belongs to."""
     return next(run for run in (*plan.runs, *plan.gradients) if str(run.folder) == folder)
