@@ -42,8 +42,8 @@ def check_size(name: str, *shape: int, value_bytes: int) -> None:
     if available is not None:
         if values * value_bytes > available:
             raise UserError(
-                f"{name}: its header claims {claimed} values; reading them needs {values * value_bytes / 1e9:,.1f} GB "
-                f"of memory, but {max(0, available) / 1e9:,.1f} GB are available"
+                f"{name}: its header claims {claimed} values; reading them needs {_amount(values * value_bytes)} of "
+                f"memory, but {_amount(max(0, available))} are available"
             )
         return
     # In three channels.
@@ -52,6 +52,10 @@ def check_size(name: str, *shape: int, value_bytes: int) -> None:
             f"{name}: its header claims {claimed} values, more than {limit:g} megapixels, the limit for images of data "
             f"sets and archives; if the image is what you expect, set {SETTING}={math.ceil(values / 3e6)}"
         )
+
+
+def _amount(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _megapixels() -> float:

@@ -22,6 +22,7 @@ from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.folding import fold_batch_norm, fold_parametrizations
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
+from msgunet.methods.nearest import instead_of
 from msgunet.methods.norms import fixed_statistics
 from msgunet.methods.registry import method_of
 
@@ -98,6 +99,8 @@ def load_generator(
 
     """
     device = torch.device(device)
+    if not path.is_file():
+        raise UserError(instead_of(path))
     settings, stored = _read_header(path)
     method = _build_method(path, _locate_code(path, settings, method_file))
     # On shapes alone, so that nothing is allocated before the file is known to fit.

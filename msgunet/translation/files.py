@@ -15,11 +15,9 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
 from msgunet.core.text import printable
-from msgunet.data.decode import FormatError
 from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
-from msgunet.data.images import read, save
-from msgunet.data.limits import limited_by_memory
+from msgunet.data.images import save
 from msgunet.translation.translate import Model
 
 # Suffixes that can be kept in addition to PNG and TIFF. Their formats only hold 8-bit colours.
@@ -59,10 +57,11 @@ def translate_files(
         The number of translated images.
 
     Raises:
-        UserError: files are missing, files would be overwritten, or some images could not be translated. In the last
-            case all other images were translated.
+        UserError: the scale does not exist, files are missing, files would be overwritten, or some images could not be
+            translated. In the last case all other images were translated.
 
     """
+    model.check_scale(scale)
     jobs = _jobs(paths, out, model.settings.target_format, keep_format)
     for note in unread(path for path in paths if path.is_dir()):
         print(printable(note), file=sys.stderr)
@@ -72,8 +71,7 @@ def translate_files(
     bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
-            with limited_by_memory(model.memory_for_sources()):
-                pixels = read(job.source, str(job.source), model.settings.source_format)
+            pixels = model.read_source(job.source)
             tiles = functools.partial(_show_tiles, bar)
             # Names of files need not be UTF-8.
             name = os.fsencode(job.source.stem).decode(errors="backslashreplace")
@@ -81,9 +79,6 @@ def translate_files(
             with atomic(job.target) as temporary:
                 _write(temporary, output, job.target.suffix.lower())
             done += 1
-        except FormatError as error:
-            entry, expected = model.settings.entry, model.settings.source_format
-            problems += (f"{problem}; {entry} was trained on {expected}" for problem in error.problems)
         except UserError as error:
             named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
             problems += named

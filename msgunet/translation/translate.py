@@ -1,25 +1,27 @@
 """Translate images of any size and shape with a published generator: the Python side of `msgunet translate`."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
 from msgunet.core.user import ensure_user
-from msgunet.data.decode import as_rgb, unlike_rgb
-from msgunet.data.images import as_pixels, resize
+from msgunet.data.images import resize
+from msgunet.data.limits import limited_by_memory
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
 from msgunet.device.pick import pick_device
 from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
 from msgunet.training.memory import Meter, free_memory
+from msgunet.translation.sources import as_source, read_source, to_pillow
 from msgunet.translation.tiling import blend, starts
 
 # Only this share of the free memory is used, so that other processes keep some.
@@ -73,40 +75,60 @@ class Model:
             raise UserError(f"{method.title} outputs the same image for every source; it cannot translate images")
         self.scales = len(shapes)
 
+    def __repr__(self) -> str:
+        run = self.settings
+        formats = f"source='{run.source_format}', target='{run.target_format}'"
+        return (
+            f"Model(method={run.method!r}, dataset={run.dataset!r}, size={run.size}, scales={self.scales}, {formats})"
+        )
+
+    @overload
+    def translate(self, image: _Image, scale: int = 0, **options: Any) -> _Image: ...
+
+    @overload
+    def translate(self, image: Path | str, scale: int = 0, **options: Any) -> Image.Image | np.ndarray: ...
+
     def translate(
         self,
-        image: _Image,
+        image: Image.Image | np.ndarray | Path | str,
         scale: int = 0,
         *,
         name: str = "",
         tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> _Image:
+    ) -> Image.Image | np.ndarray:
         """Return the generator's output for a source image, in the size of the source halved `scale` times.
 
         Halved sizes are rounded up. An image that does not fit into memory is translated in overlapping tiles, which
         are blended.
 
         Args:
-            image: a Pillow image, or an array (H, W, C) or (H, W), with the channels and values that the generator was
-                trained on (`settings.source_format`). If that is 8-bit RGB or grey, any 8-bit Pillow image is
-                accepted. The output has the same type, with the values of `settings.target_format`.
+            image: the path of an image; a Pillow image; or an array (H, W, C) or (H, W), with the channels and values
+                that the generator was trained on (`settings.source_format`). If that is 8-bit RGB or grey, any 8-bit
+                Pillow image is accepted. The output has the same type, with the values of `settings.target_format`. For
+                a path it is a Pillow image, or an array if Pillow does not support the format.
             scale: the scale of the output.
-            name: the seed of dropout, for methods that keep dropout at test time. If it is the id of a test image, the
-                output is the one that was evaluated.
+            name: the seed of dropout, for methods that keep dropout at test time; by default the name of a file
+                without suffix. If it is the id of a test image, the output is the one that was evaluated.
             tile: the side of the tiles in pixels; by default it is chosen to fit into memory.
             progress: called after each tile with the number of finished tiles and the total.
 
         Raises:
-            UserError: the scale does not exist, or the image has other channels or values.
+            UserError: the scale does not exist, or the image is missing, damaged or has other channels or values.
             OutOfMemory: not even the smallest tile fits into memory.
 
         """
-        if not 0 <= scale < self.scales:
-            raise UserError(f"scale {scale}: {self.settings.entry} has outputs at scales 0 to {self.scales - 1}")
+        self.check_scale(scale)
         target = self.settings.target_format
-        pixels = self._pixels(image)
-        if isinstance(image, Image.Image) and not (target.channels == 1 or (target.channels == 3 and target.bits == 8)):
+        in_pillow = target.channels == 1 or (target.channels == 3 and target.bits == 8)
+        if isinstance(image, Path | str):
+            path = Path(image)
+            # Names of files need not be UTF-8.
+            name = name or os.fsencode(path.stem).decode(errors="backslashreplace")
+            output = self.translate(self.read_source(path), scale, name=name, tile=tile, progress=progress)
+            return to_pillow(output) if in_pillow else output
+        pixels = as_source(image, self.settings.source_format)
+        if isinstance(image, Image.Image) and not in_pillow:
             raise UserError(f"targets are {target}, which Pillow does not support; pass an array to get an array")
         padded = self._pad(pixels)
         height, width = padded.shape[:2]
@@ -130,9 +152,27 @@ class Model:
                 out[done : done + len(band)] = ((band + 1) * ((high - low) / 2)).round().clip(0, high - low) + low
                 done += len(band)
         out = out[: -(-pixels.shape[0] // shrink), : -(-pixels.shape[1] // shrink)]
-        if isinstance(image, Image.Image):
-            return Image.fromarray(np.ascontiguousarray(out[..., 0] if target.channels == 1 else out))
-        return out
+        return to_pillow(out) if isinstance(image, Image.Image) else out
+
+    def check_scale(self, scale: int) -> None:
+        """Refuse a scale that the outputs do not have.
+
+        Raises:
+            UserError: there is no such scale.
+
+        """
+        if not 0 <= scale < self.scales:
+            raise UserError(f"scale {scale}: {self.settings.entry} has outputs at scales 0 to {self.scales - 1}")
+
+    def read_source(self, path: Path) -> np.ndarray:
+        """Read an image of any size that fits into memory, in the format that the generator takes.
+
+        Raises:
+            UserError: the image is missing, damaged, too large, or has another format.
+
+        """
+        with limited_by_memory(self.memory_for_sources()):
+            return read_source(path, self.settings.source_format)
 
     def _sources(self, pixels: np.ndarray) -> list[torch.Tensor]:
         source = normalise(to_tensor(pixels)[None], self.settings.source_format.range)
@@ -150,26 +190,6 @@ class Model:
         )
         thumbnail = resize(pixels, size, self.settings.source_kind)
         return self._generator.with_statistics_of(self._sources(thumbnail), name)
-
-    def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """Return a source as an array in the format that the generator was trained on."""
-        expected = self.settings.source_format
-        if isinstance(image, Image.Image) and expected.bits == 8 and expected.channels in (1, 3):
-            upright = as_rgb(image)
-            if upright is None:
-                raise UserError(
-                    f"the image has {unlike_rgb(image)}, but {self.settings.entry} was trained on {expected}"
-                )
-            return as_pixels(upright.convert("L") if expected.channels == 1 else upright)
-        pixels = as_pixels(ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else image)
-        if 0 in pixels.shape:
-            raise UserError(f"an array of shape {pixels.shape} is not an image")
-        if pixels.ndim != 3 or pixels.shape[2] != expected.channels or pixels.dtype != expected.dtype:
-            raise UserError(
-                f"an array of shape {pixels.shape} and type {pixels.dtype}, but {self.settings.entry} was trained on "
-                f"{expected}: shape (height, width, {expected.channels}) and type {expected.dtype}"
-            )
-        return pixels
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
         """Extend an image by its mirror image, to the right and below, to a size that the network accepts."""
@@ -194,7 +214,8 @@ class Model:
         if smallest > available:
             raise OutOfMemory(
                 f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._min_side}x"
-                f"{self._min_side} of this image, but only {max(0, available) / 2**20:,.0f} MiB are available"
+                f"{self._min_side} of this image, but only {max(0, available) / 2**20:,.0f} MiB are available; "
+                "free some, or allow more (--memory)"
             )
         # The memory of a tile grows at most in proportion to its pixels.
         pixel_bytes = self._tile_bytes(self._min_side, self._min_side) / self._min_side**2
@@ -268,6 +289,8 @@ def load(
 
     """
     ensure_user()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch finds no CUDA GPU; choose the device auto or cpu")
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
     return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)

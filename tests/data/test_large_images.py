@@ -68,7 +68,7 @@ def test_a_tiff_is_limited_in_the_same_way(tmp_path, monkeypatch):
     monkeypatch.setenv(SETTING, "0.05")
     with pytest.raises(UserError, match=r"x\.tif: its header claims 4x200x300 values, more than 0\.05 megapixels"):
         read_raw(tmp_path / "x.tif", "x.tif")
-    with limited_by_memory(479_999), pytest.raises(UserError, match=r"needs 0\.0 GB"):
+    with limited_by_memory(479_999), pytest.raises(UserError, match=r"needs 0\.5 MB"):
         read_raw(tmp_path / "x.tif", "x.tif")
     with limited_by_memory(480_000):
         assert read_raw(tmp_path / "x.tif", "x.tif").shape == (200, 300, 4)

@@ -125,5 +125,5 @@ def test_files_that_are_no_generators(tmp_path):
         (tmp_path / "x.safetensors").write_bytes(content)
         with pytest.raises(UserError, match="not a readable generator"):
             msgunet.load(tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder; name the generator"):
         msgunet.load(tmp_path)

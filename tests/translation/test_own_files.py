@@ -66,7 +66,7 @@ def test_errors_give_no_advice_of_another_verb(working_folder, capsys):
     assert "README.md: not an image, or not in one of the formats PNG" in errors
     assert "bands.tif: the image has 5 channels of 8 bits, but 3 of 8 bits are expected; " in errors
     assert "deep.png: the image has mode I;16 (16 bits), which is not 8-bit RGB; " in errors
-    assert errors.count("was trained on 8-bit RGB") == 2
+    assert errors.count("this model translates 8-bit RGB, so convert the image") == 2
     for word in ("prepare", "suite", "source_format", "restore"):
         assert word not in errors
 
@@ -89,5 +89,5 @@ def test_the_orientation_is_applied_once(working_folder, orientation):
 
 def test_an_opened_image_with_more_bands_is_refused(working_folder):
     tifffile.imwrite("bands.tif", np.zeros((40, 60, 5), np.uint8), photometric="rgb")
-    with pytest.raises(UserError, match=r"the image has several pages or more bands than .* trained on 8-bit RGB"):
+    with pytest.raises(UserError, match=r"the image has several pages or more bands than .* translates 8-bit RGB"):
         msgunet.load(GENERATOR, device="cpu").translate(Image.open("bands.tif"))

@@ -167,7 +167,7 @@ def test_outputs_of_sixteen_bit_grey_are_sixteen_bit_grey(tmp_path):
     expected = msgunet.load(model, device="cpu").translate(np.rot90(pixels, -1))[..., 0]
     output = msgunet.load(model, device="cpu").translate(Image.open(tmp_path / "turned.png"))
     assert np.array_equal(np.asarray(output), expected)
-    with pytest.raises(UserError, match=r"trained on 16-bit grey: shape \(height, width, 1\) and type uint16"):
+    with pytest.raises(UserError, match=r"translates 16-bit grey: shape \(height, width, 1\) and type uint16"):
         msgunet.load(model, device="cpu").translate(make_image(0, 30, 30))
 
 
