@@ -19,6 +19,8 @@ shell.prefix(
     "set -euo pipefail; case ${{CONDA_PREFIX:-}} in */.snakemake/conda/*) ;; "
     f"*) export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH ;; esac; "
     f"export PYTHONPATH={shlex.quote(workflow.basedir)}:${{{{PYTHONPATH:-}}}}; "
+    # A job whose disk is full waits before it tries again; seconds between tries.
+    'export MSGUNET_DISK_PAUSES="${{MSGUNET_DISK_PAUSES:-10 60 300}}"; '
 )
 
 

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from disks import mounted
 from filelock import FileLock
 from PIL import Image
 
@@ -238,13 +238,15 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system of 2 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk requires root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", 2) as disk:
+        yield disk.folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real file system of 20 MB that can be filled."""
+    with mounted(tmp_path / "disk", 20) as disk:
+        yield disk
 
 
 def step_losses(name, seed=0):

@@ -58,3 +58,23 @@ def test_links_in_the_docs_have_targets():
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_container_has_the_environment_of_this_checkout():
+    text = (ROOT / "Containerfile").read_text()
+    lines = re.sub(r"\\\n *", "", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
+    [version] = re.findall(r"^FROM python:([\d.]+)-slim", text, re.M)
+    assert f"python={version}" in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert copied == ["requirements.txt"]
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert ignored == ["*", *(f"!{path}" for path in copied)], "nothing else goes into the image"
+    assert all((ROOT / path).is_file() for path in copied)
+    [install] = [line for line in lines if "pip install" in line]
+    assert "--require-hashes -r /tmp/requirements.txt" in install
+    [script] = [line for line in lines if line.startswith("RUN printf")]
+    assert 'exec python -m msgunet "$@"' in script
+    docs = (ROOT / "docs" / "cluster.md").read_text()
+    assert f"python:{version}-slim" in docs
+    for program in ("docker", "podman"):
+        assert f"{program} build -f Containerfile" in docs

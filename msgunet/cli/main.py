@@ -1,5 +1,6 @@
 """The `msgunet` command: runs a verb, and turns errors that a user can cause into a message and an exit status."""
 
+import argparse
 import errno
 import os
 import signal
@@ -8,15 +9,26 @@ from collections.abc import Sequence
 
 from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
+from msgunet.core.disk import PAUSES, describe, disk_error, patiently
 from msgunet.core.errors import InterruptedTraining, UserError
+from msgunet.core.permissions import explain
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 
 # Errors that the user's files and folders can cause.
 _USERS_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Run a verb. In a job of the workflow, an error of the disk is waited for, and the verb runs again."""
+    # Processes that train together cannot run again alone.
+    if PAUSES in os.environ and os.environ.get("WORLD_SIZE", "1") == "1":
+        patiently(lambda: options.verb(options))
+    else:
+        options.verb(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help()
         return 0
     options = parser().parse_args(given)
-    ensure_name()
+    ensure_user()
     options.arguments = given
     try:
         for file in getattr(options, "methods", ()):
@@ -34,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from msgunet.methods.method_file import trust
 
             trust(file)
-        options.verb(options)
+        _run(options)
     except UserError as error:
         lines = (printable(f"{'' if p.startswith(' ') else 'error: '}{p}") for p in error.problems)
         print("\n".join(lines), file=sys.stderr)
@@ -54,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _USERS_ERRORS:
             raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        text = describe(error) if disk_error(error) else explain(error)
+        print(f"error: {printable(text)}", file=sys.stderr)
         return 2
     except InterruptedTraining as error:
         print(error, file=sys.stderr)

@@ -103,6 +103,13 @@ def add_stages(verb: AddVerb) -> None:
         sub.add_argument(
             "--wait", action="store_true", help="if another process is training this run, wait until it has ended"
         )
+        sub.add_argument(
+            "--attempt",
+            type=positive,
+            default=1,
+            metavar="N",
+            help="number of this try; from the second on, a training that ended with an error is not tried again",
+        )
 
     cost = verb(
         "cost",

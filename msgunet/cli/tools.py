@@ -229,5 +229,19 @@ def add_tools(verb: AddVerb) -> None:
     )
     suite(share)
     path(share, "--out", "folder to write (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
+    verify = verb(
+        "verify",
+        verbs.verify,
+        "Check the results of a suite against its files: checksums, and all metrics again from the images.",
+        "The exit status is 0 if everything agrees, and 2 otherwise, with a line on each difference.",
+    )
+    suite(verify)
+    verify.add_argument(
+        "--images",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="also translate N test images of each run again with its generator (default: none)",
+    )
     show = verb("show", verbs.show, "Print Table 1 of a suite, and the location of its page.")
     suite(show)

@@ -96,8 +96,13 @@ def data(options: Any) -> None:
 
 
 def train(options: Any) -> None:
+    from msgunet.core.attempts import refuse_again
+    from msgunet.core.files import read_settings
+    from msgunet.core.settings import RunSettings
     from msgunet.training.loop import saved_so_far, train
 
+    if options.attempt > 1:
+        refuse_again(options.out, "train", read_settings(options.run, RunSettings))
     machine = _machine(options)
     try:
         train(options.run, options.out, machine, Path(machine.vgg19), options.data, options.wait)
@@ -181,6 +186,13 @@ def profile(options: Any) -> None:
     frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
     for table in profile_tables(frame, plan.titles, options.rows, _command(options)):
         print(table.text())
+
+
+def verify(options: Any) -> None:
+    from msgunet.evaluation.verify import verify_suite
+    from msgunet.suite.plan import load_plan
+
+    verify_suite(load_plan(options.suite), options.images)
 
 
 def tables(options: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
+from msgunet.core.disk import describe, disk_error
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
-from msgunet.core.files import KernelLock, remove_leftovers, write_json
+from msgunet.core.files import KernelLock, canonical_json, is_locked, remove_leftovers, write_json
 from msgunet.core.settings import EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 
@@ -20,6 +22,8 @@ PROGRESS = "progress.json"
 Status = Literal["not yet", "running", "stopped", "failed", "out of memory", "trained", "done"]
 
 
+# Characters of a reason, so that a record fits into the smallest block of a disk.
+_LONGEST = 600
 # Recorded in advance, because a killed process cannot record anything.
 _KILLED = "ended without reporting an error; it may have been killed, perhaps for using too much memory"
 
@@ -49,7 +53,7 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             raise
         except Exception as error:
-            text = printable(" ".join(str(error).split())) or type(error).__name__
+            text = printable(" ".join(_reason(error).split()))
             # When one of several processes fails, the others fail because of it: keep the first error.
             if _read(path, settings).get("word", "stopped") == "stopped":
                 _record(path, "out of memory" if is_out_of_memory(error) else "failed", text, settings)
@@ -57,10 +61,42 @@ def attempt(folder: Path, stage: str, settings: RunSettings) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def _reason(error: Exception) -> str:
+    """Return an error in words; for one that is nobody's message to a user, with its type and place."""
+    if isinstance(error, UserError):
+        return str(error)
+    if disk_error(error) is error:
+        return describe(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}" if str(error) else f"{type(error).__name__}{place}"
+
+
+def refuse_again(folder: Path, stage: str, settings: RunSettings) -> None:
+    """Refuse a further try of a stage whose last one ended with an error, which would only come again.
+
+    A stage that was killed or ran out of memory can be tried again.
+
+    Raises:
+        UserError: it ended with an error.
+
+    """
+    failure = _read(_failure_path(folder, stage), settings)
+    if failure.get("word") == "failed":
+        raise UserError(f"not tried again, because the error would come again: {failure['why']}")
+
+
 def _record(path: Path, word: Status, why: str, settings: RunSettings) -> None:
+    record = {"word": word, "why": why[:_LONGEST], "settings": settings.identity}
     # A full disk must not hide the stage's own error.
     with contextlib.suppress(OSError):
-        write_json(path, {"word": word, "why": why, "settings": settings.identity})
+        try:
+            write_json(path, record)
+        except OSError:
+            # There is no space for a new file, but the record that was made in advance has its place on the disk.
+            with path.open("r+b") as file:
+                file.write(canonical_json(record).encode())
+                file.truncate()
 
 
 @dataclass(frozen=True)
@@ -108,14 +144,14 @@ def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings
         if settings.gradient_records:
             return State("done", **known)
         for stage in ("evaluate", "ablate"):
-            if _is_locked(_stage_lock(folder, stage)):
+            if is_locked(_stage_lock(folder, stage)):
                 return State("running", f"{stage} in progress", **known)
             if failure := _read(_failure_path(folder, stage), settings):
                 return State(failure["word"], f"{stage}: {failure['why']}", **known)
         return State("done" if measured_facts(folder, settings, evaluation) else "trained", **known)
     progress = _read(folder / PROGRESS, settings)
     known = {key: progress[key] for key in ("step", "total", "seconds") if key in progress}
-    if _is_locked(folder / LOCK):
+    if is_locked(folder / LOCK):
         left = None
         if progress.get("rate"):
             left = (progress["total"] - progress["step"]) / progress["rate"]
@@ -174,22 +210,3 @@ def _read(path: Path, settings: RunSettings) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it") from error
     return record if record.get("settings") == settings.identity else {}
-
-
-def _is_locked(path: Path) -> bool:
-    """Return whether a running stage holds this lock.
-
-    This takes the lock for a moment; a training that starts just then waits for it.
-    """
-    if not path.exists():
-        return False
-    lock = KernelLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except (UserError, OSError):
-        # The folder belongs to another user, and is read-only for us.
-        return False
-    lock.release()
-    return False

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from msgunet.core.disk import probe
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import explain
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,8 +26,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class KernelLock(FileLock):
     """A file lock that the kernel releases when its holder ends, however it ends.
 
-    On a file system without locks, `acquire` raises a UserError. A plain lock file is no substitute: it would outlive a
-    killed process.
+    On a file system without locks, and for another user's file that is closed, `acquire` raises a UserError. A plain
+    lock file is no substitute: it would outlive a killed process.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -36,11 +38,34 @@ class KernelLock(FileLock):
             return super().acquire(*arguments, **options)
         except Timeout:
             raise
+        except PermissionError as error:
+            raise UserError(explain(error, self.lock_file)) from error
         except (OSError, NotImplementedError) as error:
             raise UserError(
                 f"{self.lock_file} cannot be locked ({error}), so two processes could write to the same folder; use "
                 "a file system with locks (NFS 4, Lustre mounted with 'flock', a local disk)"
             ) from error
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process, of whichever user, holds the lock of a file; a file that cannot be read counts as free.
+
+    This takes the lock for a moment; a process that wants it just then must wait or try again.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared, since the file may be another user's and not open to writing.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 # The mask can only be read by changing it, which other threads must not see: read it once, on import.
@@ -55,10 +80,18 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`.
 
     On success the file is synced to disk and renamed to `path`; on failure it is removed.
+
+    Raises:
+        OSError: it could not be written; the error names `path`, also where a library hides the error of the disk.
+
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _locked_temporary(path)
+    try:
+        handle, temporary = _locked_temporary(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -66,11 +99,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        hidden = _hidden_error(error, temporary)
         temporary.unlink(missing_ok=True)
-        raise
+        if hidden is None:
+            raise
+        raise OSError(hidden.errno, hidden.strerror, str(path)) from error
     finally:
         os.close(handle)
+
+
+def _hidden_error(error: BaseException, temporary: Path) -> OSError | None:
+    """Return the error of the disk if `error` does not say which file could not be written, or why."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error if error.filename in (None, str(temporary)) else None
+    # torch and safetensors raise errors of their own when the disk is full.
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+        try:
+            probe(temporary)
+        except OSError as of_disk:
+            return of_disk
+    return None
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
@@ -79,6 +128,8 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
         # Keep the suffix: Pillow and matplotlib choose the file format by it.
         prefix = f"{_TEMPORARY}{path.stem}-"
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
+        # So that whoever may write here can also remove it as a leftover.
+        os.fchmod(handle, 0o666 & ~_UMASK)
         # Without locks, `remove_leftovers` removes nothing.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -109,12 +160,27 @@ def work_folder(folder: Path, lock: Path) -> Iterator[Path]:
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with KernelLock(lock):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         folder.mkdir(parents=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, if it exists.
+
+    Raises:
+        UserError: another user's process left it, and this user cannot remove it.
+
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except PermissionError as error:
+        raise UserError(explain(error, folder)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -134,6 +200,14 @@ def canonical_json(value: Any) -> str:
 
     """
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the places where two JSON values differ, such as `training.epochs`, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}".strip("."))]
+    return [] if old == new else [(place, old, new)]
 
 
 def json_hash(value: Any) -> str:
@@ -175,7 +249,7 @@ def read_settings(path: Path, model: type[Model]) -> Model:
             f"{path}: no such file; if it belongs to a suite, 'snakemake -n --config suite=NAME' writes it"
         ) from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(explain(error, path)) from error
     except ValidationError as error:
         problems = (f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise UserError(*problems) from error

@@ -29,6 +29,10 @@ class Metric:
         return "constant target" if constant_target and not self.of_constant_targets else ""
 
 
+# Increases whenever the numbers would change: 1 was in single precision, with piq's constant in PSNR.
+VERSION = 2
+# With fewer test images a mean has no interval: a handful of resampled values covers far less than it claims.
+FEWEST_IMAGES = 5
 METRICS = {
     "psnr": Metric("PSNR (dB)", 2, unit=" dB"),
     "ssim": Metric("SSIM", 3, smallest=11),

@@ -24,7 +24,9 @@ def commit() -> str:
         return "unknown"
 
     def git(*arguments: str) -> str:
-        run = subprocess.run(("git", "-C", str(ROOT), *arguments), capture_output=True, text=True, check=False)
+        # Git refuses another user's checkout, whose settings could have programs started. Here its code is running.
+        command = ("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments)
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
         return run.stdout.strip() if run.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")

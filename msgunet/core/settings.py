@@ -33,14 +33,6 @@ def _identity(settings: BaseModel) -> str:
     return short_hash(canonical_json(settings.model_dump(mode="json")))
 
 
-def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the places where two settings, dumped as JSON, differ, such as `training.epochs`, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}".strip("."))]
-    return [] if old == new else [(place, old, new)]
-
-
 class TrainingSettings(Strict):
     """Everything that determines the result of a training, apart from the method itself."""
 

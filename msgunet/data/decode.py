@@ -9,6 +9,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import explain
 from msgunet.core.text import first_line
 from msgunet.data.decoder_notes import note, reading
 from msgunet.data.limits import check_size
@@ -49,6 +50,8 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: not an image, or not in one of the formats {', '.join(FORMATS)}") from error
+    except PermissionError as error:
+        raise UserError(explain(error)) from error
     except Exception as error:  # hostile files make decoders raise anything
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import explain
 from msgunet.core.settings import RGB, ImageFormat, Resampling
 from msgunet.core.text import first_line
 from msgunet.data.base import Fit, Kind
@@ -112,6 +113,8 @@ def read_raw(file: Path | BinaryIO, name: str) -> np.ndarray:
                     pixels = np.array(image.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(image.mode, image.mode)))
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(explain(error)) from error
     except Exception as error:  # a damaged file can make the decoders raise anything
         raise UserError(f"{name}: the image is damaged ({first_line(error)})") from error
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):

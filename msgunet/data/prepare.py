@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock, atomic, canonical_json, json_hash, write_text
+from msgunet.core.permissions import explain
 from msgunet.core.settings import DataSetSettings
 from msgunet.core.text import printable
 from msgunet.data.base import DataSet, RawPair
@@ -143,6 +144,9 @@ def _prepare_pairs(raw: Sequence[RawPair], dataset: DataSet, out: Path, journal:
                 if len(problems) >= _MAX_LISTED:
                     problems.append(f"only the first {_MAX_LISTED} problems are listed; there may be more")
                     break
+            except PermissionError as error:
+                problems.append(explain(error))
+                break
             except OSError as error:
                 problems.append(f"{out}: {error.strerror or error}; free disk space or fix the cause, and start again")
                 break
@@ -250,10 +254,14 @@ def _remove_unlisted(out: Path, pairs: Sequence[Pair]) -> None:
                 path.unlink()
 
 
-def check_prepared(folder: Path) -> list[str]:
-    """Return the problems of a prepared data set: missing images, and images whose pixels differ from the manifest."""
+def check_prepared(folder: Path, split: str | None = None) -> list[str]:
+    """Return the problems of a prepared data set: missing images, and images whose pixels differ from the manifest.
+
+    `split` limits the check to `train` or `test`.
+    """
     problems = []
-    for pair in tqdm(read_manifest(folder / "manifest.csv"), desc=f"check {folder.name}", unit="pair", disable=None):
+    pairs = read_manifest(folder / "manifest.csv", split)
+    for pair in tqdm(pairs, desc=f"check {folder.name}", unit="pair", disable=None):
         for path, expected in pair.files().items():
             try:
                 found = hashlib.sha256(read_raw(folder / path, str(folder / path)).tobytes()).hexdigest()

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import explain
 
 MAX_BYTES = 100 << 30
 MAX_MEMBER = 1 << 30
@@ -60,6 +61,8 @@ class _Guard:
             raise self.refuse(f"it would unpack to more than {self._limit:,} bytes")
 
     def damaged(self, error: Exception) -> UserError:
+        if isinstance(error, PermissionError):
+            return UserError(explain(error))
         if getattr(error, "errno", None):
             return UserError(f"{self._archive}: {error}; free disk space or fix the cause, and start again")
         return UserError(f"{self._archive}: the archive is damaged ({error}); delete it and fetch it again")

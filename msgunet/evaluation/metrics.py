@@ -1,12 +1,12 @@
-"""PSNR, SSIM and VIF of one image, the last two computed by piq, with the conventions that the tables state.
+"""PSNR, SSIM and VIF of one image, with the conventions that the tables state.
 
-- All: the range of the values (0 to 255 for 8-bit images) is scaled to [0, 1].
+- All: in double precision; the range of the values (0 to 255 for 8-bit images) is scaled to [0, 1].
 - PSNR: over all channels, from the integers; at most `PSNR_CAP`, which identical images get. (piq adds a constant to
   the squared error, which would cost 0.4 dB at 70 dB.)
-- SSIM: Gaussian window of size 11, sigma 1.5, at full resolution. By default piq pools large images first, which would
-  change the numbers with the image size; this is switched off.
+- SSIM: Gaussian window of size 11, sigma 1.5, at full resolution, as in scikit-image. (piq pools large images first by
+  default, which would change the numbers with the image size.)
 - Where each is defined: `msgunet.core.metrics`.
-- VIF: pixel domain (piq's `vif_p`), on luma, or on the mean of the channels if there are two or more than three. It is
+- VIF: pixel domain, on luma, or on the mean of the channels if there are two or more than three. It is
   not symmetric: the output is compared with the target as the reference.
 """
 
@@ -15,21 +15,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import piq
 import torch
 from PIL import Image
 
 from msgunet.core.metrics import METRICS
 from msgunet.core.settings import RGB
 from msgunet.data.images import as_pixels
+from msgunet.evaluation.similarity import ssim, vif
 
 # Decibels; the PSNR of two identical images would be infinite.
 PSNR_CAP = 100.0
 
 
 def _tensor(pixels: np.ndarray, low: int, high: int) -> torch.Tensor:
-    array = (pixels.astype(np.float32) - low) / (high - low)
-    return torch.from_numpy(array).permute(2, 0, 1)[None].clamp(0, 1)
+    array = (pixels.astype(np.float64) - low) / (high - low)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
 
 def _psnr(output: np.ndarray, target: np.ndarray, low: int, high: int) -> float:
@@ -67,11 +67,9 @@ def measure(
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:
-    # piq accepts one channel, or three, which it converts to luma.
-    return x if x.shape[1] in (1, 3) else x.mean(1, keepdim=True)
+    if x.shape[0] == 3:
+        return 0.299 * x[:1] + 0.587 * x[1:2] + 0.114 * x[2:]
+    return x.mean(0, keepdim=True)
 
 
-_FUNCTIONS = {
-    "ssim": lambda x, y: piq.ssim(x, y, data_range=1.0, downsample=False),
-    "vif": lambda x, y: piq.vif_p(_grey(x), _grey(y), data_range=1.0),
-}
+_FUNCTIONS = {"ssim": ssim, "vif": lambda x, y: vif(_grey(x), _grey(y))}

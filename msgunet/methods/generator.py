@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import atomic, canonical_json
-from msgunet.core.settings import RunSettings, differences
+from msgunet.core.files import atomic, canonical_json, differences
+from msgunet.core.permissions import explain
+from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
@@ -161,10 +162,14 @@ def _read_header(path: Path) -> tuple[RunSettings, dict[str, tuple[list[int], st
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
+        # The library reports a file that it may not read as missing.
+        path.open("rb").close()
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
             stored = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+    except PermissionError as error:
+        raise UserError(explain(error, path)) from error
     except Exception as error:  # a damaged header can make the reader raise anything
         raise UserError(f"{path}: not a readable generator ({first_line(error)})") from error
     if _METADATA not in metadata:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import short_hash
+from msgunet.core.permissions import explain
 from msgunet.methods.method import Method, MethodOptions
 
 # The methods that each loaded file registers, by module name. `register_method` writes here.
@@ -191,7 +192,7 @@ def _syntax_trees(path: Path) -> dict[Path, ast.Module]:
             line = getattr(error, "lineno", None) or 1
             raise UserError(f"{source}:{line}: {getattr(error, 'msg', error)}") from error
         except OSError as error:
-            raise UserError(f"{source}: {error.strerror}") from error
+            raise UserError(explain(error, source)) from error
         for name in {name.split(".")[0] for name in _imported(trees[source])}.difference(("", *_PACKAGES)):
             modules = [path.parent / f"{name}.py", *sorted((path.parent / name).rglob("*.py"))]
             remaining += [module for module in modules if module.is_file()]

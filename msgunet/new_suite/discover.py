@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msgunet.core.errors import UserError
+from msgunet.core.metrics import FEWEST_IMAGES
 from msgunet.core.settings import RGB
 from msgunet.core.text import printable
 from msgunet.data.decoder_notes import collected_notes
@@ -80,6 +81,11 @@ def discover(
         )
     if counts[0] < _FEW_PAIRS:
         notes.append(f"Only {counts[0]} training pairs: enough to try the commands, too few to compare methods.")
+    if counts[1] < FEWEST_IMAGES:
+        notes.append(
+            f"Only {counts[1]} test pairs: with fewer than {FEWEST_IMAGES}, means have no interval, and methods cannot "
+            "be told apart."
+        )
     notes += [f"{note}." for note in unread_in(set(places.values()))]
     # Source and target of a pair have the same name.
     files = {role: [path for _, path in sorted(images_by_name(place).items())] for role, place in places.items()}

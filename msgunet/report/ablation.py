@@ -5,7 +5,7 @@ import pandas as pd
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
 from msgunet.report.published import published
-from msgunet.report.statistics import bootstrap
+from msgunet.report.statistics import interval
 
 _SIZE = ["input_width", "input_height", "output_width", "output_height"]
 
@@ -24,8 +24,8 @@ def ablation_frame(collection: Collection) -> pd.DataFrame:
                 values = cell.pivot(index="seed", columns="id", values="ssim").dropna(axis=1).to_numpy(float)
                 row = {**dict(zip(_SIZE, size, strict=True)), "ssim": None, "ssim_low": None, "ssim_high": None}
                 if values.size:
-                    interval = bootstrap(values, collection.settings["resamples"])
-                    row |= dict(zip(("ssim", "ssim_low", "ssim_high"), interval, strict=True))
+                    found = interval(values, collection.settings["resamples"])
+                    row |= dict(zip(("ssim", "ssim_low", "ssim_high"), found, strict=True))
                 rows.append({**row, "values": values.size, "status": "done"})
         kind, method = collection.datasets[dataset]["kind"], runs[0].settings.method
         paper_cells = paper[(paper["dataset"] == kind) & (paper["method"] == method)]
@@ -73,7 +73,7 @@ def ablation_grid(collection: Collection, frame: pd.DataFrame, dataset: str, nam
         *(f"Not measured yet: {sentence}" for sentence in missing),
         *([] if len(parts) > 1 or not rows else ["The paper reports no such numbers for this data set."]),
         collection.data_conditions(dataset),
-        "SSIM is computed with piq for each image as stored (Gaussian 11×11 window, no pooling) and averaged over "
+        "SSIM is computed for each image as stored (Gaussian 11×11 window, no pooling) and averaged over "
         "images and seeds.",
         collection.run_conditions(runs),
         collection.environment(),

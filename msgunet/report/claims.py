@@ -79,9 +79,13 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         f"{_FACTOR_SHARE:.0%} of the paper's factor is reached in every precision. Times and memory are for one image "
         "with this project's engine.",
         *([] if measured is None else [f"Times and memory were measured on {device_of(measured)}."]),
-        "'Better' holds if MSG U-Net is better in every metric of the native protocol, as in the paper, each with a "
-        f"star. A star means p below {LEVEL:g} in Wilcoxon's signed-rank test on the same images with Holm's "
-        "correction; this needs at least six images for two methods and eight for four.",
+        "'Better' holds if MSG U-Net is better in every metric, each with a star. A star means a significant "
+        f"difference as in the tables of differences: p below {LEVEL:g} in Wilcoxon's signed-rank test on the same "
+        "images with Holm's correction (this needs at least six images for two methods and eight for four), zero "
+        "outside the 95 % interval, and all trainings agree on the sign.",
+        "Methods of one size are compared in the native protocol, as in the paper; methods of different sizes in the "
+        "full protocol, on the same targets.",
+        _seeds_note(collection),
         "'Close to Pix2Pix-HD' holds if MSG U-Net is behind in no metric by more than in the paper's own Table 1 ("
         + ", ".join(f"{name.upper()} {_signed(name, deficits[name])}" for name in deficits)
         + ").",
@@ -93,6 +97,16 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
     ]
     columns = ["Claim of the paper", "Verdict", "Measured", "Comparison", "In the paper"]
     return Table("claims", "The paper's claims", columns, rows, notes, collection.command("tables/claims.csv"))
+
+
+def _seeds_note(collection: Collection) -> str:
+    counts = sorted({len(runs) for dataset in collection.datasets for runs in collection.runs_of(dataset).values()})
+    if counts == [1]:
+        return (
+            "One training of each method: nothing is known of training noise, and another training could reverse any "
+            "verdict on quality."
+        )
+    return f"Trainings of each method: {' or '.join(map(str, counts))}."
 
 
 def efficiency(cost: pd.DataFrame | None, speed: pd.DataFrame | None) -> Iterator[Claim]:
@@ -155,11 +169,13 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                 both = [rows[name][0].settings for name in (ours, other)]
                 in_paper = all((entry["kind"], s.method, *s.size) in paper for s in both)
                 sizes = " and ".join(dict.fromkeys("{}×{}".format(*s.size) for s in both))
-                differences, enough = _differences(pairs, dataset, ours, other)
+                # The paper compares each method at its own size; between sizes, only the full protocol is fair.
+                protocol = "native" if both[0].size == both[1].size else "full"
+                differences, enough = _differences(pairs, dataset, protocol, ours, other)
                 yield Claim(
                     claim,
                     "Table 1" if better else "Section 4",
-                    f"{dataset}, {sizes}{'' if in_paper else ' (not in the paper)'}",
+                    f"{dataset}, {sizes}, {protocol} protocol{'' if in_paper else ' (not in the paper)'}",
                     ", ".join(
                         f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"
                         for m, (d, significant) in differences.items()
@@ -169,15 +185,15 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _differences(
-    pairs: pd.DataFrame, dataset: str, ours: str, other: str
+    pairs: pd.DataFrame, dataset: str, protocol: str, ours: str, other: str
 ) -> tuple[dict[str, tuple[float, bool]], bool]:
     """Return by metric our value minus the other's and whether it is significant; and whether it could be at all."""
     differences, enough = {}, True
-    tested = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == "native")]
+    tested = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == protocol)]
     for row in tested.to_dict("records"):
         if {row["first"], row["second"]} == {ours, other} and pd.notna(row["difference"]):
             sign = 1 if row["first"] == ours else -1
-            differences[row["metric"]] = (sign * row["difference"], row["p_holm"] < LEVEL)
+            differences[row["metric"]] = (sign * row["difference"], row["significant"])
             # The smallest possible p: two-sided, all differences of one sign, corrected for all pairs of methods.
             tests = (tested["metric"] == row["metric"]) & tested["difference"].notna()
             enough &= tests.sum() * 2.0 ** (1 - row["images"]) < LEVEL

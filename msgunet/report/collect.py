@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pandas as pd
 
 from msgunet.core.attempts import State, ablated_facts, measured_facts, state_of, trained_facts
 from msgunet.core.errors import UserError
-from msgunet.core.files import read_settings
+from msgunet.core.files import read_settings, sha256_file
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
 from msgunet.methods.method import perceptual_label, schedule_label
 from msgunet.methods.registry import build_method, method_of
+from msgunet.report.files import lead_protocol
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,21 @@ class Run:
         """Return the facts that the evaluation recorded; empty if it is not done."""
         return measured_facts(self.folder, self.settings, self.evaluation)
 
+    @functools.cached_property
+    def changed(self) -> list[str]:
+        """The results of the evaluation that differ from its checksums; empty if it recorded none."""
+        facts, frame = self.evaluation_facts(), self.measured()
+        if frame is None or "metrics_sha256" not in facts:
+            return []
+        changed = [] if sha256_file(self.folder / "metrics.csv") == facts["metrics_sha256"] else ["metrics.csv"]
+        predictions = frame.drop_duplicates("id")
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(_sha256_if_there, (self.folder / name for name in predictions["prediction"])))
+        differing = predictions["prediction"][predictions["prediction_sha256"] != found].to_list()
+        if len(differing) > 4:
+            differing = [*differing[:3], f"and {len(differing) - 3} more predictions"]
+        return changed + differing
+
     def prediction(self, name: str) -> Path:
         """Return the path of the output for a test image."""
         return self.folder / "predictions" / f"{name}{self.settings.target_format.suffix}"
@@ -65,6 +82,10 @@ class Run:
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a CSV written by the training, or None if it is not done."""
         return _read(self.folder / name) if self.facts() else None
+
+
+def _sha256_if_there(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -114,6 +135,12 @@ class Collection:
         """Whether each row covers several trainings, one per seed."""
         return len({run.settings.seed for run in self.runs}) > 1
 
+    def protocols(self, dataset: str) -> list[str]:
+        """Return the evaluated protocols, the one that compares the methods of a data set best first."""
+        sizes = [run.settings.size for run in self.runs if run.trainable and run.settings.dataset == dataset]
+        lead = lead_protocol(sizes, self.settings["protocol"], self.settings["protocols"])
+        return sorted(self.settings["protocols"], key=lambda protocol: protocol != lead)
+
     def example_runs(self, dataset: str) -> list[Run]:
         """Return one run of each trained row, that of the first evaluated seed, to display a single training."""
         rows = self.runs_of(dataset).values()
@@ -126,12 +153,17 @@ class Collection:
         return f"{run.title}, seed {run.settings.seed}" if self.several_seeds() else run.title
 
     def unfinished(self, dataset: str) -> list[str]:
-        """Return a note on each unfinished run of a data set."""
+        """Return a note on each run of a data set that is not finished, or whose results were changed since."""
         runs = [run for runs in self.runs_of(dataset).values() for run in runs if run.state.status != "done"]
         notes = [f"{self.label(run)}: {run.state.sentence}" for run in runs]
         for run in self.gradients:
             if run.settings.dataset == dataset and run.state.status != "done":
                 notes.append(f"{run.title}, gradients {run.folder.name} intermediate outputs: {run.state.sentence}")
+        for run in (run for runs in self.runs_of(dataset).values() for run in runs if run.changed):
+            notes.append(
+                f"{self.label(run)}: {', '.join(run.changed)} changed after the evaluation, so these numbers prove "
+                f"nothing; details: msgunet verify {self.suite_argument} --images 4"
+            )
         return notes
 
     def undefined(self, dataset: str, protocol: str) -> list[str]:
@@ -203,14 +235,16 @@ class Collection:
 
     def environment(self) -> str:
         """Describe the devices and software of all finished runs and evaluations."""
-        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "piq": set(), "commit": set()}
+        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "metrics version": set(), "commit": set()}
         for run in self.runs:
             for facts in (run.facts(), run.evaluation_facts()):
                 if facts:
                     values_of["device"].add(f"{facts['device']}, CPU threads per job: {facts['threads']}")
                     values_of["commit"].add(facts["commit"])
-                    for package in ("torch", "piq"):
-                        values_of[package].add(facts["versions"].get(package, "unknown"))
+                    values_of["torch"].add(facts["versions"].get("torch", "unknown"))
+            if facts := run.evaluation_facts():
+                # Results of before versions were recorded have the first.
+                values_of["metrics version"].add(str(facts.get("metrics_version", 1)))
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in values_of.items() if values)
 
 

@@ -1,6 +1,6 @@
 """The files in the report of a finished suite, known before anything is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -8,7 +8,10 @@ def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of the formatted tables by section, from the settings of a report."""
     groups = [f"{dataset}_{protocol}" for dataset in report["datasets"] for protocol in report["protocols"]]
     return {
-        "results": [f"table1_{group}" for group in groups],
+        "results": [
+            *(f"table1_{group}" for group in groups),
+            *(f"seeds_{group}" for group in groups if len(report["seeds"]) > 1),
+        ],
         "comparisons": [f"comparisons_{group}" for group in groups],
         "reproduction": ["claims", "reproduction"],
         "ablation": _ablated(report),
@@ -30,6 +33,21 @@ def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
         "training": [f"learning_{dataset}" for dataset in trained],
         "cost": ["cost_by_size"] if trained else [],
     }
+
+
+def lead_protocol(sizes: Iterable[tuple[int, int]], wanted: str, protocols: Sequence[str]) -> str:
+    """Return the protocol that comes first for trained methods of these sizes.
+
+    Args:
+        sizes: the sizes of the trained methods.
+        wanted: `report.protocol` of the suite.
+        protocols: the protocols that the suite evaluates.
+
+    """
+    if wanted != "auto":
+        return wanted
+    best = "full" if len(set(sizes)) > 1 else "native"
+    return best if best in protocols else protocols[0]
 
 
 def _ablated(report: Mapping[str, Any]) -> list[str]:

@@ -101,8 +101,8 @@ def reproduction_table(frame: pd.DataFrame, collection: Collection) -> Table:
         f"{(done['inside'] == 'inside').sum()} of these, the paper's number is inside our interval."
         if len(frame)
         else "The paper reports no numbers for the data sets, methods and sizes of this suite.",
-        "Interval: bootstrap over test images and seeds. It does not cover how much the paper's own number would vary "
-        "with another training.",
+        "Interval: over test images and, where there are several trainings, over those. It does not cover how much the "
+        "paper's own number would vary with another training.",
         "The paper's numbers have two decimal places: one is inside if any value that rounds to it is in our interval. "
         "Operations are counted and have no interval: the paper's number is inside if ours rounds to it.",
         "Difference: ours − the paper's.",

@@ -4,14 +4,17 @@ import shlex
 
 from msgunet.core.errors import UserError
 from msgunet.core.text import from_markdown
+from msgunet.report.files import lead_protocol
 from msgunet.suite.plan import Plan
 
 
 def show(plan: Plan, suite: str) -> None:
-    """Print Table 1 in the suite's protocol and the address of the page; `suite`: its name or path, for advice."""
+    """Print Table 1 in its first protocol and the address of the page; `suite`: its name or path, for advice."""
     page = plan.results / "report" / "index.html"
     for dataset in plan.data:
-        path = plan.results / "tables" / f"table1_{dataset.name}_{plan.suite.report.protocol}.md"
+        sizes = [run.settings.size for run in plan.runs if run.trainable and run.settings.dataset == dataset.name]
+        protocol = lead_protocol(sizes, plan.suite.report.protocol, plan.suite.evaluation.protocols)
+        path = plan.results / "tables" / f"table1_{dataset.name}_{protocol}.md"
         if not path.is_file():
             command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
             raise UserError(f"there is no {path}; run '{command}' first")

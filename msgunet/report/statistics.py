@@ -1,51 +1,120 @@
-"""Confidence intervals and significance tests over test images."""
+"""Confidence intervals and tests over test images and trainings."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from msgunet.core.metrics import FEWEST_IMAGES
+
 LEVEL = 0.05
 
 
-def bootstrap(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
-    """Return the mean of `values` (seeds, images) and the ends of its 95 % bootstrap percentile interval.
+def interval(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
+    """Return the mean of `values` (trainings, images) and the ends of its 95 % interval.
 
-    Images are resampled with replacement and, if there are several, seeds too. The random generator has a fixed seed,
-    so the same values always have the same interval.
+    Images are resampled with replacement (percentile bootstrap). Each training with another seed is one draw of the
+    training noise. Two or three of them cannot be resampled: that would halve the noise or worse (Bouthillier et al.
+    2021 and Agarwal et al. 2021 resample many trainings). Instead, their mean is drawn from Student's distribution
+    around the observed one. A single training says nothing about this noise, and the interval then ignores it.
+
+    The random generator has a fixed seed, so the same values always have the same interval. With fewer than
+    `FEWEST_IMAGES` images, the ends are NaN.
     """
-    draw = np.random.default_rng(0)
-    seeds, images = values.shape
-    of_images = draw.integers(0, images, (resamples, images))
-    of_seeds = draw.integers(0, seeds, (resamples, seeds))
-    means = (
-        values.mean(0)[of_images].mean(1)
-        if seeds == 1
-        else np.array([values[np.ix_(s, i)].mean() for s, i in zip(of_seeds, of_images, strict=True)])
-    )
-    low, high = np.quantile(means, (LEVEL / 2, 1 - LEVEL / 2))
-    return float(values.mean()), float(low), float(high)
+    return _interval(float(values.mean()), _resampled([values], resamples)[0])
 
 
-def compare(values: pd.DataFrame) -> pd.DataFrame:
-    """Apply Wilcoxon's signed-rank test (two-sided) to every pair of columns of `values`, whose rows are images.
+def compare(
+    values: Mapping[str, pd.DataFrame], resamples: int, group: Mapping[str, object] | None = None
+) -> pd.DataFrame:
+    """Compare every pair of methods on the same images.
 
-    A test leaves out images without a value in one of its two columns. `p_holm` is corrected by Holm's procedure over
-    all tests of the frame. Without any common image there is no test: `difference`, `p` and `p_holm` are missing.
-    Columns of the result: `first`, `second`, `images`, `difference` (mean of first - second), `p`, `p_holm`.
+    Args:
+        values: for each method, one row for each image and one column for each training.
+        resamples: the number of resamples of an interval.
+        group: for each method, what must be equal for a comparison, such as the size; None: all are compared.
+
+    Returns:
+        One row for each pair, with the columns
+
+        - `first`, `second`, `trainings_first`, `trainings_second`;
+        - `images`: those with a value in both, on which the comparison is based;
+        - `difference`: mean of first - second, with the 95 % interval `low` to `high`, which resamples the images for
+          both methods together and draws the training noise of each method separately (see `interval`);
+        - `wins`: share of the pairs of one training of each method in which the first has the larger mean, ties count
+          half (the probability that a training of the first beats one of the second); missing unless both have at
+          least two trainings;
+        - `p`: Wilcoxon's signed-rank test (two-sided) with trainings averaged, and `p_holm`, corrected by Holm's
+          procedure over all rows;
+        - `significant`: `p_holm` is below 5 %, the interval leaves out zero, and each pair of trainings has the sign
+          of `difference`.
+
     """
     rows = []
-    for first, second in itertools.combinations(values.columns, 2):
-        difference = (values[first] - values[second]).dropna().to_numpy()
-        mean, p = np.nan, np.nan
-        if len(difference):
-            mean, p = difference.mean(), stats.wilcoxon(difference).pvalue if np.any(difference) else 1.0
-        rows.append({"first": first, "second": second, "images": len(difference), "difference": mean, "p": float(p)})
-    frame = pd.DataFrame(rows, columns=["first", "second", "images", "difference", "p"])
+    for first, second in itertools.combinations(values, 2):
+        if group is not None and group[first] != group[second]:
+            continue
+        a, b = values[first].align(values[second], join="inner", axis=0)
+        common = a.notna().all(axis=1) & b.notna().all(axis=1)
+        rows.append(
+            {"first": first, "second": second, **_compare(*(x[common].to_numpy().T for x in (a, b)), resamples)}
+        )
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
     tested = frame["p"].notna()
     corrected = pd.Series(holm(frame["p"][tested].to_numpy(float)), frame.index[tested], float)
-    return frame.assign(p_holm=corrected.reindex(frame.index))
+    frame["p_holm"] = corrected.reindex(frame.index)
+    outside = (frame["low"] > 0) | (frame["high"] < 0)
+    frame["significant"] = (frame["p_holm"] < LEVEL) & outside & frame.pop("agree").eq(True)
+    return frame
+
+
+_COLUMNS = ["first", "second", "trainings_first", "trainings_second", "images"]
+_COLUMNS += ["difference", "low", "high", "wins", "p", "agree"]
+
+
+def _compare(a: np.ndarray, b: np.ndarray, resamples: int) -> dict[str, object]:
+    """Compare two methods, each with values (trainings, images) on the same images."""
+    row: dict[str, object] = {"trainings_first": len(a), "trainings_second": len(b), "images": a.shape[1]}
+    if not a.shape[1]:
+        return row
+    by_image = a.mean(0) - b.mean(0)
+    first, second = _resampled([a, b], resamples)
+    # NaN where there are too few images.
+    row["difference"], row["low"], row["high"] = _interval(float(by_image.mean()), first - second)
+    pairs = np.subtract.outer(a.mean(1), b.mean(1))
+    if min(len(a), len(b)) > 1:
+        row["wins"] = float((np.sign(pairs) + 1).mean() / 2)
+    row["p"] = float(stats.wilcoxon(by_image).pvalue) if np.any(by_image) else 1.0
+    row["agree"] = bool((np.sign(pairs) == np.sign(by_image.mean())).all())
+    return row
+
+
+def _resampled(methods: list[np.ndarray], resamples: int) -> list[np.ndarray]:
+    """Return resampled means of each method's values (trainings, images); the same images are drawn for all."""
+    draw = np.random.default_rng(0)
+    images = methods[0].shape[1]
+    if images < FEWEST_IMAGES:
+        return [np.full(resamples, np.nan) for _ in methods]
+    drawn = draw.integers(0, images, (resamples, images))
+    return [values.mean(0)[drawn].mean(1) + _training_noise(values, draw, resamples) for values in methods]
+
+
+def _training_noise(values: np.ndarray, draw: np.random.Generator, resamples: int) -> np.ndarray:
+    """Draw deviations of the mean of some trainings from that of infinitely many."""
+    count = len(values)
+    if count == 1:
+        return np.zeros(resamples)
+    error = values.mean(1).std(ddof=1) / np.sqrt(count)
+    # Evenly over the distribution and in random order, since its long tails would make the ends of intervals noisy.
+    evenly = stats.t.ppf((np.arange(resamples) + 0.5) / resamples, count - 1)
+    return error * draw.permutation(evenly)
+
+
+def _interval(mean: float, resampled: np.ndarray) -> tuple[float, float, float]:
+    low, high = np.quantile(resampled, (LEVEL / 2, 1 - LEVEL / 2))
+    return mean, float(low), float(high)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -61,10 +130,6 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def tied(comparisons: pd.DataFrame, best: str) -> set[str]:
-    """Return `best` and the columns whose difference from it is not significant at the 5 % level in `compare`."""
-    insignificant = comparisons[comparisons["p_holm"] >= LEVEL]
-    return {
-        best,
-        *insignificant.loc[insignificant["first"] == best, "second"],
-        *insignificant.loc[insignificant["second"] == best, "first"],
-    }
+    """Return `best` and the methods whose difference from it is not significant in `compare`."""
+    rows = comparisons[~comparisons["significant"].astype(bool)]
+    return {best, *rows.loc[rows["first"] == best, "second"], *rows.loc[rows["second"] == best, "first"]}

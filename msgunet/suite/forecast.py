@@ -12,6 +12,7 @@ import pandas as pd
 from msgunet.core.checkout import repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
+from msgunet.core.permissions import explain
 from msgunet.core.provenance import device_of
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.core.table import Cell, Table, number
@@ -129,6 +130,8 @@ def _training_steps(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
         frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
+    except PermissionError as error:
+        raise UserError(explain(error, path)) from error
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a table written by 'msgunet bench' ({error})") from error
     if frame.empty:

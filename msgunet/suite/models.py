@@ -78,8 +78,10 @@ class ReportSettings(Strict):
 
     examples: int = Field(4, ge=1, le=32, description="test images in the figure of example images")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples for the 95 % intervals")
-    protocol: Literal["native", "full"] = Field(
-        "native", description="protocol of the table that `msgunet show` prints"
+    protocol: Literal["auto", "native", "full"] = Field(
+        "auto",
+        description="protocol of the table that `msgunet show` prints and that comes first in the report; auto: full "
+        "where trained methods have different sizes, else native",
     )
 
 
@@ -106,7 +108,7 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _reported_protocol_is_evaluated(self) -> Self:
-        if self.report.protocol not in self.evaluation.protocols:
+        if self.report.protocol not in ("auto", *self.evaluation.protocols):
             raise ValueError(
                 f"report.protocol is '{self.report.protocol}', which evaluation.protocols does not include"
             )

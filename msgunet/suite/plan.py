@@ -207,6 +207,7 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             "titles": plan.titles,
             "metrics": list(suite.evaluation.metrics),
             "protocols": list(suite.evaluation.protocols),
+            "seeds": list(suite.seeds),
             "datasets": {
                 key: {"kind": entry.kind or key, "size": list(entry.size)} for key, entry in suite.datasets.items()
             },

@@ -1,15 +1,19 @@
 """The preflight check: find what this machine lacks for a suite, before any work starts."""
 
+import os
 import shutil
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import may_write, refused
 from msgunet.core.settings import MachineSettings
 from msgunet.suite.plan import Plan
+from msgunet.suite.runs import DataPlan
 
 
 def check(plan: Plan, remote: bool = False) -> None:
-    """Check for the archives, weights, GPUs and disk space that a suite needs.
+    """Check for the archives, weights, GPUs, disk space and write permissions that a suite needs.
 
     `remote`: trainings run on other machines, such as a cluster's nodes, so that this one needs no GPU.
 
@@ -28,6 +32,7 @@ def check(plan: Plan, remote: bool = False) -> None:
     if unprepared:
         missing += _disk(plan)
     missing += _weights(plan)
+    missing += _closed(plan, unprepared)
     if missing:
         count = f"{len(missing)} requirement{'s are' if len(missing) > 1 else ' is'}"
         head = f"suite '{plan.name}' cannot start: {count} not met:"
@@ -63,6 +68,29 @@ def _weights(plan: Plan) -> list[str]:
     if not used or path.is_file() or plan.machine.vgg19 == MachineSettings().vgg19:
         return []
     return [f"VGG-19 weights: data.vgg19 is {path}, which does not exist; leave it out to download them (548 MB)"]
+
+
+def _closed(plan: Plan, unprepared: Sequence[DataPlan]) -> list[str]:
+    """Check that the remaining jobs can write to the folders that exist; another user may have made them."""
+    snakemake = Path(".snakemake")
+    places = [snakemake, *(path for path in snakemake.glob("*") if path.is_dir() or path.suffix == ".lock")]
+    finished = {run.folder for run in plan.runs if (run.folder / "metrics.csv").is_file()}
+    for folder in (plan.results, *(data.folder for data in unprepared), *([Path("logs")] if unprepared else [])):
+        places += _inside(folder, finished)
+    closed = [place for place in places if place.exists() and not may_write(place)]
+    if not closed:
+        return []
+    count = "one of the folders and files" if len(closed) == 1 else f"{len(closed)} of the folders and files"
+    return [f"write access to {count} in {Path.cwd()}: {refused(closed[0])}"]
+
+
+def _inside(folder: Path, without: Container[Path]) -> Iterator[Path]:
+    """Yield the folders from `folder` on, and the files in them that are written in place: the others are replaced."""
+    for name, folders, files in os.walk(folder):
+        place = Path(name)
+        yield place
+        yield from (place / file for file in files if file.startswith(".lock") or file.endswith(".log"))
+        folders[:] = [inner for inner in folders if place / inner not in without]
 
 
 def _gpu(plan: Plan) -> list[str]:

@@ -1,5 +1,7 @@
 """The status of a suite: which runs are done, running, failed or pending, and what else is missing."""
 
+import shutil
+
 from msgunet.core.attempts import State, ablated_facts, duration, state_of
 from msgunet.core.table import Cell, Table
 from msgunet.data.manifest import steps_per_epoch
@@ -8,6 +10,8 @@ from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import RunPlan
 
+# Bytes: less is not enough for the smallest files.
+_FULL = 1 << 20
 States = list[tuple[RunPlan, State]]
 
 
@@ -40,7 +44,7 @@ def status_table(plan: Plan, command: str) -> Table:
         notes.append(f"trainings: about {duration(remaining)} left, one after another, at the speeds so far")
     if unknown:
         notes.append(f"{unknown} trainings left whose speed is not known yet: 'msgunet plan' forecasts them")
-    notes += _pending(plan, states)
+    notes += _disk(plan) + _pending(plan, states)
     columns = ["Run", "Data set", "State", "Steps", "Time", "Left"]
     return Table("status", f"Status of the suite '{plan.name}'", columns, rows, notes, command)
 
@@ -88,6 +92,12 @@ def _seconds_left(run: RunPlan, state: State, total: int | None, states: States)
         if (settings.entry, settings.size, settings.training.batch_size) == same and known.step and known.seconds:
             return (total - (state.step or 0)) * known.seconds / known.step
     return None
+
+
+def _disk(plan: Plan) -> list[str]:
+    """Return a note if the disk is full now: a run whose disk was full all the time could not record it."""
+    free = shutil.disk_usage(plan.results if plan.results.exists() else ".").free
+    return [f"the disk of {plan.results} is full ({free:,} bytes are free): free disk space"] if free < _FULL else []
 
 
 def _pending(plan: Plan, states: States) -> list[str]:

@@ -20,29 +20,37 @@ _NAME = re.compile(r"step-(\d{8})\.([0-9a-f]{16})\.pt")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = KEEP) -> Path:
-    """Write `state` as the checkpoint of `step`, then delete all checkpoints except the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
+    """Write `state` as the checkpoint of `step`, then delete all checkpoints except the newest `keep`.
+
+    Raises:
+        UserError: it could not be written; its cause is the OSError.
+
+    """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         with atomic(folder / "next.pt") as temporary:
             torch.save(state, temporary)
             digest = sha256_file(temporary)
-    except (OSError, RuntimeError) as error:
-        # torch raises a RuntimeError when the disk is full.
-        free, needed = shutil.disk_usage(folder).free, _bytes(state)
-        if isinstance(error, RuntimeError) and free > needed:
-            raise
+        # `next.pt` is complete, but it counts as a checkpoint only under its final name.
+        path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
+        sync_folder(folder)
+    except PermissionError:
+        raise
+    except OSError as error:
         intact = "the previous checkpoint is intact; " if checkpoints(folder) else ""
         raise UserError(
-            f"{folder}: could not write the checkpoint of step {step}: it needs {needed:,} bytes, and {free:,} are "
-            f"free; {intact}free disk space and start again"
+            f"{folder}: could not write the checkpoint of step {step}: it needs {_bytes(state):,} bytes, and "
+            f"{_free(folder):,} are free ({error.strerror or error}); {intact}free disk space and start again"
         ) from error
-    # `next.pt` is complete, but it counts as a checkpoint only under its final name.
-    path = (folder / "next.pt").replace(folder / f"step-{step:08d}.{digest[:16]}.pt")
-    sync_folder(folder)
     for old, _ in checkpoints(folder)[keep:]:
         old.unlink()
     return path
+
+
+def _free(folder: Path) -> int:
+    """Return the free bytes of the disk that has, or would have, this folder."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 def _bytes(state: Any) -> int:

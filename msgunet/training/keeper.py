@@ -1,14 +1,17 @@
 """The outputs of a training while it runs, and the pyramids that it works on."""
 
-import contextlib
 import copy
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from msgunet.core.attempts import PROGRESS
+from msgunet.core.disk import Spare, disk_error, patiently, pauses, say
+from msgunet.core.errors import UserError
 from msgunet.core.files import write_json
 from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
@@ -18,6 +21,8 @@ from msgunet.training.state import TrainingState, checkpoint_folder
 
 # Seconds between two updates of the progress file.
 _PROGRESS_SECONDS = 15.0
+# Seconds between the tries of a training that was told to stop: Slurm usually allows 30 seconds.
+_URGENT_PAUSES = (5.0, 10.0)
 
 
 class Keeper:
@@ -40,6 +45,11 @@ class Keeper:
         self._sample = _Sample(settings, pairs, out / "samples")
         self._start = self._last_save = time.monotonic()
         self._first, self._last_progress = state.step, 0.0
+        self._grids, self._progress_files, self._histories = map(
+            Spare, ("sample grids", "progress files", "copies of the history")
+        )
+        self._waits: Iterator[float] | None = None
+        self._next_try = math.inf
 
     def after_step(
         self,
@@ -68,25 +78,45 @@ class Keeper:
         epoch, rest = divmod(state.step, per_epoch)
         if last or (rest == 0 and epoch % compute.sample_epochs == 0):
             self._history.settle()
-            self._sample.save(self._method, phase, state.published(), epoch, device)
-        if save or now - self._last_save > 60 * compute.checkpoint_minutes:
+            path, columns = self._sample.grid(self._method, phase, state.published(), epoch, device)
+            self._grids.write(path, lambda: save_grid(path, columns))
+        due = self._waits is None and now - self._last_save > 60 * compute.checkpoint_minutes
+        if save or due or now > self._next_try:
             self._history.settle()
-            state.save(self._folder, self._settings)
-            self._history.write()
-            self._last_save = time.monotonic()
+            self._save(urgent=save)
+
+    def _save(self, urgent: bool) -> None:
+        """Write a checkpoint. If the disk is full, the training goes on, and later steps try again a few times."""
+        state = self._state
+        if urgent:
+            patiently(lambda: state.save(self._folder, self._settings), iter(_URGENT_PAUSES))
+        else:
+            try:
+                state.save(self._folder, self._settings)
+            except UserError as error:
+                self._waits = self._waits or pauses()
+                wait = next(self._waits, None)
+                if disk_error(error) is None or wait is None:
+                    raise
+                say(f"{error}\nthe training goes on, and tries again in {wait:g} s")
+                self._next_try = time.monotonic() + wait
+                return
+        if self._waits is not None:
+            say(f"{self._folder}: the checkpoint of step {state.step} is written")
+        self._waits, self._next_try, self._last_save = None, math.inf, time.monotonic()
+        self._histories.write(self._history.path, self._history.write)
 
     def _write_progress(self, now: float, total: int) -> None:
         """Write the progress file for `msgunet status`; its `rate` is in steps per second since the last start."""
         state = self._state
         rate = (state.step - self._first) / max(now - self._start, 1e-9)
         progress = {"step": state.step, "total": total, "seconds": round(state.seconds, 2), "rate": rate}
-        # A disk that is briefly full must not end a training between two checkpoints.
-        with contextlib.suppress(OSError):
-            write_json(self._progress_file, {**progress, "settings": self._settings.identity})
+        record = {**progress, "settings": self._settings.identity}
+        self._progress_files.write(self._progress_file, lambda: write_json(self._progress_file, record))
         self._last_progress = now
 
     def close(self) -> None:
-        """Close the progress bar and the history at the end of the training."""
+        """Close the progress bar and TensorBoard's file at the end of the training."""
         self._progress.close()
         self._history.close()
 
@@ -99,8 +129,13 @@ class _Sample:
         self._batch = torch.utils.data.default_collate([pairs[i] for i in range(min(4, len(pairs)))])
 
     @torch.inference_mode()
-    def save(self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device) -> None:
-        """Write the grid of an epoch without changing the training's random state or batch statistics."""
+    def grid(
+        self, method: Method, phase: Phase, generator: nn.Module, epoch: int, device: torch.device
+    ) -> tuple[Path, list[tuple[Tensor, ImageFormat]]]:
+        """Return the file and the columns of an epoch's grid.
+
+        Neither the training's random state nor batch statistics change.
+        """
         network = copy.deepcopy(generator)
         method.prepare_inference(network)
         with torch.random.fork_rng():
@@ -108,7 +143,7 @@ class _Sample:
             outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
         source_format, target_format = self._settings.formats
         columns = [(sources[0], source_format), (torch.cat(outputs), target_format), (targets[0], target_format)]
-        save_grid(self._folder / f"epoch-{epoch:04d}.png", columns)
+        return self._folder / f"epoch-{epoch:04d}.png", columns
 
 
 def pyramids(

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from msgunet.core.attempts import LOCK, attempt
+from msgunet.core.disk import patiently
 from msgunet.core.errors import InterruptedTraining, OutOfMemory, UserError, is_out_of_memory
 from msgunet.core.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.core.settings import ComputeSettings, RunSettings, batch_problem
@@ -212,14 +213,15 @@ def _train(
             if done == 1:
                 break
     if keeper is not None:
-        keeper.close()
-        recorder.write(out / "gradients.csv")
+        # The result must be written: there is no later step that could try again.
+        patiently(lambda: recorder.write(out / "gradients.csv"))
         # Keep the last state, so that a finished training that is started again only publishes its results.
-        state.save(folder, settings, keep=1)
+        patiently(lambda: state.save(folder, settings, keep=1))
         environment = {**facts(device, compute.threads), "processes": team.size}
         environment["peak_memory_mib"] = round(state.peak_mib)
         rows = state.history["rows"]
         _publish(method, state.published(), settings, out, rows, state.seconds, state.step, environment)
+        keeper.close()
 
 
 def _report(team: Processes, text: str) -> None:
@@ -237,11 +239,15 @@ def _publish(
     steps: int,
     environment: dict[str, Any],
 ) -> None:
-    write_csv(out / "history.csv", rows)
-    # The record last: until then, the one of an earlier training says that this one has not ended.
-    save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
     done = {"settings": settings.identity, "steps": steps, "seconds": round(seconds, 2)}
-    write_json(out / "training.json", {**done, **environment})
+
+    def write() -> None:
+        write_csv(out / "history.csv", rows)
+        # The record last: until then, the one of an earlier training says that this one has not ended.
+        save_generator(out / "generator.safetensors", method.published_state(generator.state_dict()), settings)
+        write_json(out / "training.json", {**done, **environment})
+
+    patiently(write)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """The outputs of a training while it runs: progress, history, TensorBoard, sample grids."""
 
 import math
+import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -10,11 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from msgunet.core.attempts import duration
+from msgunet.core.disk import Spare
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, write_csv
 from msgunet.core.settings import ImageFormat
@@ -38,7 +43,7 @@ class History:
         self._state = state
         self._settled = first_step
         self._pending: list[dict[str, Tensor]] = []
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._board = _Board(folder / "tensorboard", first_step)
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Add the values of one step."""
@@ -76,17 +81,57 @@ class History:
         self._state.update(sums={}, count=0)
         fixed = {"step": step, "epoch": round(epoch, 4), "learning_rate": learning_rate, "seconds": round(seconds, 2)}
         self._state["rows"].append({**fixed, **means})
-        for name, value in means.items():
-            self._board.add_scalar(name if name.startswith("gradient_") else f"loss/{name}", value, step)
+        self._board.add(
+            {name if name.startswith("gradient_") else f"loss/{name}": value for name, value in means.items()}, step
+        )
 
     def write(self) -> None:
-        """Write the CSV and flush TensorBoard."""
+        """Write the CSV."""
         write_csv(self.path, self._state["rows"])
-        self._board.flush()
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
+        """Write the rest of TensorBoard's file."""
         self._board.close()
+
+
+class _Board:
+    """A TensorBoard file.
+
+    Torch's writer works in a thread of its own, which a full disk ends for good, with half a record in the file. This
+    one writes whole rows at once, and keeps what it could not write until it can.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._size = 0
+        self._spare = Spare("TensorBoard's file")
+        start = SessionLog(status=SessionLog.START)
+        self._pending = [Event(file_version="brain.Event:2"), Event(step=first_step + 1, session_log=start)]
+        for event in self._pending:
+            event.wall_time = time.time()
+        self._spare.write(self._path, self._write)
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        """Write the values of a step."""
+        summary = Summary(value=[Summary.Value(tag=one_line(name), simple_value=v) for name, v in values.items()])
+        self._pending.append(Event(wall_time=time.time(), step=step, summary=summary))
+        self._spare.write(self._path, self._write)
+
+    def close(self) -> None:
+        """Write what could not be written before."""
+        if self._pending:
+            self._spare.write(self._path, self._write)
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            # An earlier try may have left half a record.
+            file.truncate(self._size)
+            writer = RecordWriter(file)
+            for event in self._pending:
+                writer.write(event.SerializeToString())
+        self._size, self._pending = self._path.stat().st_size, []
 
 
 class Progress:

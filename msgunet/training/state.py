@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import canonical_json
-from msgunet.core.settings import ComputeSettings, RunSettings, differences
+from msgunet.core.files import canonical_json, differences
+from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.measuring import process_peak_memory
 from msgunet.device.precision import autocast, training_layout

@@ -13,7 +13,7 @@ from PIL import Image
 
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 from msgunet.data.images import resize
 from msgunet.data.limits import limited_by_memory
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
@@ -288,7 +288,7 @@ def load(
             trained with; the device does not exist.
 
     """
-    ensure_name()
+    ensure_user()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch finds no CUDA GPU; choose the device auto or cpu")
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())

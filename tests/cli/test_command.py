@@ -118,7 +118,6 @@ def test_the_core_alone_translates(core_alone, tmp_path):
         (("check", "demo"), "pyyaml", "suite"),
         (("plan",), "pandas", "suite"),
         (("tables", "--settings", "s.json", "--results", "."), "pandas", "suite"),
-        (("evaluate", "--run", "r.json", "--generator", "g", "--out", "o"), "piq", "suite"),
         (("export", GENERATOR), "pandas", "onnx"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_suites_claims(working_folder):
     collection = Collection(plan.results / "settings" / "report.json", plan.results)
     frame = build_tables(collection).frames["claims"]
     assert list(frame["verdict"]) == [claims.OPEN, claims.FAILS, claims.OPEN]
-    assert frame["on"].iloc[0] == "bluemarble, 128×64 and 64×64 (not in the paper)"
+    assert frame["on"].iloc[0] == "bluemarble, 128×64 and 64×64, full protocol (not in the paper)"
     assert frame["measured"].iloc[1] == "SSIM 0.700 → 0.679"
     fill(plan, images=12)
     pixels = pd.read_csv(runs["pix2pix"].folder / "metrics.csv", converters={"id": str})

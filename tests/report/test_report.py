@@ -100,7 +100,7 @@ def test_every_number_in_every_format_is_the_csvs(working_folder):
     page = (plan.results / "report" / "index.html").read_text()
     frames = {path.stem: pd.read_csv(path) for path in plan.results.glob("tables/*.csv")}
     compared = 0
-    for name, kind in (("table1_bluemarble_full", "table1"), ("comparisons_bluemarble_native", "comparisons")):
+    for name, kind in (("table1_bluemarble_full", "table1"), ("comparisons_bluemarble_full", "comparisons")):
         table = rows_of(page[page.index(f'id="table-{name}"') :])
         alone = rows_of((plan.results / "tables" / f"{name}.html").read_text())
         markdown = (plan.results / "tables" / f"{name}.md").read_text().splitlines()[4:]

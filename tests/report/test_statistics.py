@@ -5,30 +5,93 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from msgunet.report.statistics import bootstrap, compare, holm, tied
+from msgunet.core.metrics import FEWEST_IMAGES
+from msgunet.report.statistics import compare, holm, interval, tied
 
 
 def test_the_interval_is_scipys():
     values = np.random.default_rng(3).gamma(2, size=60)
-    mean, low, high = bootstrap(values[None], 20000)
+    mean, low, high = interval(values[None], 20000)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
     assert mean == pytest.approx(values.mean())
     # Two sets of 20000 resamples differ by about a hundredth of the interval.
     assert [low, high] == pytest.approx([theirs.low, theirs.high], abs=0.03 * (high - low))
 
 
-def test_the_interval_is_repeatable_and_covers_the_mean():
-    draw = np.random.default_rng(1)
-    inside = 0
-    for _ in range(200):
-        mean, low, high = bootstrap(draw.normal(5, 1, (1, 40)), 400)
-        inside += low <= 5 <= high
-        assert low <= mean <= high
-    assert 0.88 < inside / 200 < 0.99
-    values = draw.normal(size=(3, 20))
-    assert bootstrap(values, 200) == bootstrap(values, 200)
-    spread = [np.diff(bootstrap(v, 400)[1:])[0] for v in (values[:1], values + np.array([[-3], [0], [3]]))]
-    assert spread[1] > spread[0], "differences between seeds widen the interval"
+def test_the_interval_is_repeatable_and_widens_with_differences_between_trainings():
+    values = np.random.default_rng(1).normal(size=(3, 20))
+    assert interval(values, 200) == interval(values, 200)
+    spread = [np.diff(interval(v, 400)[1:])[0] for v in (values[:1], values, values + np.array([[-3], [0], [3]]))]
+    assert spread[0] < spread[1] < spread[2] / 5
+    mean, low, high = interval(values[:, : FEWEST_IMAGES - 1], 200)
+    assert mean == pytest.approx(values[:, : FEWEST_IMAGES - 1].mean())
+    assert np.isnan([low, high]).all()
+
+
+def simulate(trainings, images, noise, effect, count=300):
+    """Return how often intervals cover the true difference, and how often there is a star, on simulated methods.
+
+    Images differ in difficulty, methods by image, trainings by `noise`, and all values by a little noise.
+    """
+    draw = np.random.default_rng(0)
+
+    def method(number, level, difficulty):
+        values = level + difficulty + draw.normal(0, 0.5, images)
+        values = values + draw.normal(0, noise, (number, 1)) + draw.normal(0, 0.2, (number, images))
+        return pd.DataFrame(values.T)
+
+    covered = stars = 0
+    for _ in range(count):
+        difficulty = draw.normal(0, 2, images)
+        values = {name: method(n, mu, difficulty) for name, n, mu in zip("ab", trainings, (effect, 0), strict=True)}
+        found = compare(values, 400).iloc[0]
+        covered += found["low"] <= effect <= found["high"]
+        stars += found["significant"]
+    return covered / count, stars / count
+
+
+@pytest.mark.parametrize(
+    ("trainings", "images", "noise"),
+    [((1, 1), 40, 0), ((2, 2), 40, 0.5), ((3, 3), 40, 0.5), ((3, 3), 12, 0.5), ((2, 5), 40, 0.5), ((5, 5), 40, 0.1)],
+)
+def test_intervals_cover_the_true_difference_and_stars_are_rare_without_one(trainings, images, noise):
+    covered, stars = simulate(trainings, images, noise, effect=0)
+    assert covered >= 0.92, "about 95 %, and more with two or three trainings"
+    assert stars <= 0.06
+
+
+def test_a_true_difference_gets_its_star_and_a_single_training_cannot_tell():
+    covered, stars = simulate((3, 3), 40, 0.5, effect=3)
+    assert covered >= 0.92
+    assert stars > 0.8
+    covered, stars = simulate((1, 1), 40, 0.5, effect=0)
+    assert covered < 0.5, "the notes below the tables say that nothing is known of training noise"
+    assert stars > 0.5
+
+
+def test_trainings_that_contradict_each_other_get_no_star():
+    """Two trainings of one method, one far below and one far above those of the other."""
+    images = np.random.default_rng(0).normal(20, 2, 60)
+    first = pd.DataFrame({0: images - 4, 1: images + 4.2})
+    second = pd.DataFrame({0: images, 1: images + 0.01})
+    found = compare({"a": first, "b": second}, 400).iloc[0]
+    assert found["difference"] == pytest.approx(0.095)
+    assert (found["trainings_first"], found["trainings_second"]) == (2, 2)
+    assert found["p"] < 1e-6, "with trainings averaged, each image differs by the same sign"
+    assert found["low"] < 0 < found["high"]
+    assert not found["significant"]
+    assert found["wins"] == 0.5
+    clear = compare({"a": first.assign(**{"0": images + 4.1})[["0", 1]], "b": second}, 400).iloc[0]
+    assert clear["significant"]
+    assert clear["wins"] == 1
+
+
+def test_only_methods_of_one_group_are_compared():
+    draw = np.random.default_rng(0)
+    values = {name: pd.DataFrame(draw.normal(size=(20, 1))) for name in "abc"}
+    found = compare(values, 100, {"a": (64, 64), "b": (128, 128), "c": (64, 64)})
+    assert found[["first", "second"]].to_numpy().tolist() == [["a", "c"]]
+    assert found["p_holm"].iloc[0] == found["p"].iloc[0], "corrected only for the tests that were made"
 
 
 # Hollander and Wolfe (1973), Nonparametric Statistical Methods, p. 29: depression scale factor of nine patients at two
@@ -38,7 +101,7 @@ SECOND = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
 
 
 def test_wilcoxon_is_the_textbooks():
-    found = compare(pd.DataFrame({"first": FIRST, "second": SECOND})).iloc[0]
+    found = compare({"first": pd.DataFrame(FIRST), "second": pd.DataFrame(SECOND)}, 100).iloc[0]
     assert found["p"] == pytest.approx(2 * 10 / 512)
     assert found["p_holm"] == found["p"]
     assert (found["first"], found["second"], found["images"]) == ("first", "second", 9)
@@ -53,14 +116,15 @@ def test_holms_correction_by_hand():
 
 
 def test_comparisons_skip_undefined_values_and_give_equal_values_p_1():
-    frame = pd.DataFrame({"a": [1.0, 2, np.nan, 4], "b": [1.0, 2, 3, 4]})
-    found = compare(frame).iloc[0]
+    found = compare({"a": pd.DataFrame([1.0, 2, np.nan, 4]), "b": pd.DataFrame([1.0, 2, 3, 4])}, 100).iloc[0]
     assert (found["images"], found["p"], found["difference"]) == (3, 1.0, 0.0)
+    assert np.isnan(found["low"]), "three images have no interval"
 
 
 def test_methods_not_significantly_worse_than_the_best_are_tied():
     draw = np.random.default_rng(0)
     base = draw.normal(size=40)
-    frame = pd.DataFrame({"a": base, "b": base + draw.normal(0, 1, 40), "c": base - 2 + draw.normal(0, 0.1, 40)})
-    assert tied(compare(frame), "a") == {"a", "b"}
-    assert tied(compare(frame[["a"]]), "a") == {"a"}
+    series = {"a": base, "b": base + draw.normal(0, 1, 40), "c": base - 2 + draw.normal(0, 0.1, 40)}
+    values = {name: pd.DataFrame(one) for name, one in series.items()}
+    assert tied(compare(values, 400), "a") == {"a", "b"}
+    assert tied(compare({"a": values["a"]}, 400), "a") == {"a"}

@@ -111,7 +111,7 @@ def test_markdown(titled):
     assert any(note.startswith(f"{EVIL} at 128×64, 8-bit RGB: 4 training") for note in notes)
     assert any(note.startswith(f"{EVIL}: 1 + 1 epochs, batch 1") for note in notes)
     assert f"MSG U-Net is better than {EVIL}" in seen["claims"]
-    assert f"{EVIL} − MSG U-Net" in seen["comparisons_bluemarble_native"]
+    assert f"{EVIL} − MSG U-Net" in seen["comparisons_bluemarble_full"]
     # Each table has as many cells in every row as it has columns.
     rows = [line for line in (folder / "results/made/tables/cost.md").read_text().splitlines() if line.startswith("|")]
     assert len({len(re.split(r"(?<!\\)\|", row)) for row in rows}) == 1

@@ -85,7 +85,8 @@ def test_a_reason_of_one_method_names_it(plan, capsys):
 
 def test_pairs_without_a_common_image_are_not_tested_and_correct_no_other():
     draw = np.random.default_rng(0)
-    frame = pd.DataFrame(draw.normal(size=(12, 2)), columns=["a", "b"]).assign(c=np.nan)
-    found, alone = compare(frame).set_index(["first", "second"]), compare(frame[["a", "b"]])
+    values = {name: pd.DataFrame(draw.normal(size=(12, 1))) for name in "ab"}
+    found = compare(values | {"c": pd.DataFrame([[np.nan]] * 12)}, 100).set_index(["first", "second"])
+    alone = compare(values, 100)
     assert found.loc[("a", "b"), "p_holm"] == alone["p_holm"].iloc[0]
     assert found.loc[[("a", "c"), ("b", "c")], ["difference", "p", "p_holm"]].isna().all(axis=None)

@@ -175,11 +175,13 @@ def test_a_failed_method_leaves_the_others_and_is_retried_later(tmp_path, finish
     table = (folder / "results/tiny/tables/table1_bluemarble_native.md").read_text()
     assert re.search(r"Pix2Pix-HD .*\| +failed \|", table)
     assert "- Pix2Pix-HD: failed: [Errno" not in table
-    assert "- Pix2Pix-HD: failed: broken" in table
+    assert re.search(r"- Pix2Pix-HD: failed: OSError: broken \(pix2pixhd\.py:\d+\)", table)
+    # Its tries that follow end at once.
+    assert "not tried again, because the error would come again: OSError: broken" in run.stdout + run.stderr
     assert re.search(r"mean .*\[", table)
     page = (folder / "results/tiny/report/index.html").read_text()
     assert "The suite is not finished" in page
-    assert "Pix2Pix-HD: failed: broken" in page
+    assert "Pix2Pix-HD: failed: OSError: broken" in page
     assert "mean (training target)" in page
     # The status is at the end of Snakemake's output.
     assert re.search(r"Pix2Pix-HD +\| bluemarble +\| failed", run.stdout + run.stderr)

@@ -2,10 +2,12 @@ from filelock import Timeout
 from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
+from msgunet.core.permissions import explain
 from msgunet.core.text import printable
-from msgunet.core.user import ensure_name
+from msgunet.core.user import ensure_user
 from msgunet.suite.preflight import check
 from msgunet.suite.status import report_is_due
+from msgunet.suite.running import pass_on_sigterm, wait_for_disk
 from msgunet.suite.plan import load_plan
 from msgunet.suite.runs import larger_data
 from msgunet.suite.file import suite_from_config
@@ -13,12 +15,14 @@ from msgunet.suite.file import suite_from_config
 # Renamed, since Snakemake parses a line that begins with `report` as a directive.
 from snakemake.io import report as in_report
 
-ensure_name()
+ensure_user()
 try:
     suite = suite_from_config(config)
     plan = load_plan(suite)
 except UserError as error:
     raise WorkflowError(printable(str(error)))
+except PermissionError as error:
+    raise WorkflowError(printable(explain(error)))
 
 results = str(plan.results)
 settings = f"{results}/settings"
@@ -56,13 +60,24 @@ if not workflow.remote_exec:
                 f"a run is in progress; not updated until it ends, so not part of this plan: {names}", file=sys.stderr
             )
     except UserError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(printable(str(error)))
+    except PermissionError as error:
+        raise WorkflowError(printable(explain(error)))
 
 
+# Set when SIGTERM has been passed on to the jobs. On a cluster it is not: there, jobs outlive Snakemake.
+stopping = None
+
+
+# Only here has Snakemake installed its own handler of SIGTERM.
 onstart:
+    global stopping
     try:
         run_lock.acquire(timeout=0)
         check(plan, remote=workflow.non_local_exec)
+        wait_for_disk(workflow.persistence)
+        if not workflow.non_local_exec:
+            stopping = pass_on_sigterm()
     except Timeout:
         raise WorkflowError("another Snakemake is running in this folder; wait for it or stop it")
     except UserError as error:
@@ -71,7 +86,8 @@ onstart:
 
 # A failed method must not keep the others out of the report.
 onerror:
-    if not workflow.remote_exec and report_is_due(plan):
+    stopped = stopping is not None and stopping.is_set()
+    if not stopped and not workflow.remote_exec and report_is_due(plan):
         print("Some jobs failed; the report is made from the results so far.", file=sys.stderr)
         shell("python -m msgunet report {suite:q} 1>&2 || true; python -m msgunet status {suite:q} 1>&2 || true")
 
@@ -108,6 +124,11 @@ def vgg19_of(folder):
 def request(job, folder, resource):
     """Return a function for a resource of a run's job (`training`, `evaluation`): `runtime`, `mem_mb` or `gpu`."""
     return lambda wildcards, attempt: getattr(job(plan, run_of(folder.format(**wildcards)), attempt), resource)
+
+
+def number_of_try(wildcards, attempt):
+    """Return which try of a job this is: only a training that was killed or ran out of memory is tried again."""
+    return attempt
 
 
 def run_of(folder):

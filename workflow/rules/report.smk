@@ -33,7 +33,7 @@ rule tables:
     output:
         numbers=expand(
             f"{results}/tables/{{name}}.csv",
-            name=["table1", "comparisons", "claims", "reproduction", "ablation", "cost"],
+            name=["table1", "seeds", "comparisons", "claims", "reproduction", "ablation", "cost"],
         ),
         html=reported(tables_of_suite, "Tables", "tables", "html"),
         copies=[

@@ -27,6 +27,7 @@ rule train:
         runtime=request(jobs.training, run_folder, "runtime"),
         mem_mb=request(jobs.training, run_folder, "mem_mb"),
         gpu=request(jobs.training, run_folder, "gpu"),
+        attempt=number_of_try,
     params:
         methods=methods,
         compute=compute,
@@ -34,7 +35,7 @@ rule train:
         team=lambda w: python_of(run_folder.format(**w)),
     shell:
         "exec python -m {params.team} msgunet train {params.methods} --run {input.run:q} --compute {params.compute:q}"
-        " --out {params.out:q} --wait"
+        " --out {params.out:q} --wait --attempt {resources.attempt}"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
 
@@ -58,6 +59,7 @@ rule gradients:
         runtime=request(jobs.training, gradient_folder, "runtime"),
         mem_mb=request(jobs.training, gradient_folder, "mem_mb"),
         gpu=request(jobs.training, gradient_folder, "gpu"),
+        attempt=number_of_try,
     params:
         methods=methods,
         compute=compute,
@@ -65,5 +67,5 @@ rule gradients:
         team=lambda w: python_of(gradient_folder.format(**w)),
     shell:
         "exec python -m {params.team} msgunet gradients {params.methods} --run {input.run:q} --compute {params.compute:q}"
-        " --out {params.out:q} --wait"
+        " --out {params.out:q} --wait --attempt {resources.attempt}"
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"

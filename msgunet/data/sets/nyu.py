@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import Field
 
 from msgunet.core.errors import UserError
+from msgunet.core.permissions import explain
 from msgunet.data.base import DataSet, DataSetOptions, Kind, RawPair, Remote
 from msgunet.data.registry import register_dataset
 
@@ -65,6 +66,9 @@ class NYU(DataSet):
             table = np.arange(_RAW_IDS + 1)
             if self.options.classes == "40":
                 table[1:] = loadmat(str(self.archives / _CLASSES))["mapClass"].ravel()
+        except PermissionError as error:
+            # HDF5's error does not say which file.
+            raise UserError(explain(error, error.filename or self.archives / _PAIRS)) from error
         except (OSError, KeyError, ValueError, NotImplementedError) as error:
             files = ", ".join(remote.name for remote in self.remotes(self.options))
             raise UserError(f"{self.archives}: one of {files} is damaged ({error}); fetch them again") from error

@@ -12,7 +12,10 @@ from msgunet.core.metrics import METRICS
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
 from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
-from msgunet.report.tables import Tables, per_image, status_of
+from msgunet.report.summary import per_image, status_of
+from msgunet.report.tables import Tables
+
+_SEEDS = "Diamonds: the mean of each training. "
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
@@ -22,12 +25,14 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
         if not rows:
             continue
         conditions = f"{collection.data_conditions(dataset)}; {collection.environment()}"
-        protocol = collection.settings["protocol"]
+        protocol = collection.protocols(dataset)[0]
+        several = any(len(runs) > 1 for runs in rows.values())
         yield NamedFigure(
             f"distributions_{dataset}",
             f"Metrics of every test image, {dataset}",
-            f"One dot per test image (seeds averaged), {protocol} protocol. Boxes show the quartiles with the median; "
-            f"whiskers extend to the last image within 1.5 times the box. {conditions}.",
+            f"One dot per test image{' (trainings averaged)' if several else ''}, {protocol} protocol. Boxes show the "
+            "quartiles with the median; whiskers extend to the last image within 1.5 times the box. "
+            f"{'Diamonds: the mean of each training. ' if several else ''}{conditions}.",
             _distributions(collection, rows, protocol),
         )
         protocol = "full" if "full" in collection.settings["protocols"] else protocol
@@ -44,10 +49,18 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
                 f"quality_cost_{dataset}",
                 f"Quality against time and memory, {dataset}",
                 f"Means over test images ({protocol} protocol) against the time of one image through the generator at "
-                "its own size, in fp32. Bubbles: peak memory. Bars: 95 % intervals. Dashed line: methods that no other "
-                f"method beats in both speed and quality. Timed on {device_of(cost)}. {conditions}.",
-                _quality_cost(collection, merged),
+                f"its own size, in fp32. Bubbles: peak memory. Bars: 95 % intervals. {_SEEDS if several else ''}Dashed "
+                "line: methods that no other method beats in both speed and quality. Timed on "
+                f"{device_of(cost)}. {conditions}.",
+                _quality_cost(collection, merged, _of_trainings(tables, dataset, protocol)),
             )
+
+
+def _of_trainings(tables: Tables, dataset: str, protocol: str) -> dict[str, pd.DataFrame]:
+    """Return the means of each training of the methods that have several."""
+    frame = tables.frames["seeds"]
+    frame = frame[(frame["dataset"] == dataset) & (frame["protocol"] == protocol)]
+    return {str(entry): part for entry, part in frame.groupby("entry") if len(part) > 1}
 
 
 def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol: str) -> Figure:
@@ -59,7 +72,8 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
     for axis, metric in zip(axes[0], metrics, strict=True):
         for place, (entry, runs) in enumerate(rows.items()):
             style = style_of.get(entry, {"color": "0.45", "marker": "x"})
-            values = per_image(runs, protocol, metric).mean(axis=1).dropna().to_numpy()
+            by_training = per_image(runs, protocol, metric).dropna()
+            values = by_training.mean(axis=1).to_numpy()
             if not len(values):
                 continue
             axis.boxplot(
@@ -71,6 +85,9 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
                 medianprops={"color": "black"},
             )
             jitter = place + draw_random.uniform(-0.2, 0.2, len(values))
+            if len(runs) > 1:
+                edge = {"edgecolors": "black", "linewidths": 0.6, "zorder": 4}
+                axis.scatter(by_training.mean(), [place] * len(runs), 26, color="white", marker="D", **edge)
             size = 9 if len(values) < 200 else 3
             axis.scatter(values, jitter, size, color=style["color"], marker=style["marker"], alpha=0.6, linewidths=0.5)
         axis.set_xlabel(METRICS[metric].heading)
@@ -79,7 +96,7 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
     return figure
 
 
-def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
+def _quality_cost(collection: Collection, merged: pd.DataFrame, trainings: dict[str, pd.DataFrame]) -> Figure:
     metrics = collection.settings["metrics"]
     shape = (3.3 * len(metrics), 3.3)
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, layout="constrained")
@@ -94,6 +111,9 @@ def _quality_cost(collection: Collection, merged: pd.DataFrame) -> Figure:
             bubble = 25 + 500 * row["peak_memory_mib"] / largest
             axis.scatter(row["latency_ms"], row[metric], bubble, color=style["color"], alpha=0.35, linewidths=0)
             axis.scatter(row["latency_ms"], row[metric], 14, color=style["color"], marker=style["marker"], zorder=3)
+            if (each := trainings.get(row["entry"])) is not None:
+                edge = {"edgecolors": style["color"], "linewidths": 0.8, "zorder": 4}
+                axis.scatter([row["latency_ms"]] * len(each), each[metric], 12, color="white", marker="D", **edge)
             text = f"{row['title']}\n{row['peak_memory_mib']:,.0f} MiB"
             place = {"xytext": (7, 7), "textcoords": "offset points"}
             axis.annotate(text, (row["latency_ms"], row[metric]), fontsize=6.5, **place)

@@ -1,0 +1,168 @@
+"""Table 1, its differences between methods, and the same for each training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from msgunet.core.metrics import FEWEST_IMAGES, METRICS
+from msgunet.core.table import Cell, Table, number
+from msgunet.report.collect import Collection
+from msgunet.report.statistics import LEVEL, tied
+
+_CONVENTIONS = (
+    "PSNR, SSIM and VIF are computed for each image as stored, in double precision, and averaged over images. PSNR is "
+    "at most 100 dB. SSIM uses a Gaussian 11×11 window without pooling. VIF is computed in the pixel domain on "
+    "luma.",
+)
+_TIED = (
+    "Bold: the best trained method and all methods that do not differ from it significantly. A difference is "
+    f"significant if p is below {LEVEL:g} (Wilcoxon's signed-rank test on the same images, Holm's correction over all "
+    "pairs of methods), its 95 % interval leaves out zero, and all trainings agree on its sign."
+)
+_SIZES = (
+    "The methods have different sizes here, and their outputs are compared with different targets: nothing is tested "
+    "or bold between sizes. The full protocol compares them on the same targets."
+)
+_PROTOCOLS = {
+    "native": "Native protocol: each output is compared with the target at the network's own size, as in the paper.",
+    "full": (
+        "Full protocol: each output is first resized to the data set's full size (bicubic) and compared with the same "
+        "target for all methods."
+    ),
+}
+_FLAT = "The rows 'copy' and 'mean' are reference points for the numbers."
+_SEA = (
+    "SSIM scores a flat colour highly wherever the target is nearly flat (open sea), so 'mean' is hard to beat in SSIM "
+    "on images that are mostly sea."
+)
+
+
+def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame, pairs: pd.DataFrame) -> Table:
+    """Return Table 1 of a data set in a protocol, from its part of the summary and of the comparisons."""
+    metrics = collection.settings["metrics"]
+    with_paper = part[[f"paper_{m}" for m in metrics]].notna().any(axis=None)
+    several = (part["seeds"] > 1).any()
+    columns = ["Method", "Size", *(["Trainings"] if several else [])]
+    trained = part[part["trained"]].set_index("entry")
+    comparable = protocol != "native" or len(trained[["width", "height"]].drop_duplicates()) < 2
+    winners = {}
+    for metric in metrics:
+        columns += [METRICS[metric].heading, "paper"] if with_paper else [METRICS[metric].heading]
+        values = trained[metric].astype(float).dropna() if comparable else []
+        enough = (trained[f"{metric}_images"].fillna(0) >= FEWEST_IMAGES).all()
+        winners[metric] = tied(pairs[pairs["metric"] == metric], values.idxmax()) if len(values) and enough else set()
+    rows = []
+    for _, row in part.iterrows():
+        cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
+        cells += [number(row["seeds"], ",")] if several else []
+        for metric in metrics:
+            cells.append(_with_interval(row, metric, row["entry"] in winners[metric]))
+            if with_paper:
+                cells.append(number(row[f"paper_{metric}"], ".2f"))
+        rows.append(cells)
+    notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS]
+    notes += [interval_note(part, [f"{metric}_images" for metric in metrics]), _TIED if comparable else _SIZES]
+    notes.append(f"{_FLAT} {_SEA}" if collection.datasets[dataset]["kind"] == "bluemarble" else _FLAT)
+    if with_paper:
+        notes.append("The paper's numbers are listed for every row of the same method and size, whatever its settings.")
+        if (part["width"] == 2048).any():
+            notes.append(
+                "The paper does not state which generator its Pix2Pix-HD uses. Its 3.32 TFLOP are those of the global "
+                "generator with three downsamplings, without the local enhancer."
+            )
+    else:
+        notes.append(f"The paper reports no numbers for {dataset} at these sizes in this protocol.")
+    notes += collection.undefined(dataset, protocol)
+    notes += collection.unfinished(dataset)
+    notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
+    notes.append(collection.environment())
+    title = f"Table 1, {dataset}, {protocol} protocol"
+    command = collection.command("tables/table1.csv")
+    return Table(f"table1_{dataset}_{protocol}", title, columns, rows, notes, command)
+
+
+def interval_note(part: pd.DataFrame, counts: Sequence[str]) -> str:
+    """Say what the intervals of some rows cover; `counts` are the columns with the number of images."""
+    few = ((part[counts] > 0) & (part[counts] < FEWEST_IMAGES)).any(axis=None)
+    seeds = sorted(set(part["seeds"]))
+    text = "Brackets: 95 % interval over test images"
+    if seeds == [1]:
+        text += (
+            ". There is one training of each method, so nothing is known of training noise: the intervals and tests "
+        )
+        text += "describe these very trainings."
+    else:
+        text += f" and trainings ({' or '.join(map(str, seeds))} seeds of each method)."
+        text += " A method with one training has an interval over images only." if 1 in seeds else ""
+    return f"{text} Fewer than {FEWEST_IMAGES} images have no interval, and nothing is bold." if few else text
+
+
+def seeds_table(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame) -> Table:
+    """Return the means of each training of a data set in a protocol."""
+    metrics = collection.settings["metrics"]
+    rows = [
+        [row["title"], str(row["seed"]), *(number(row[m], f".{METRICS[m].digits}f", "undefined") for m in metrics)]
+        for row in part.to_dict("records")
+    ]
+    columns = ["Method", "Seed", *(METRICS[metric].heading for metric in metrics)]
+    notes = ["Means over the test images of each training.", _PROTOCOLS[protocol], *collection.unfinished(dataset)]
+    title = f"Each training, {dataset}, {protocol} protocol"
+    name = f"seeds_{dataset}_{protocol}"
+    return Table(name, title, columns, rows, [*notes, collection.environment()], collection.command("tables/seeds.csv"))
+
+
+def _with_interval(row: pd.Series, metric: str, bold: bool) -> Cell:
+    if row["status"] != "done":
+        return Cell(row["status"])
+    if pd.isna(row[metric]):
+        return Cell("undefined")
+    return Cell(
+        _bracketed(row, metric, f"{metric}_low", f"{metric}_high", f".{METRICS[metric].digits}f"), row[metric], bold
+    )
+
+
+def _bracketed(row: Mapping[str, Any], value: str, low: str, high: str, form: str) -> str:
+    """Return a value with its interval in brackets, if it has one."""
+    mean, *ends = (number(row[key], form).text for key in (value, low, high))
+    return mean if pd.isna(row[low]) else f"{mean} [{', '.join(ends)}]"
+
+
+def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs: pd.DataFrame) -> Table:
+    """Return the differences between all pairs of methods of a data set in a protocol."""
+    metrics = collection.settings["metrics"]
+    several = collection.several_seeds()
+    columns = ["Methods", *(["Trainings"] if several else [])]
+    for metric in metrics:
+        columns += [f"{METRICS[metric].heading}, difference", *(["wins"] if several else []), "p"]
+    rows = []
+    for (first, second), tests in pairs.groupby(["first", "second"], sort=False):
+        cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
+        cells += ["{trainings_first} and {trainings_second}".format(**tests.iloc[0])] if several else []
+        for metric, test in tests.set_index("metric").loc[metrics].iterrows():
+            form, bold = f"+.{METRICS[str(metric)].digits}f", bool(test["significant"])
+            text = _bracketed(test, "difference", "low", "high", form)
+            cells.append(Cell("undefined" if pd.isna(test["difference"]) else text, test["difference"], bold))
+            cells += [number(test["wins"], ".0%")] if several else []
+            cells.append(number(test["p_holm"], ".2g", bold=bold))
+        rows.append(cells)
+    count = pairs["images"].max() if len(pairs) else 0
+    notes = [
+        f"Mean difference over {count} test images and all trainings of each method, with its 95 % interval: images "
+        "are resampled for both methods together, and the training noise of each method separately. p: two-sided "
+        "Wilcoxon signed-rank test on the means over trainings, with Holm's correction over all pairs of methods in a "
+        f"metric. Bold: p below {LEVEL:g}, zero outside the interval, and all trainings agree on the sign.",
+        "Wins: share of the pairs of one training of each method in which the first has the larger mean."
+        if several
+        else "There is one training of each method, so nothing is known of training noise: another training could "
+        "reverse any difference.",
+        *([] if len(rows) else ["This table needs at least two finished trained methods of one size."]),
+        *(["With fewer than six images, no difference can reach p below 0.05."] if count < 6 else []),
+        _PROTOCOLS[protocol],
+        *collection.undefined(dataset, protocol),
+        *collection.unfinished(dataset),
+        collection.environment(),
+    ]
+    title = f"Differences between methods, {dataset}, {protocol} protocol"
+    command = collection.command("tables/comparisons.csv")
+    return Table(f"comparisons_{dataset}_{protocol}", title, columns, rows, notes, command)

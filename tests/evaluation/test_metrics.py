@@ -1,0 +1,125 @@
+"""PSNR, SSIM and VIF against independent implementations, and images for which they are not defined."""
+
+import json
+
+import numpy as np
+import piq
+import pytest
+import torch
+from conftest import make_image
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from msgunet.evaluation.metrics import measure
+
+
+def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
+    array = np.asarray(image, float)
+    noise = np.random.default_rng(seed).normal(0, sigma, array.shape)
+    return Image.fromarray((array + noise).round().clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(48, 48), (256, 256), (640, 320), (1024, 512)])
+def test_psnr_and_ssim_agree_with_scikit_image_at_every_size(size):
+    target = make_image(1, *size)
+    output = noisy(target)
+    ours = measure(output, target)
+    a, b = np.asarray(target), np.asarray(output)
+    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-9)
+    independent = structural_similarity(
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1, data_range=255
+    )
+    assert ours["ssim"] == pytest.approx(independent, abs=1e-3)
+
+
+def test_metrics_equal_piq_and_scikit_image_in_double_precision():
+    """50 pairs: brightness, contrast, noise, flat parts, all sizes. In single precision, VIF was off by 1e-3."""
+    draw, worst = np.random.default_rng(0), dict.fromkeys(("psnr", "ssim", "vif"), 0.0)
+    for i in range(50):
+        target = np.asarray(make_image(i, *map(int, draw.integers(42, 200, 2)))).copy()
+        output = (target - 128.0) * draw.uniform(0.5, 1.3) + draw.uniform(90, 160)
+        output = output if i % 4 else 255.0 - target
+        output += draw.normal(0, draw.uniform(0, 20), target.shape)
+        output = output.clip(0, 255).round().astype(np.uint8)
+        if i % 5 == 0:
+            target[: len(target) // 2] = 77
+        if i % 7 == 0:
+            output[:, : output.shape[1] // 2] = 9
+        x, y = (torch.from_numpy(pixels / 255).permute(2, 0, 1)[None] for pixels in (output, target))
+        similarity = structural_similarity(
+            target, output, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1
+        )
+        assert similarity == pytest.approx(float(piq.ssim(x, y, downsample=False)), abs=1e-12)
+        expected = {"psnr": peak_signal_noise_ratio(target, output), "ssim": similarity, "vif": float(piq.vif_p(x, y))}
+        for name, value in measure(output, target).items():
+            if name != "note":
+                worst[name] = max(worst[name], abs(value - expected[name]))
+    assert max(worst.values()) < 1e-11, worst
+
+
+def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
+    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp), implemented from its formulas, on luma."""
+    from scipy.ndimage import convolve
+
+    luma = np.array([0.299, 0.587, 0.114])
+    x, y = target @ luma, output @ luma
+    above = below = 0.0
+    for scale in range(4):
+        n = 2 ** (4 - scale) + 1
+        axis = np.arange(n) - n // 2
+        window = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * (n / 5) ** 2))
+        window /= window.sum()
+
+        def mean(image, window=window, n=n):
+            return convolve(image, window)[n // 2 : image.shape[0] - n // 2, n // 2 : image.shape[1] - n // 2]
+
+        if scale:
+            x, y = mean(x)[::2, ::2], mean(y)[::2, ::2]
+        mx, my = mean(x), mean(y)
+        vx, vy = (np.maximum(mean(i * i) - m * m, 0) for i, m in ((x, mx), (y, my)))
+        cov = mean(x * y) - mx * my
+        gain = cov / (vx + 1e-10)
+        noise = vy - gain * cov
+        gain, noise = np.where(vx < 1e-10, 0, gain), np.where(vx < 1e-10, vy, noise)
+        vx = np.where(vx < 1e-10, 0, vx)
+        noise, gain = np.where(gain < 0, vy, noise), np.maximum(gain, 0)
+        noise = np.maximum(noise, 1e-10)
+        above += np.log10(1 + gain**2 * vx / (noise + 2)).sum()
+        below += np.log10(1 + vx / 2).sum()
+    return above / below
+
+
+def test_vif_agrees_with_its_definition_and_is_not_symmetric():
+    target = make_image(2, 128, 96)
+    output = noisy(target)
+    ours = measure(output, target)["vif"]
+    assert ours == pytest.approx(vif_by_definition(np.asarray(target, float), np.asarray(output, float)), abs=1e-8)
+    assert abs(measure(target, output)["vif"] - ours) > 0.01, "not symmetric"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [("identical", (100, 1, 1)), ("constant", None), ("small", None), ("black and white", None)],
+)
+def test_metrics_are_finite_or_empty_with_a_reason(case, expected):
+    size = (8, 30) if case == "small" else (64, 64)
+    target = make_image(0, *size)
+    output = target
+    if case == "constant":
+        target = output = Image.new("RGB", size, (10, 20, 30))
+    if case == "black and white":
+        target, output = Image.new("RGB", size), Image.new("RGB", size, (255, 255, 255))
+    row = measure(output, target)
+    json.loads(json.dumps(row, allow_nan=False))
+    for name in ("psnr", "ssim", "vif"):
+        assert row[name] is not None or name in row["note"]
+    if expected:
+        assert tuple(row[n] for n in ("psnr", "ssim", "vif")) == pytest.approx(expected, abs=1e-3)
+    if case == "small":
+        assert row["ssim"] is None
+        assert "ssim: smaller than 11 pixels" in row["note"]
+
+
+def test_images_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="the output has shape"):
+        measure(make_image(0, 16, 16), make_image(0, 16, 32))

@@ -1,0 +1,109 @@
+"""`msgunet verify` finds each file that was changed, and so does the report."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from checkout import finished_tiny
+from PIL import Image
+
+RUN = "results/tiny/runs/bluemarble/pix2pix/seed0"
+
+
+@pytest.fixture
+def copied(tmp_path_factory, tmp_path) -> Path:
+    return shutil.copytree(finished_tiny(tmp_path_factory), tmp_path / "copied", symlinks=True)
+
+
+def msgunet(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "msgunet", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def invert(path: Path) -> None:
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+def edit_metric(folder: Path) -> str:
+    path = folder / RUN / "metrics.csv"
+    frame = pd.read_csv(path, dtype=str)
+    frame.loc[0, "psnr"] = "99.9"
+    frame.to_csv(path, index=False)
+    return rf"metrics.csv was changed[^~]*{frame['id'][0]}, native protocol: PSNR is 99.9 in metrics.csv, but \d"
+
+
+def invert_prediction(folder: Path) -> str:
+    path = next((folder / RUN / "predictions").iterdir())
+    invert(path)
+    return rf"{path.stem}: the prediction \S+ was changed after the evaluation[^~]*PSNR is"
+
+
+def invert_target(folder: Path) -> str:
+    path = next((folder / "data").glob("*/test/*.target.png"))
+    invert(path)
+    return rf"{path.name}: its pixels differ from the manifest[^~]*protocol: PSNR is"
+
+
+def swap_generator(folder: Path) -> str:
+    shutil.copy(folder / "results/tiny/runs/bluemarble/pan/seed0/generator.safetensors", folder / RUN)
+    return "generator.safetensors is not the one that was evaluated"
+
+
+def edit_manifest(folder: Path) -> str:
+    path = next((folder / "data").glob("*/manifest.csv"))
+    path.write_text(path.read_text() + "\n")
+    return "manifest is not the one of the evaluation"
+
+
+def test_everything_agrees_and_outputs_are_equal_to_the_bit(copied):
+    done = msgunet(copied, "verify", "tiny", "--images", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        found = re.search(r": (\d+) of (\d+) rows agree; 2 of 2 outputs are equal to the bit$", line)
+        agree, rows = map(int, found.groups())
+        assert agree == rows > 0
+
+
+@pytest.mark.parametrize("change", [edit_metric, invert_prediction, invert_target, swap_generator, edit_manifest])
+def test_each_change_is_found(copied, change):
+    expected = change(copied)
+    done = msgunet(copied, "verify", "tiny")
+    assert done.returncode == 2
+    assert re.search(expected, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("change", [edit_metric, invert_prediction])
+def test_the_report_says_it(copied, change):
+    change(copied)
+    assert msgunet(copied, "report", "tiny").returncode == 0
+    for name in ("table1_bluemarble_full", "comparisons_bluemarble_full", "claims"):
+        text = (copied / "results/tiny/tables" / f"{name}.md").read_text()
+        assert re.search(r"Pix2Pix: \S+ changed after the evaluation, so these numbers prove nothing", text), name
+    assert "prove nothing" in (copied / "results/tiny/report/index.html").read_text()
+
+
+def test_results_of_before_checksums_are_measured_again(copied):
+    path = copied / RUN / "evaluation.json"
+    facts = json.loads(path.read_text())
+    earlier = {k: v for k, v in facts.items() if not k.endswith("sha256") and k != "metrics_version"}
+    path.write_text(json.dumps(earlier))
+    done = msgunet(copied, "verify", "tiny")
+    assert "evaluated before checksums were recorded" in done.stderr
+    assert re.search(r"Pix2Pix on bluemarble: (\d+) of \1 rows agree", done.stdout)
+
+
+def test_nothing_to_verify_is_an_error(copied):
+    for path in copied.glob("results/tiny/runs/*/*/*/evaluation.json"):
+        path.unlink()
+    done = msgunet(copied, "verify", "tiny")
+    assert done.returncode == 2
+    assert "error: suite 'tiny' has no evaluated run yet" in done.stderr
