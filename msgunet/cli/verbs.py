@@ -37,16 +37,20 @@ def check(options: Any) -> None:
 
 
 def plan(options: Any) -> None:
-    from msgunet.suite.plan import load_plan
-
     if options.changes:
-        from msgunet.suite.changes import changes
-
-        print(printable("\n".join(changes(load_plan(options.suite), options.suite))))
+        _changes(options)
         return
     from msgunet.suite.forecast import plan_table
+    from msgunet.suite.plan import load_plan
 
     print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).text())
+
+
+def _changes(options: Any) -> None:
+    from msgunet.suite.changes import changes
+    from msgunet.suite.plan import load_plan
+
+    print(printable("\n".join(changes(load_plan(options.suite), options.suite))))
 
 
 def status(options: Any) -> None:
