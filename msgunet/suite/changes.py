@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msgunet.core.errors import UserError
-from msgunet.core.settings import differences
+from msgunet.core.files import differences
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import DataPlan, RunPlan
