@@ -114,7 +114,7 @@ class _Board:
 
     def add(self, values: dict[str, float], step: int) -> None:
         """Write the values of a step."""
-        summary = Summary(value=[Summary.Value(tag=one_line(name), simple_value=v) for name, v in values.items()])
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=v) for name, v in values.items()])
         self._pending.append(Event(wall_time=time.time(), step=step, summary=summary))
         self._spare.write(self._path, self._write)
 

@@ -169,7 +169,7 @@ def test_several_seeds_and_data_sets_are_not_mixed(working_folder):
     first = pd.read_csv(plan.runs[0].folder / "metrics.csv").iloc[0]
     psnr = data[0]["images"][0]["values"][plan.runs[0].settings.entry]["native"]["psnr"]
     assert psnr == pytest.approx(first["psnr"], rel=1e-5)
-    assert "MSG U-Net, seed 0: failed: no luck" in page.read_text()
+    assert "MSG U-Net, seed 0: failed: ValueError: no luck (test_report.py:155)" in page.read_text()
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(working_folder, monkeypatch):
