@@ -13,6 +13,8 @@ import pytest
 from checkout import copy_checkout, edit_suite
 from users import as_user, open_folder
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 FIRST, SECOND, GROUP = 51235, 51236, 51237
 TABLE = "results/tiny/tables/table1.csv"
 FIGURES = "results/tiny/figures/figures.json"
