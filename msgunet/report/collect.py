@@ -16,7 +16,7 @@ from msgunet.core.files import read_settings, sha256_file
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
-from msgunet.methods.method import perceptual_label, schedule_label
+from msgunet.methods.method import Method, perceptual_label, schedule_label
 from msgunet.methods.registry import build_method, method_of
 from msgunet.report.files import lead_protocol
 
@@ -252,9 +252,16 @@ def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list[str]:
-    """Describe a training in parts of a sentence; `facts` are those that it recorded, empty if it is not done."""
-    method = build_method(settings)
+def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method: Method | None = None) -> list[str]:
+    """Describe a training in parts of a sentence.
+
+    Args:
+        settings: settings of the run.
+        facts: those that the training recorded; empty if it is not done.
+        method: the run's method, if it is loaded already: the file that `settings` names may be elsewhere now.
+
+    """
+    method = method or build_method(settings)
     if not method.trainable:
         return ["nothing to train"]
     training = settings.training

@@ -1,7 +1,7 @@
 """Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,27 @@ _RENAMED = {"evaluation.measures": "evaluation.metrics"}
 
 
 class SuiteLoader(yaml.SafeLoader):
-    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text."""
+    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text.
+
+    With a merge key (`<<: *name`), keys of the mapping itself have priority, as always in YAML.
+    """
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         text = super().construct_scalar(node)
         return text.rstrip("\n") if node.style in ("|", ">") else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"duplicate key '{key}'{node.start_mark}")
+        seen: dict[Any, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
+                first, second = seen[key].line + 1, key_node.start_mark.line + 1
+                raise UserError(f"duplicate key '{key}' in line {second}; it is already in line {first}")
+            seen[key] = key_node.start_mark
         return super().construct_mapping(node, deep)
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,13 @@ class Plan:
 
     @property
     def titles(self) -> dict[str, str]:
-        """The title of each entry in tables and figures."""
-        return {
+        """The title of each entry in tables and figures; entries with equal titles also have their name in it."""
+        titles = {
             key: entry.title or get_method(entry.method or key, entry.file).title
             for key, entry in self.suite.methods.items()
         }
+        repeated = {title for title, count in Counter(titles.values()).items() if count > 1}
+        return {key: f"{title} ({key})" if title in repeated else title for key, title in titles.items()}
 
     @property
     def method_files(self) -> list[str]:

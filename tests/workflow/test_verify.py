@@ -101,6 +101,30 @@ def test_results_of_before_checksums_are_measured_again(copied):
     assert re.search(r"Pix2Pix on bluemarble: (\d+) of \1 rows agree", done.stdout)
 
 
+def test_a_number_is_explained(copied):
+    frame = pd.read_csv(copied / RUN / "metrics.csv", dtype={"id": str}).set_index(["id", "protocol"])
+    name = frame.index[0][0]
+    done = msgunet(copied, "explain", "tiny", "pix2pix", "psnr", name)
+    assert done.returncode == 0, done.stderr
+    assert "10 log10(range² / mean squared difference" in done.stdout
+    assert f"prediction: {RUN}/predictions/{name}.png, 32×32" in done.stdout
+    for protocol in ("native", "full"):
+        again, recorded = re.search(rf"{protocol} protocol, .*: (\S+) \(metrics\.csv: (\S+)\)", done.stdout).groups()
+        assert float(again) == pytest.approx(frame.loc[(name, protocol), "psnr"], rel=1e-9)
+        assert float(recorded) == pytest.approx(frame.loc[(name, protocol), "psnr"])
+    whole = msgunet(copied, "explain", "tiny", "pix2pix", "psnr").stdout
+    mean = frame.xs("full", level="protocol")["psnr"].mean()
+    assert float(re.search(r"full protocol: sum \S+ / \d+ images = (\S+)", whole)[1]) == pytest.approx(mean)
+    for arguments, expected in (
+        (("pixpix", "psnr"), "no entry 'pixpix'; did you mean 'pix2pix'?"),
+        (("pix2pix", "psnnr"), "no metric 'psnnr' in this suite; did you mean 'psnr'?"),
+        (("pix2pix", "psnr", "x"), "there is no test image 'x'"),
+    ):
+        wrong = msgunet(copied, "explain", "tiny", *arguments)
+        assert wrong.returncode == 2
+        assert expected in wrong.stderr
+
+
 def test_nothing_to_verify_is_an_error(copied):
     for path in copied.glob("results/tiny/runs/*/*/*/evaluation.json"):
         path.unlink()
