@@ -1,5 +1,6 @@
 """The functions of the verbs that read results. As in `verbs.py`, each imports its packages when it is called."""
 
+from pathlib import Path
 from typing import Any
 
 from msgunet.cli.verbs import command_of
@@ -8,9 +9,16 @@ from msgunet.core.text import printable
 
 
 def verify(options: Any) -> None:
+    if Path(options.suite).is_dir():
+        from msgunet.evaluation.shared import verify_shared
+
+        verify_shared(Path(options.suite), options.images, options.out)
+        return
     from msgunet.evaluation.verify import verify_suite
     from msgunet.suite.plan import load_plan
 
+    if options.out is not None:
+        raise UserError("--out needs a folder of shared results; a suite is checked against its own files")
     verify_suite(load_plan(options.suite), options.images)
 
 
@@ -49,7 +57,7 @@ def share(options: Any) -> None:
     elif (plan.results / "speed.csv").is_file():
         # 'msgunet bench' alone needs no settings files.
         plan.write()
-    out = share(plan, options.suite, options.out, command_of(options))
+    out = share(plan, options.suite, options.out, command_of(options), options.weights)
     print(f"{out}: redistributable tables, figures and numbers")
 
 

@@ -229,20 +229,27 @@ def add_tools(verb: AddVerb) -> None:
     )
     suite(share)
     path(share, "--out", "folder to write (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
+    share.add_argument("--weights", action="store_true", help="copy the generators, too")
     verify = verb(
         "verify",
         results.verify,
-        "Check the results of a suite against its files: checksums, and all metrics again from the images.",
-        "The exit status is 0 if everything agrees, and 2 otherwise, with a line on each difference.",
+        "Check the results of a suite against its files, or your own run of a suite against somebody's shared results.",
+        "For a suite: checksums, and all metrics again from the images. For a folder that 'msgunet share' wrote: each "
+        "row of metrics is equal, within the tolerance that devices and training noise explain, or different. The exit "
+        "status is 0 if everything agrees, and 2 otherwise, with a line on each difference.",
     )
-    suite(verify)
+    verify.add_argument(
+        "suite", metavar="SUITE", help="name of a suite in config/, path of a .yaml file, or folder of shared results"
+    )
     verify.add_argument(
         "--images",
         type=positive,
         default=0,
         metavar="N",
-        help="also translate N test images of each run again with its generator (default: none)",
+        help="also translate N test images of each run again with its generator (default: none); of shared results, "
+        "only this is done, with the shared generators",
     )
+    path(verify, "--out", "CSV to write, with every row of shared results and your own", False)
     explain = verb(
         "explain",
         results.explain,
