@@ -131,6 +131,20 @@ class Collection:
         entries = self.settings["ablation"]
         return [(dataset, name) for dataset in self.datasets for name in self.runs_of(dataset) if name in entries]
 
+    @property
+    def grids(self) -> dict[str, dict[str, Any]]:
+        """The grids of the suite: by the name in its file, their title, axes and entries."""
+        return self.settings.get("grids", {})
+
+    def gridded(self) -> list[tuple[str, str]]:
+        """Return the data set and name of each grid with its own table."""
+        return [
+            (dataset, name)
+            for dataset in self.datasets
+            for name, grid in self.grids.items()
+            if grid["entries"][0] in self.runs_of(dataset)
+        ]
+
     def several_seeds(self) -> bool:
         """Whether each row covers several trainings, one per seed."""
         return len({run.settings.seed for run in self.runs}) > 1

@@ -1,7 +1,7 @@
 """Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
+from msgunet.suite.grid import expand, repeated_names
 from msgunet.suite.models import Suite
 
 # Keys that earlier versions called by another name.
@@ -83,12 +84,25 @@ def load_suite(path: Path) -> Suite:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    problems, suite = _validate(Suite, raw if raw is not None else {}, "")
-    problems += _entry_problems(raw) if isinstance(raw, dict) else []
+    problems: list[str] = []
+    origins: dict[str, str] = {}
+    if isinstance(raw, dict) and isinstance(methods := raw.get("methods"), dict):
+        expanded, origins = expand(methods)
+        problems += repeated_names(methods, origins)
+        raw = {**raw, "methods": expanded}
+    found, suite = _validate(Suite, raw if raw is not None else {}, "")
+    found += _entry_problems(raw) if isinstance(raw, dict) else []
+    problems += dict.fromkeys(_in_grid(problem, origins) for problem in found)
     problems += _text_problems(raw)
     if problems or suite is None:
         raise UserError(*(f"{path}: {problem}" for problem in problems))
     return suite
+
+
+def _in_grid(problem: str, origins: Mapping[str, str]) -> str:
+    """Return a problem with an entry of a grid as one with the entry of the file."""
+    place = re.match(r"methods\.(\w+)", problem)
+    return f"methods.{origins[place[1]]}{problem[place.end() :]}" if place and place[1] in origins else problem
 
 
 def _text_problems(raw: Any) -> list[str]:
