@@ -44,6 +44,12 @@ def add_tools(verb: AddVerb) -> None:
         help="speed to assume for every training, instead of measured speeds",
     )
     plan.add_argument(
+        "--predict",
+        metavar="DEVICE",
+        help="instead of measured speeds, foretell those of a device whose limits are known: h100, or a CSV that "
+        "'msgunet bench' wrote there; real trainings take longer",
+    )
+    plan.add_argument(
         "--changes",
         action="store_true",
         help="instead of a forecast, list what Snakemake would run now, and which changed settings are the reason; "
@@ -209,6 +215,12 @@ def add_tools(verb: AddVerb) -> None:
         default="engine",
         help="plain: plain PyTorch, a straightforward implementation; engine: this project's optimised path "
         "(default: engine)",
+    )
+    profile.add_argument(
+        "--predict",
+        metavar="DEVICE",
+        help="measure nothing, but foretell the time of each operation on a device whose limits are known: h100, or a "
+        "CSV that 'msgunet bench' wrote there",
     )
     profile.add_argument(
         "--repeats", type=positive, metavar="N", help="timed passes or steps (default: 10 passes, 3 steps)"

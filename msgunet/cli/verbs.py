@@ -43,7 +43,12 @@ def plan(options: Any) -> None:
     from msgunet.suite.forecast import plan_table
     from msgunet.suite.plan import load_plan
 
-    print(plan_table(load_plan(options.suite), options.speed, options.rate, command_of(options)).text())
+    limits = None
+    if options.predict is not None:
+        from msgunet.device.limits import read_limits
+
+        limits = read_limits(options.predict)
+    print(plan_table(load_plan(options.suite), options.speed, options.rate, limits, command_of(options)).text())
 
 
 def _changes(options: Any) -> None:
@@ -185,11 +190,27 @@ def profile(options: Any) -> None:
     if len(runs) != 1:
         choices = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
         raise UserError(f"choose one of {len(runs)} networks of suite '{plan.name}':", *choices)
+    if options.predict is not None:
+        _predict(options, plan, runs[0])
+        return
     variant = Variant(options.way, options.precision)
     machine = _machine(options) if options.compute else plan.machine
     frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
     for table in profile_tables(frame, plan.titles, options.rows, command_of(options)):
         print(table.text())
+
+
+def _predict(options: Any, plan: Any, settings: Any) -> None:
+    from msgunet.cost.predict import predict
+    from msgunet.device.limits import read_limits
+    from msgunet.report.predict import predict_table
+
+    limits = read_limits(options.predict)
+    frame = predict(settings, options.part, options.precision, limits, options.out)
+    subject = (
+        f"{plan.titles[settings.entry]} at {settings.size[0]}×{settings.size[1]}, {options.part}, {options.precision}"
+    )
+    print(predict_table(frame, subject, limits, options.rows, command_of(options)).text())
 
 
 def tables(options: Any) -> None:

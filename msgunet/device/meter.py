@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,15 +21,22 @@ class Operation:
     """An operation of a pass or step.
 
     Attributes:
-        calls: how often it runs.
-        flop: FLOP of convolutions and matrix products, 2 for each multiply-accumulate.
-        bytes: the bytes that it reads and writes, each tensor once in each call.
+        each: for each call the FLOP of convolutions and matrix products, 2 for each multiply-accumulate, and the bytes
+            read and written, each tensor once.
 
     """
 
-    calls: int = 0
-    flop: int = 0
-    bytes: int = 0
+    each: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def flop(self) -> int:
+        """The FLOP of all calls."""
+        return sum(flop for flop, _ in self.each)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all calls."""
+        return sum(moved for _, moved in self.each)
 
 
 class Meter(TorchDispatchMode):
@@ -80,10 +87,7 @@ class Meter(TorchDispatchMode):
             self._add("bias gradient", precision, 0, args[0].nbytes + result[2].nbytes)
 
     def _add(self, name: str, precision: str, flop: int, moved: int) -> None:
-        operation = self.operations.setdefault((name, precision), Operation())
-        operation.calls += 1
-        operation.flop += flop
-        operation.bytes += moved
+        self.operations.setdefault((name, precision), Operation()).each.append((flop, moved))
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
