@@ -77,7 +77,7 @@ def training_step(settings: RunSettings, variant: Variant, device: torch.device)
         }
         return lambda: plain_step(method, state, sources, targets, perceptual)
     if perceptual is not None:
-        perceptual.to(memory_format=state.layout)
+        perceptual.keep_weights_in(variant.precision).to(memory_format=state.layout)
     sources, targets = (
         [image.contiguous(memory_format=state.layout) for image in images] for images in (sources, targets)
     )

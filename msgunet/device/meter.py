@@ -65,7 +65,7 @@ class Meter(TorchDispatchMode):
         flop = 0 if count is None else count(*args, **(kwargs or {}), out_val=result)
         if count is not None:
             self.flop += flop
-            self.moved += sum(t.nbytes for t in tensors_in((args, result)))
+            self.moved += sum(map(_bytes, tensors_in((args, result))))
         self._operation(function, args, kwargs or {}, result, flop)
         for tensor in tensors_in(result):
             self._hold(tensor.untyped_storage())
@@ -80,7 +80,7 @@ class Meter(TorchDispatchMode):
             return
         written = {id(t): t for t in (*new, *_changed(function, args, kwargs))}
         precision = next((_DTYPES[t.dtype] for t in written.values() if t.dtype in _DTYPES), "")
-        self._add(name, precision, flop, sum(t.nbytes for t in (*read.values(), *written.values())))
+        self._add(name, precision, flop, sum(map(_bytes, (*read.values(), *written.values()))))
         if name == "convolution" and args[2] is not None:
             self._add("bias", precision, 0, 2 * result.nbytes + args[2].nbytes)
         elif name == "convolution_backward" and args[-1][2]:
@@ -107,6 +107,11 @@ class Meter(TorchDispatchMode):
 def tensors_in(tree: Any) -> Iterator[Tensor]:
     """Return the tensors in nested lists, tuples and dictionaries."""
     return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor's values; an expanded tensor has only those that it repeats."""
+    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
 def _changed(function: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ImageFormat, PerceptualSettings
 from msgunet.data.fetch import check_file
+from msgunet.device.precision import dtype_of
 from msgunet.methods.networks import scaled
 from msgunet.methods.weights import VGG19
 
@@ -38,6 +39,11 @@ class VGG19Features(nn.Module):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+
+    def keep_weights_in(self, precision: str) -> "VGG19Features":
+        """Convert the weights to the precision of a training once: autocast would do so in every pass."""
+        self.features.to(dtype_of(precision))
+        return self
 
     def forward(
         self, images: Tensor, convolutions: Sequence[int] = range(CONVOLUTIONS), normalise: bool = True

@@ -154,7 +154,8 @@ def _train(
         _report(team, note)
     perceptual = None
     if settings.perceptual is not None:
-        perceptual = load_perceptual(settings.perceptual, vgg19).to(device, memory_format=state.layout)
+        perceptual = load_perceptual(settings.perceptual, vgg19).keep_weights_in(settings.training.precision)
+        perceptual.to(device, memory_format=state.layout)
         if compute.compile:
             perceptual.compile()
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)

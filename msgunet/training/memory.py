@@ -42,7 +42,9 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
         # Do not compile here: torch.compile would then skip the same code in the actual training.
         state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)
-        perceptual = VGG19Features(settings.perceptual.width) if settings.perceptual else None
+        perceptual = None
+        if settings.perceptual:
+            perceptual = VGG19Features(settings.perceptual.width).keep_weights_in(settings.training.precision)
         sources, targets = blank_batch(method, settings, phase, meta)
         before = meter.flop, meter.moved
         meter.operations.clear()

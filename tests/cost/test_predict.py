@@ -85,6 +85,12 @@ def test_a_step_includes_the_optimiser():
     assert adam.bytes == pytest.approx((4 + 3) * weights, rel=0.15)
 
 
+def test_a_step_of_the_papers_network_moves_little():
+    found = operations(network("msgunet", (2048, 1024)), "training", "bf16")
+    assert sum(operation.bytes for operation in found.values()) / 1e9 < 98
+    assert sum(len(operation.each) for operation in found.values()) < 3000
+
+
 def test_the_command_prints_totals_and_writes_every_row(working_folder, capsys):
     command = ["profile", "speed", "--entry", "pix2pix", "--size", "256", "256", "--precision", "bf16"]
     assert main([*command, "--predict", "h100", "--rows", "2", "--out", "rows.csv"]) == 0

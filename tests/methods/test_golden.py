@@ -12,6 +12,9 @@ import pytest
 import torch
 from conftest import TRAINABLE, make_settings, through_phases
 from PIL import Image
+from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from msgunet.core.files import write_csv
 from msgunet.data.pairs import pyramid, to_tensor
@@ -29,13 +32,22 @@ def committed(name: str) -> torch.Tensor:
         return to_tensor(np.asarray(image.convert("RGB")))[None].double() / 127.5 - 1
 
 
+def _converge_spectral_norms(network: nn.Module) -> None:
+    """Repeat the power iterations in fp64: the first ones ran in fp32, whose last bits depend on the processor."""
+    for module in network.modules():
+        if isinstance(module, _SpectralNorm):
+            layer = next(m for m in network.modules() if is_parametrized(m) and module in m.parametrizations.weight)
+            module._power_method(layer.parametrizations.weight.original.detach().flatten(1), 1000)
+
+
 def curve(name: str) -> list[dict[str, float]]:
     """Return the losses of ten steps at batch 1, alternating two pairs, through all phases of the training."""
     settings = make_settings("unused", name)
     method = build_method(settings)
     state = TrainingState(method, settings, torch.device("cpu"))
-    state.generator.double()
-    state.discriminator.double()
+    for network in (state.generator, state.discriminator):
+        network.double()
+        _converge_spectral_norms(network)
     perceptual = load_perceptual(settings.perceptual, None).double() if settings.perceptual else None
     scales = method.scales(method.options, settings.size)
     rows = []
