@@ -145,8 +145,10 @@ class Table:
     def html_page(self) -> str:
         """Return a standalone HTML page with the table."""
         return Markup(
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>{}</title>"
-            "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }}</style>"
+            "<!doctype html><html lang='en'><meta charset='utf-8'>"
+            "<meta name='viewport' content='width=device-width, initial-scale=1'><title>{}</title>"
+            "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }} "
+            ".scroll, pre {{ overflow-x: auto }} td.number {{ white-space: nowrap; text-align: right }}</style>"
             "<h1>{}</h1>{}</html>\n"
         ).format(self.title, self.title, self.html())
 
@@ -173,6 +175,7 @@ class Table:
         body = Markup("\n").join(rows)
         notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self.notes)
         return Markup(
-            "<div class='scroll'><table class='sortable n-last'><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+            "<div class='scroll' tabindex='0' role='region' aria-label='{}'><table class='sortable n-last'>"
+            "<thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
             "</div><details><summary>Conditions</summary><ul>{}</ul></details><pre>{}</pre>"
-        ).format(head, body, notes, self.command)
+        ).format(self.title, head, body, notes, self.command)

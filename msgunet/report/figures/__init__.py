@@ -68,6 +68,9 @@ def _save(drawn: NamedFigure, folder: Path) -> None:
     # Compute the layout once, not for each format.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for legend in figure.legends:
+        # By default a legend moves to the edge of what is saved, here that of the caption.
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     # Compute the bounding box once, too: savefig's own "tight" draws the figure again for each format.
     box = figure.get_tightbbox().padded(0.1)
     # Without dates and versions, the files are the same bytes in every run.
