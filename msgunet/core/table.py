@@ -1,6 +1,7 @@
 """A table as Markdown, LaTeX (booktabs) and HTML."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from markupsafe import Markup, escape
 from msgunet.core.files import write_text
 from msgunet.core.text import LATEX_T1, from_markdown, latex, markdown, markdown_code, one_line
 
-# Rows per page; a longer table is split.
-_ROWS = 45
+# Lines per page of LaTeX; a longer table is split.
+_LINES = 45
+# A column of texts longer than this (in characters) is wrapped in LaTeX, where a wide table is shrunk. A line of this
+# width (in em) has about so many characters.
+_LONG, _WIDTH, _PER_LINE = 28, 12, 22
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,29 @@ class Table:
         """Return the table for a terminal: the Markdown without its escapes."""
         return from_markdown(self.markdown())
 
-    def latex(self) -> str:
-        """Return the table as LaTeX; a long one is continued in further tables.
+    @functools.cached_property
+    def _wrapped(self) -> list[bool]:
+        """Whether the texts of each column are wrapped in LaTeX."""
+        longest = [max((len(row[j].text) for row in self.cells), default=0) for j in range(len(self.columns))]
+        return [not numeric and length > _LONG for numeric, length in zip(self.numeric, longest, strict=True)]
 
-        It needs the packages booktabs and graphicx, xcolor for shades, and fontenc for some letters.
+    def _page_starts(self) -> list[int]:
+        """Return the first row of each page in LaTeX."""
+        starts, lines = [], _LINES
+        for i, row in enumerate(self.cells):
+            texts = [cell.text for cell in itertools.compress(row, self._wrapped)]
+            height = max([1, *(math.ceil(len(text) / _PER_LINE) for text in texts)])
+            if lines + height > _LINES:
+                starts.append(i)
+                lines = 0
+            lines += height
+        return starts
+
+    def latex(self) -> str:
+        """Return the table as LaTeX; a long one is continued in further tables, and long texts are wrapped.
+
+        It needs the packages booktabs and graphicx, array for long texts, xcolor for shades, and fontenc for some
+        letters.
         """
 
         def formatted(cell: Cell) -> str:
@@ -118,7 +141,10 @@ class Table:
         packages = [r"\usepackage{booktabs}", r"\usepackage{graphicx}"]
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
         packages += [r"\usepackage[T1]{fontenc}"] if LATEX_T1 & set(self.text()) else []
-        columns = "".join("r" if numeric else "l" for numeric in self.numeric)
+        packages += [r"\usepackage{array}"] if any(self._wrapped) else []
+        long = rf">{{\raggedright\arraybackslash}}p{{{_WIDTH}em}}"
+        kinds = zip(self.numeric, self._wrapped, strict=True)
+        columns = "".join("r" if numeric else long if wrap else "l" for numeric, wrap in kinds)
         heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
         sentences = (f"{note.rstrip('.')}." for note in self.notes)
@@ -127,11 +153,12 @@ class Table:
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
         body = []
-        for start in range(0, max(1, len(rows)), _ROWS):
+        starts = self._page_starts() or [0]
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
             caption = rf"\caption{{{latex(self.title)}{', continued' if start else ''}}}"
-            last = [notes] if start + _ROWS >= len(rows) else []
+            last = [notes] if end == len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
-            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _ROWS]]
+            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start:end]]
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
         head = [f"% Made by: {one_line(self.command)}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])
