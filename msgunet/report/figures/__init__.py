@@ -54,8 +54,9 @@ def write_speed_figure(frame: pd.DataFrame, titles: Mapping[str, str], folder: P
 
 def _set_look() -> None:
     sns.set_theme("paper", "whitegrid")
-    # Font type 42 keeps text as text in the PDF.
-    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
+    # Font type 42 keeps text as text in the PDF. The size of texts depends on the resolution: places are computed for
+    # the one that is saved.
+    mpl.rcParams.update({"pdf.fonttype": 42, "figure.dpi": 150, "font.size": 9, "axes.titlesize": 9})
     # A title with dollar signs is not mathematics.
     mpl.rcParams["text.parse_math"] = False
 
