@@ -1,7 +1,6 @@
 """A table as Markdown, LaTeX (booktabs) and HTML."""
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from msgunet.core.text import LATEX_T1, from_markdown, latex, markdown, markdown
 
 # Lines per page of LaTeX; a longer table is split.
 _LINES = 45
-# A column of texts longer than this (in characters) is wrapped in LaTeX, where a wide table is shrunk. A line of this
-# width (in em) has about so many characters.
-_LONG, _WIDTH, _PER_LINE = 28, 12, 22
+# Texts longer than this are wrapped in LaTeX, where a wide table is shrunk, to lines of at least so many characters.
+_LONG, _SHORTEST_LINE = 28, 22
+_EM = 0.55  # the width of a character
 
 
 @dataclass(frozen=True)
@@ -109,17 +108,22 @@ class Table:
         return from_markdown(self.markdown())
 
     @functools.cached_property
-    def _wrapped(self) -> list[bool]:
-        """Whether the texts of each column are wrapped in LaTeX."""
-        longest = [max((len(row[j].text) for row in self.cells), default=0) for j in range(len(self.columns))]
-        return [not numeric and length > _LONG for numeric, length in zip(self.numeric, longest, strict=True)]
+    def _wrapped(self) -> list[int]:
+        """The characters in a line of each column whose texts are wrapped in LaTeX; 0 for other columns."""
+        columns = [[row[j].text for row in self.cells] for j in range(len(self.columns))]
+        lines = [max((len(word) for text in texts for word in text.split()), default=0) for texts in columns]
+        wraps = [any(len(text) > _LONG for text in texts) for texts in columns]
+        return [
+            max(_SHORTEST_LINE, line) if wrap and not numeric else 0
+            for line, wrap, numeric in zip(lines, wraps, self.numeric, strict=True)
+        ]
 
     def _page_starts(self) -> list[int]:
         """Return the first row of each page in LaTeX."""
         starts, lines = [], _LINES
         for i, row in enumerate(self.cells):
-            texts = [cell.text for cell in itertools.compress(row, self._wrapped)]
-            height = max([1, *(math.ceil(len(text) / _PER_LINE) for text in texts)])
+            wrapped = zip(row, self._wrapped, strict=True)
+            height = max([1, *(math.ceil(len(cell.text) / line) for cell, line in wrapped if line)])
             if lines + height > _LINES:
                 starts.append(i)
                 lines = 0
@@ -142,9 +146,10 @@ class Table:
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
         packages += [r"\usepackage[T1]{fontenc}"] if LATEX_T1 & set(self.text()) else []
         packages += [r"\usepackage{array}"] if any(self._wrapped) else []
-        long = rf">{{\raggedright\arraybackslash}}p{{{_WIDTH}em}}"
-        kinds = zip(self.numeric, self._wrapped, strict=True)
-        columns = "".join("r" if numeric else long if wrap else "l" for numeric, wrap in kinds)
+        columns = "".join(
+            rf">{{\raggedright\arraybackslash}}p{{{_EM * line:.0f}em}}" if line else "r" if numeric else "l"
+            for line, numeric in zip(self._wrapped, self.numeric, strict=True)
+        )
         heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
         sentences = (f"{note.rstrip('.')}." for note in self.notes)

@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 from made import fill, make_plan
 from matplotlib.artist import Artist
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from test_titles import write_cost
 
 from msgunet.core.table import Cell, Table
 from msgunet.report import figures
+from msgunet.report.figures.gradients import _depth
 from msgunet.report.figures.labels import place_labels
-from msgunet.report.figures.style import styles
+from msgunet.report.figures.style import NamedFigure, styles
 from msgunet.report.page import write_page
 from msgunet.report.tables import write_tables
 
@@ -54,7 +56,7 @@ class Seen(Artist):
         Seen.now = self.files[type(renderer).__name__] = SimpleNamespace(
             texts=[],
             axes=[axes.get_window_extent(renderer).frozen() for axes in self.figure.axes if axes.axison],
-            legends=[legend.get_window_extent(renderer).frozen() for legend in self.figure.legends],
+            legends=[found.get_window_extent(renderer).frozen() for found in self.figure.findobj(Legend)],
             page=self.figure.bbox.frozen(),
         )
 
@@ -186,6 +188,20 @@ def test_labels_find_free_places_or_none_is_drawn():
     assert place_labels(axis, points, ["a title that is much too long for these small axes"] * 6, others) is None
     assert not axis.texts
     mpl.pyplot.close(figure)
+
+
+def test_the_legend_of_gradients_by_depth_covers_no_curve(tmp_path):
+    """Whatever the gradients are: here the curves cross all places."""
+    depths = [{"step": 1, "kind": "layer", "layer": f"l{i}.weight", "depth": i, "count": 1} for i in range(30)]
+    frames = {
+        variant: pd.DataFrame(depths).assign(norm=[10.0 ** -(i % count) for i in range(30)])
+        for variant, count in (("without", 7), ("with", 5))
+    }
+    figure = _depth(frames)
+    figures._save(NamedFigure("depth", "a title", "a caption", figure), tmp_path)
+    (legend,) = figure.findobj(Legend)
+    assert len(legend.get_texts()) == 2
+    assert not [axes for axes in figure.axes if axes.get_window_extent().overlaps(legend.get_window_extent())]
 
 
 def test_twenty_methods_have_twenty_styles():
