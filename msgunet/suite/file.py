@@ -1,7 +1,7 @@
 """Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
+from msgunet.suite.grid import expand, repeated_names
 from msgunet.suite.models import Suite
 
 # Keys that earlier versions called by another name.
@@ -22,17 +23,27 @@ _RENAMED = {"evaluation.measures": "evaluation.metrics"}
 
 
 class SuiteLoader(yaml.SafeLoader):
-    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text."""
+    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text.
+
+    With a merge key (`<<: *name`), keys of the mapping itself have priority, as always in YAML.
+    """
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         text = super().construct_scalar(node)
         return text.rstrip("\n") if node.style in ("|", ">") else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"duplicate key '{key}'{node.start_mark}")
+        seen: dict[Any, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
+                first, second = seen[key].line + 1, key_node.start_mark.line + 1
+                raise UserError(f"duplicate key '{key}' in line {second}; it is already in line {first}")
+            seen[key] = key_node.start_mark
         return super().construct_mapping(node, deep)
 
 
@@ -73,12 +84,25 @@ def load_suite(path: Path) -> Suite:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    problems, suite = _validate(Suite, raw if raw is not None else {}, "")
-    problems += _entry_problems(raw) if isinstance(raw, dict) else []
+    problems: list[str] = []
+    origins: dict[str, str] = {}
+    if isinstance(raw, dict) and isinstance(methods := raw.get("methods"), dict):
+        expanded, origins = expand(methods)
+        problems += repeated_names(methods, origins)
+        raw = {**raw, "methods": expanded}
+    found, suite = _validate(Suite, raw if raw is not None else {}, "")
+    found += _entry_problems(raw) if isinstance(raw, dict) else []
+    problems += dict.fromkeys(_in_grid(problem, origins) for problem in found)
     problems += _text_problems(raw)
     if problems or suite is None:
         raise UserError(*(f"{path}: {problem}" for problem in problems))
     return suite
+
+
+def _in_grid(problem: str, origins: Mapping[str, str]) -> str:
+    """Return a problem with an entry of a grid as one with the entry of the file."""
+    place = re.match(r"methods\.(\w+)", problem)
+    return f"methods.{origins[place[1]]}{problem[place.end() :]}" if place and place[1] in origins else problem
 
 
 def _text_problems(raw: Any) -> list[str]:
