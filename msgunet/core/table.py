@@ -12,8 +12,11 @@ from markupsafe import Markup, escape
 from msgunet.core.files import write_text
 from msgunet.core.text import LATEX_T1, from_markdown, latex, markdown, markdown_code, one_line
 
-# Rows per page; a longer table is split.
-_ROWS = 45
+# Lines per page of LaTeX; a longer table is split.
+_LINES = 45
+# Texts longer than this are wrapped in LaTeX, where a wide table is shrunk, to lines of at least so many characters.
+_LONG, _SHORTEST_LINE = 28, 22
+_EM = 0.55  # the width of a character
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,34 @@ class Table:
         """Return the table for a terminal: the Markdown without its escapes."""
         return from_markdown(self.markdown())
 
-    def latex(self) -> str:
-        """Return the table as LaTeX; a long one is continued in further tables.
+    @functools.cached_property
+    def _wrapped(self) -> list[int]:
+        """The characters in a line of each column whose texts are wrapped in LaTeX; 0 for other columns."""
+        columns = [[row[j].text for row in self.cells] for j in range(len(self.columns))]
+        lines = [max((len(word) for text in texts for word in text.split()), default=0) for texts in columns]
+        wraps = [any(len(text) > _LONG for text in texts) for texts in columns]
+        return [
+            max(_SHORTEST_LINE, line) if wrap and not numeric else 0
+            for line, wrap, numeric in zip(lines, wraps, self.numeric, strict=True)
+        ]
 
-        It needs the packages booktabs and graphicx, xcolor for shades, and fontenc for some letters.
+    def _page_starts(self) -> list[int]:
+        """Return the first row of each page in LaTeX."""
+        starts, lines = [], _LINES
+        for i, row in enumerate(self.cells):
+            wrapped = zip(row, self._wrapped, strict=True)
+            height = max([1, *(math.ceil(len(cell.text) / line) for cell, line in wrapped if line)])
+            if lines + height > _LINES:
+                starts.append(i)
+                lines = 0
+            lines += height
+        return starts
+
+    def latex(self) -> str:
+        """Return the table as LaTeX; a long one is continued in further tables, and long texts are wrapped.
+
+        It needs the packages booktabs and graphicx, array for long texts, xcolor for shades, and fontenc for some
+        letters.
         """
 
         def formatted(cell: Cell) -> str:
@@ -118,7 +145,11 @@ class Table:
         packages = [r"\usepackage{booktabs}", r"\usepackage{graphicx}"]
         packages += [r"\usepackage[table]{xcolor}"] if shaded else []
         packages += [r"\usepackage[T1]{fontenc}"] if LATEX_T1 & set(self.text()) else []
-        columns = "".join("r" if numeric else "l" for numeric in self.numeric)
+        packages += [r"\usepackage{array}"] if any(self._wrapped) else []
+        columns = "".join(
+            rf">{{\raggedright\arraybackslash}}p{{{_EM * line:.0f}em}}" if line else "r" if numeric else "l"
+            for line, numeric in zip(self._wrapped, self.numeric, strict=True)
+        )
         heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
         sentences = (f"{note.rstrip('.')}." for note in self.notes)
@@ -127,11 +158,12 @@ class Table:
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         small = [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}", fit, rf"\begin{{tabular}}{{{columns}}}"]
         body = []
-        for start in range(0, max(1, len(rows)), _ROWS):
+        starts = self._page_starts() or [0]
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
             caption = rf"\caption{{{latex(self.title)}{', continued' if start else ''}}}"
-            last = [notes] if start + _ROWS >= len(rows) else []
+            last = [notes] if end == len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
-            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start : start + _ROWS]]
+            body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start:end]]
             body += [r"\bottomrule", r"\end{tabular}}", *last, r"\end{table}"]
         head = [f"% Made by: {one_line(self.command)}", f"% Needs: {' '.join(packages)}"]
         return "\n".join([*head, *body, ""])
@@ -145,8 +177,10 @@ class Table:
     def html_page(self) -> str:
         """Return a standalone HTML page with the table."""
         return Markup(
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>{}</title>"
-            "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }}</style>"
+            "<!doctype html><html lang='en'><meta charset='utf-8'>"
+            "<meta name='viewport' content='width=device-width, initial-scale=1'><title>{}</title>"
+            "<style>body {{ font-family: sans-serif }} th, td {{ padding: .2rem .6rem; text-align: left }} "
+            ".scroll, pre {{ overflow-x: auto }} td.number {{ white-space: nowrap; text-align: right }}</style>"
             "<h1>{}</h1>{}</html>\n"
         ).format(self.title, self.title, self.html())
 
@@ -173,6 +207,7 @@ class Table:
         body = Markup("\n").join(rows)
         notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self.notes)
         return Markup(
-            "<div class='scroll'><table class='sortable n-last'><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+            "<div class='scroll' tabindex='0' role='region' aria-label='{}'><table class='sortable n-last'>"
+            "<thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
             "</div><details><summary>Conditions</summary><ul>{}</ul></details><pre>{}</pre>"
-        ).format(head, body, notes, self.command)
+        ).format(self.title, head, body, notes, self.command)

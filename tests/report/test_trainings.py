@@ -46,7 +46,7 @@ def test_each_training_has_a_row_and_a_mark(working_folder):
     assert (pairs["low"] < pairs["difference"]).all()
     figures = write_figures(plan.results / "settings" / "report.json", plan.results)
     captions = {figure["name"]: figure["caption"] for figure in figures}
-    assert "Diamonds: the mean of each training." in captions["distributions_bluemarble"]
+    assert "White diamonds: the mean of each training." in captions["distributions_bluemarble"]
 
 
 def test_a_single_training_is_said_to_be_one(working_folder):

@@ -55,8 +55,9 @@ def write_speed_figure(frame: pd.DataFrame, titles: Mapping[str, str], folder: P
 
 def _set_look() -> None:
     sns.set_theme("paper", "whitegrid")
-    # Font type 42 keeps text as text in the PDF.
-    mpl.rcParams.update({"pdf.fonttype": 42, "savefig.dpi": 150, "font.size": 9, "axes.titlesize": 9})
+    # Font type 42 keeps text as text in the PDF. The size of texts depends on the resolution: places are computed for
+    # the one that is saved.
+    mpl.rcParams.update({"pdf.fonttype": 42, "figure.dpi": 150, "font.size": 9, "axes.titlesize": 9})
     # A title with dollar signs is not mathematics.
     mpl.rcParams["text.parse_math"] = False
 
@@ -69,6 +70,9 @@ def _save(drawn: NamedFigure, folder: Path) -> None:
     # Compute the layout once, not for each format.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for legend in figure.legends:
+        # By default a legend moves to the edge of what is saved, here that of the caption.
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     # Compute the bounding box once, too: savefig's own "tight" draws the figure again for each format.
     box = figure.get_tightbbox().padded(0.1)
     # Without dates and versions, the files are the same bytes in every run.

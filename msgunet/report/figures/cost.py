@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
+from msgunet.report.figures.style import NamedFigure, add_legend, plain_ticks, styles
 from msgunet.report.tables import Tables
 
 _COLUMNS = {"tflop": "operations (TFLOP)", "latency_ms": "time (ms)", "peak_memory_mib": "peak memory (MiB)"}
@@ -46,7 +46,6 @@ def _by_size(collection: Collection, cost: pd.DataFrame) -> Figure:
         axis.set_xticks(sizes["pixels"], labels, rotation=30, ha="right", fontsize=7)
         axis.minorticks_off()
         plain_ticks(axis.yaxis)
-    # By hand: of labels, a legend would leave out those that begin with _.
     titles = [collection.titles[entry] for entry in styles(collection)]
-    axes[0][0].legend(axes[0][0].get_lines(), titles, fontsize=7)
+    add_legend(figure, axes[0][0].get_lines(), titles, "outside lower center")
     return figure

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection
-from msgunet.report.figures.style import NamedFigure
+from msgunet.report.figures.style import NamedFigure, add_legend
 from msgunet.report.tables import Tables
 
 _VARIANTS = {"without": "without intermediate outputs", "with": "with intermediate outputs"}
@@ -114,13 +114,13 @@ def _depth(frames: dict[str, pd.DataFrame]) -> Figure:
         axis.invert_yaxis()
         axis.grid(False)
         median = grid.median(axis=1)
-        axes[2].plot(median, range(len(median)), label=label, markersize=3, **_STYLES[variant])
+        axes[2].plot(median, range(len(median)), markersize=3, **_STYLES[variant])
     figure.colorbar(mesh, ax=axes[1], label="RMS gradient")
     layers = list(grids["with"].index)
     axes[2].set_yticks(range(len(layers)), layers, fontsize=6)
     axes[2].invert_yaxis()
     axes[2].set(title="median over the training", xlabel="RMS gradient", xscale="log")
-    axes[2].legend(fontsize=6)
+    add_legend(figure, axes[2].get_lines(), list(_VARIANTS.values()), "outside lower right")
     return figure
 
 

@@ -13,7 +13,8 @@ from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read, resize, to_display
 from msgunet.data.manifest import read_manifest
 from msgunet.report.collect import Collection
-from msgunet.report.figures.style import NamedFigure
+from msgunet.report.conditions import shared_conditions
+from msgunet.report.figures.style import NamedFigure, wrapped
 from msgunet.report.tables import Tables
 
 # Width and height of the crop, as a share of the image's.
@@ -31,34 +32,39 @@ def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
         count = min(collection.settings["examples"], len(pairs))
         pairs = [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
         source_format, target_format = runs[0].settings.formats
-        paths = {"target": [data / p.target for p in pairs]}
-        for run in reversed(runs):
-            paths[f"{collection.label(run)}\n{run.size}"] = [run.prediction(p.id) for p in pairs]
+        files = [("target", [data / p.target for p in pairs])]
+        files += [(f"{collection.label(run)}\n{run.size}", [run.prediction(p.id) for p in pairs]) for run in runs]
         size = tuple(entry["size"])
-        columns = {"source": [_open(data / p.source, size, source_format) for p in pairs]}
-        columns |= {name: [_open(path, size, target_format) for path in files] for name, files in paths.items()}
-        conditions = "; ".join(collection.run_conditions([run]) for run in runs)
+        columns = [("source", [_open(data / p.source, size, source_format) for p in pairs])]
+        columns += [(name, [_open(path, size, target_format) for path in paths]) for name, paths in files]
         caption = (
             "Test images at even spacing, not hand-picked. Below each image is the framed crop, taken where the target "
             "has most detail, at the same place for every method. Outputs of other sizes are resized to the data set's "
-            f"size. {collection.data_conditions(dataset)}. {conditions}; {collection.environment()}."
+            f"size. {collection.data_conditions(dataset)}. {shared_conditions([[run] for run in runs])}; "
+            f"{collection.environment()}."
         )
         title = f"Figs. 4 to 6: test images of {dataset}"
         yield NamedFigure(f"images_{dataset}", title, caption, _grid(columns, size))
 
 
-def _grid(columns: dict[str, list[np.ndarray]], size: tuple[int, int]) -> Figure:
-    """Draw all images in one pair of axes, in units of an image's width: many axes are slow."""
-    inches, gap = 1.9, 0.03
+def _grid(columns: list[tuple[str, list[np.ndarray]]], size: tuple[int, int]) -> Figure:
+    """Draw columns with a heading, source and target first, as in `draw`.
+
+    All images are in one pair of axes, in units of an image's width: many axes are slow.
+    """
+    # More columns are narrower, so that the figure is still legible on a page.
+    inches, gap = min(1.9, max(1.2, 12 / len(columns))), 0.03
     ratio = size[1] / size[0]
-    rows = 2 * len(columns["target"])
+    (_, targets) = columns[1]
+    rows = 2 * len(targets)
     width, height = len(columns) * (1 + gap), rows * (ratio + gap)
     figure = plt.figure(figsize=(inches * width, inches * height))
     axis = figure.add_axes((0, 0, 1, 1))
-    crops = [most_detail(pixels) for pixels in columns["target"]]
-    for j, (name, column) in enumerate(columns.items()):
+    crops = [most_detail(pixels) for pixels in targets]
+    for j, (name, column) in enumerate(columns):
         left = j * (1 + gap)
-        axis.text(left + 0.5, -gap, name, ha="center", va="bottom", fontsize=9)
+        heading = "\n".join(wrapped(line, int(14 * inches)) for line in name.splitlines())
+        axis.text(left + 0.5, -gap, heading, ha="center", va="bottom", fontsize=8)
         for i, (pixels, (x, y, w, h)) in enumerate(zip(column, crops, strict=True)):
             top, below = 2 * i * (ratio + gap), (2 * i + 1) * (ratio + gap)
             axis.imshow(_fit(pixels, inches), extent=(left, left + 1, top + ratio, top))

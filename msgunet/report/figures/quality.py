@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msgunet.core.metrics import METRICS
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import NamedFigure, plain_ticks, styles
+from msgunet.report.figures.quality_cost import quality_cost
+from msgunet.report.figures.style import NamedFigure, styles, wrapped
 from msgunet.report.summary import per_image, status_of
 from msgunet.report.tables import Tables
 
-_SEEDS = "Diamonds: the mean of each training. "
+_SEEDS = "White diamonds: the mean of each training. "
 
 
 def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
@@ -32,7 +32,7 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
             f"Metrics of every test image, {dataset}",
             f"One dot per test image{' (trainings averaged)' if several else ''}, {protocol} protocol. Boxes show the "
             "quartiles with the median; whiskers extend to the last image within 1.5 times the box. "
-            f"{'Diamonds: the mean of each training. ' if several else ''}{conditions}.",
+            f"{_SEEDS if several else ''}{conditions}.",
             _distributions(collection, rows, protocol),
         )
         protocol = "full" if "full" in collection.settings["protocols"] else protocol
@@ -52,20 +52,24 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
                 f"its own size, in fp32. Bubbles: peak memory. Bars: 95 % intervals. {_SEEDS if several else ''}Dashed "
                 "line: methods that no other method beats in both speed and quality. Timed on "
                 f"{device_of(cost)}. {conditions}.",
-                _quality_cost(collection, merged, _of_trainings(tables, dataset, protocol)),
+                quality_cost(collection, merged, _of_trainings(tables, dataset, protocol)),
             )
 
 
-def _of_trainings(tables: Tables, dataset: str, protocol: str) -> dict[str, pd.DataFrame]:
+def _of_trainings(tables: Tables, dataset: str, protocol: str) -> pd.DataFrame:
     """Return the means of each training of the methods that have several."""
     frame = tables.frames["seeds"]
     frame = frame[(frame["dataset"] == dataset) & (frame["protocol"] == protocol)]
-    return {str(entry): part for entry, part in frame.groupby("entry") if len(part) > 1}
+    return frame[frame.duplicated("entry", keep=False)]
 
 
 def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol: str) -> Figure:
     metrics = collection.settings["metrics"]
-    shape = (3.1 * len(metrics), 1.2 + 0.34 * len(rows))
+    titles = [wrapped(runs[0].title, 32) for runs in rows.values()]
+    several = any(len(runs) > 1 for runs in rows.values())
+    lines = max(title.count("\n") + 1 for title in titles)
+    row_height = max(0.44 if several else 0.34, 0.17 * lines)
+    shape = (3.1 * len(metrics), 1.2 + row_height * len(rows))
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, sharey=True, layout="constrained")
     style_of = styles(collection)
     draw_random = np.random.default_rng(0)
@@ -86,43 +90,12 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
             )
             jitter = place + draw_random.uniform(-0.2, 0.2, len(values))
             if len(runs) > 1:
+                # Below the box, where they cover nothing.
                 edge = {"edgecolors": "black", "linewidths": 0.6, "zorder": 4}
-                axis.scatter(by_training.mean(), [place] * len(runs), 26, color="white", marker="D", **edge)
+                axis.scatter(by_training.mean(), [place + 0.41] * len(runs), 14, color="white", marker="D", **edge)
             size = 9 if len(values) < 200 else 3
             axis.scatter(values, jitter, size, color=style["color"], marker=style["marker"], alpha=0.6, linewidths=0.5)
         axis.set_xlabel(METRICS[metric].heading)
-        axis.set_yticks(range(len(rows)), [runs[0].title for runs in rows.values()])
-    axes[0][0].invert_yaxis()
+        axis.set_yticks(range(len(rows)), titles)
+        axis.set_ylim(len(rows) - 0.45, -0.55)
     return figure
-
-
-def _quality_cost(collection: Collection, merged: pd.DataFrame, trainings: dict[str, pd.DataFrame]) -> Figure:
-    metrics = collection.settings["metrics"]
-    shape = (3.3 * len(metrics), 3.3)
-    figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, layout="constrained")
-    largest = merged["peak_memory_mib"].max()
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        defined = merged[merged[metric].notna()].sort_values("latency_ms")
-        _pareto(axis, defined, metric)
-        for row in defined.to_dict("records"):
-            style = styles(collection)[row["entry"]]
-            ends = [[row[metric] - row[f"{metric}_low"]], [row[f"{metric}_high"] - row[metric]]]
-            axis.errorbar(row["latency_ms"], row[metric], ends, color=style["color"], linewidth=1, capsize=2)
-            bubble = 25 + 500 * row["peak_memory_mib"] / largest
-            axis.scatter(row["latency_ms"], row[metric], bubble, color=style["color"], alpha=0.35, linewidths=0)
-            axis.scatter(row["latency_ms"], row[metric], 14, color=style["color"], marker=style["marker"], zorder=3)
-            if (each := trainings.get(row["entry"])) is not None:
-                edge = {"edgecolors": style["color"], "linewidths": 0.8, "zorder": 4}
-                axis.scatter([row["latency_ms"]] * len(each), each[metric], 12, color="white", marker="D", **edge)
-            text = f"{row['title']}\n{row['peak_memory_mib']:,.0f} MiB"
-            place = {"xytext": (7, 7), "textcoords": "offset points"}
-            axis.annotate(text, (row["latency_ms"], row[metric]), fontsize=6.5, **place)
-        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=METRICS[metric].heading)
-        axis.margins(0.45, 0.2)
-        plain_ticks(axis.xaxis)
-    return figure
-
-
-def _pareto(axis: Axes, rows: pd.DataFrame, metric: str) -> None:
-    best = rows[rows[metric] > rows[metric].cummax().shift(fill_value=-np.inf)]
-    axis.plot(best["latency_ms"], best[metric], color="0.4", linewidth=1, linestyle="--", zorder=0)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from msgunet.core.provenance import device_of
-from msgunet.report.figures.style import NamedFigure, plain_ticks
+from msgunet.report.figures.style import NamedFigure, plain_ticks, wrapped
 
 _PRECISIONS = {"fp32": "#0072B2", "tf32": "#E69F00", "bf16": "#009E73"}
 _WAYS = {"plain": "o", "engine": "s", "compiled": "^"}
@@ -19,10 +19,11 @@ _PARTS = {"inference": "inference, one image", "training": "training step"}
 def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
     """Draw the time of every network and size in each implementation and precision, with the device limit."""
     parts = [part for part in _PARTS if (frame["part"] == part).any()]
-    names = frame["entry"].map(lambda entry: titles.get(entry, entry))
+    names = frame["entry"].map(lambda entry: wrapped(titles.get(entry, entry), 32))
     frame = frame.assign(row=names + "\n" + frame["width"].astype(str) + "×" + frame["height"].astype(str))
     rows = list(dict.fromkeys(frame["row"]))
-    shape = (1.5 + 3.2 * len(parts), 1.3 + 0.55 * len(rows))
+    lines = max(row.count("\n") + 1 for row in rows)
+    shape = (1.5 + 3.2 * len(parts), 1.3 + max(0.55, 0.15 * lines) * len(rows))
     figure, axes = plt.subplots(1, len(parts), figsize=shape, squeeze=False, sharey=True, layout="constrained")
     for axis, part in zip(axes[0], parts, strict=True):
         _times(axis, frame[frame["part"] == part], rows)

@@ -1,10 +1,13 @@
 """The style of each method: one colour, marker and line, the same in all figures."""
 
 import itertools
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import ticker
+from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
@@ -13,7 +16,8 @@ from msgunet.report.collect import Collection
 # Okabe and Ito's colours, which colour-blind people can distinguish, ordered so that neighbours also differ in
 # greyscale. Markers and lines distinguish the methods without colour.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# One more marker than colours, so that a ninth method differs from the first in every figure.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # Heat maps get darker with larger values, in colour and in greyscale.
 HEAT = "Blues"
@@ -39,6 +43,33 @@ def styles(collection: Collection) -> dict[str, dict[str, Any]]:
             trained, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False
         )
     }
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most `width` characters."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], texts: Sequence[str], place: str) -> None:
+    """Add a legend outside the axes, in as many columns as fit, and make the figure higher by its height.
+
+    Args:
+        figure: the figure, with a constrained layout.
+        handles: the lines or markers. They are paired with the texts by hand: of labels, a legend would leave out those
+            that begin with _.
+        texts: one for each handle; long ones are broken to fit into the figure's width.
+        place: a location of `Figure.legend` that begins with "outside".
+
+    """
+    width, height = figure.get_size_inches()
+    texts = [wrapped(text, int(17 * width) - 8) for text in texts]
+    for columns in range(len(texts), 0, -1):
+        legend = figure.legend(handles, texts, loc=place, ncols=columns, fontsize=7)
+        box = legend.get_window_extent(figure.canvas.get_renderer())
+        if columns == 1 or box.width < figure.bbox.width:
+            figure.set_figheight(height + box.height / figure.dpi)
+            return
+        legend.remove()
 
 
 class _Powers(ticker.LogFormatter):

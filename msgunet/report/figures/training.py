@@ -7,7 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection, Run
-from msgunet.report.figures.style import NamedFigure, styles
+from msgunet.report.conditions import shared_conditions
+from msgunet.report.figures.style import NamedFigure, add_legend, styles
 from msgunet.report.tables import Tables
 
 _FIXED = {"step", "epoch", "learning_rate", "seconds"}
@@ -20,20 +21,24 @@ _TITLES = {
     "d_fake": "discriminator, generated pairs",
     "d_margin": "discriminator, margin",
 }
+_SEVERAL = "Each training has its own line; durations are those of a method's first training. "
 
 
 def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
     """Yield, for each data set, every term of the losses over the training."""
     for dataset in collection.datasets:
-        runs = [run for runs in collection.runs_of(dataset).values() for run in runs if run.trainable and run.facts()]
-        if not runs:
+        rows = collection.runs_of(dataset).values()
+        rows = [trained for runs in rows if (trained := [run for run in runs if run.trainable and run.facts()])]
+        if not rows:
             continue
+        several = any(len(runs) > 1 for runs in rows)
         caption = (
             "Loss terms, averaged between two rows of history.csv and multiplied by their weights in the total loss. "
             "Levels of two methods are not comparable where their weights differ. "
-            f"{collection.data_conditions(dataset)}. {'; '.join(collection.run_conditions([run]) for run in runs)}; "
-            f"{collection.environment()}."
+            f"{_SEVERAL if several else ''}"
+            f"{collection.data_conditions(dataset)}. {shared_conditions(rows)}; {collection.environment()}."
         )
+        runs = [run for runs in rows for run in runs]
         yield NamedFigure(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
 
 
@@ -43,10 +48,9 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
     terms = [term for term in _TITLES if term in names] + sorted(names - _TITLES.keys())
     columns = min(4, len(terms))
     rows = math.ceil(len(terms) / columns)
-    shape = (2.5 * columns, 1.9 * rows + 0.3)
+    shape = (2.5 * columns, 1.9 * rows + 0.1)
     figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False, layout="constrained", sharex=True)
     style_of = styles(collection)
-    # Passed to the legend by hand: of labels, it would leave out those that begin with _.
     shown = {}
     for axis, term in zip(axes.flat, terms, strict=False):
         for run, table in tables:
@@ -58,9 +62,11 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
         axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
     for axis in axes.flat[len(terms) :]:
         axis.axis("off")
-    for axis in axes[-1]:
+    # The lowest panel of each column.
+    for axis in axes.flat[max(0, len(terms) - columns) : len(terms)]:
         axis.set_xlabel("training (%)")
-    figure.legend(*zip(*shown.values(), strict=True), loc="outside upper center", ncols=6, fontsize=7)
+        axis.tick_params(labelbottom=True)
+    add_legend(figure, *zip(*shown.values(), strict=True), "outside upper center")
     return figure
 
 

@@ -65,11 +65,13 @@ def _write(collection: Collection, folder: Path) -> None:
         unfinished=[note for dataset in collection.datasets for note in collection.unfinished(dataset)],
         paper=_paper_tables(),
         data=list({e["kind"]: datasets()[e["kind"]] for e in collection.datasets.values()}.values()),
-        rows=[
-            (collection.run_conditions(runs), method_of(runs[0].settings).reference)
+        trainings={
+            dataset: [
+                (collection.run_conditions(runs), method_of(runs[0].settings).reference)
+                for runs in collection.runs_of(dataset).values()
+            ]
             for dataset in collection.datasets
-            for runs in collection.runs_of(dataset).values()
-        ],
+        },
     )
     write_text(folder / "index.html", html)
 

@@ -163,7 +163,7 @@
         }
         return row;
       });
-      return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+      return make("div", { className: "scroll", tabIndex: 0 }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
     });
     byId("metrics").replaceChildren(...tables);
     for (const button of byId("thumbnails").querySelectorAll("button")) {
