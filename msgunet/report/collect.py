@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from msgunet.core.files import read_settings, sha256_file
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
-from msgunet.methods.method import Method, perceptual_label, schedule_label
-from msgunet.methods.registry import build_method, method_of
+from msgunet.methods.registry import method_of
+from msgunet.report.conditions import training_conditions
 from msgunet.report.files import lead_protocol
 
 
@@ -260,51 +259,3 @@ class Collection:
                 # Results of before versions were recorded have the first.
                 values_of["metrics version"].add(str(facts.get("metrics_version", 1)))
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in values_of.items() if values)
-
-
-def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method: Method | None = None) -> list[str]:
-    """Describe a training in parts of a sentence.
-
-    Args:
-        settings: settings of the run.
-        facts: those that the training recorded; empty if it is not done.
-        method: the run's method, if it is loaded already: the file that `settings` names may be elsewhere now.
-
-    """
-    method = method or build_method(settings)
-    if not method.trainable:
-        return ["nothing to train"]
-    training = settings.training
-    parts = [
-        schedule_label(method.phases(training), training.minutes),
-        f"batch {training.batch_size}",
-        f"learning rate {training.learning_rate:g}",
-    ]
-    if training.decay_epochs:
-        parts.append(f"decaying from the {training.decay_from} decay epoch")
-    adam = (training.beta1, training.beta2)
-    if adam != (0.5, 0.999):
-        parts.append("Adam betas {:g} and {:g}".format(*adam))
-    defaults = method.Options().model_dump(mode="json")
-    parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != defaults.get(key)]
-    if training.precision != "fp32":
-        parts.append(training.precision)
-    if training.flip:
-        parts.append("random horizontal flips")
-    if training.jitter:
-        parts.append(f"random jitter ({training.jitter} pixels)")
-    if training.ema:
-        parts.append(f"moving average of the generator's weights (decay {training.ema:g})")
-    if settings.perceptual is not None:
-        parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
-    if facts:
-        parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
-        if "peak_memory_mib" in facts:
-            memory = "GPU memory" if facts["device_type"] == "cuda" else "memory"
-            process = " in the first process" if facts["processes"] > 1 else ""
-            parts.append(f"peak {memory} {facts['peak_memory_mib'] / 1024:.1f} GiB{process}")
-    return [part for part in (*parts, method.conditions()) if part]

@@ -1,11 +1,17 @@
-"""The conditions of several trainings in one sentence."""
+"""The conditions of trainings in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from msgunet.report.collect import Run, training_conditions
+from msgunet.core.settings import RunSettings
+from msgunet.methods.method import Method, perceptual_label, schedule_label
+from msgunet.methods.registry import build_method
+
+if TYPE_CHECKING:
+    from msgunet.report.collect import Run
 
 
-def shared_conditions(rows: Sequence[Sequence[Run]]) -> str:
+def shared_conditions(rows: Sequence[Sequence["Run"]]) -> str:
     """Describe the trainings behind several rows: first what all have in common, then what differs.
 
     Args:
@@ -20,3 +26,51 @@ def shared_conditions(rows: Sequence[Sequence[Run]]) -> str:
     sentences = [f"All methods: {', '.join(common)}"] if common else []
     sentences += [f"{title}: {', '.join(rest)}" for title, rest in zip(titles, own, strict=True) if rest]
     return "; ".join(sentences)
+
+
+def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method: Method | None = None) -> list[str]:
+    """Describe a training in parts of a sentence.
+
+    Args:
+        settings: settings of the run.
+        facts: those that the training recorded; empty if it is not done.
+        method: the run's method, if it is loaded already: the file that `settings` names may be elsewhere now.
+
+    """
+    method = method or build_method(settings)
+    if not method.trainable:
+        return ["nothing to train"]
+    training = settings.training
+    parts = [
+        schedule_label(method.phases(training), training.minutes),
+        f"batch {training.batch_size}",
+        f"learning rate {training.learning_rate:g}",
+    ]
+    if training.decay_epochs:
+        parts.append(f"decaying from the {training.decay_from} decay epoch")
+    adam = (training.beta1, training.beta2)
+    if adam != (0.5, 0.999):
+        parts.append("Adam betas {:g} and {:g}".format(*adam))
+    defaults = method.Options().model_dump(mode="json")
+    parts += [f"{key} {_label(value)}" for key, value in settings.options.items() if value != defaults.get(key)]
+    if training.precision != "fp32":
+        parts.append(training.precision)
+    if training.flip:
+        parts.append("random horizontal flips")
+    if training.jitter:
+        parts.append(f"random jitter ({training.jitter} pixels)")
+    if training.ema:
+        parts.append(f"moving average of the generator's weights (decay {training.ema:g})")
+    if settings.perceptual is not None:
+        parts.append(f"perceptual loss on {perceptual_label(settings.perceptual)}")
+    if facts:
+        parts.append(f"{facts['steps']} steps in {facts['seconds'] / 60:.1f} min")
+        if "peak_memory_mib" in facts:
+            memory = "GPU memory" if facts["device_type"] == "cuda" else "memory"
+            process = " in the first process" if facts["processes"] > 1 else ""
+            parts.append(f"peak {memory} {facts['peak_memory_mib'] / 1024:.1f} GiB{process}")
+    return [part for part in (*parts, method.conditions()) if part]
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

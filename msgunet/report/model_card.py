@@ -15,7 +15,7 @@ from msgunet.core.table import number
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator
-from msgunet.report.collect import training_conditions
+from msgunet.report.conditions import training_conditions
 
 # The last heading, by which a card is recognised.
 _CHECKS = "## Checks of this file"
