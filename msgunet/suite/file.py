@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from msgunet.core.checkout import ROOT, repository_file
+from msgunet.core.bugs import MethodBug
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
 from msgunet.core.text import control_problem
@@ -64,7 +65,8 @@ def load_suite(path: Path) -> Suite:
     """Parse and validate a suite file.
 
     Raises:
-        UserError: the file has problems; each is listed with its place in the file and the closest valid name.
+        UserError: the file has problems; each is listed with its place in the file and the closest valid name. Errors
+            in the code of custom methods come first, once for each.
 
     """
     try:
@@ -74,10 +76,11 @@ def load_suite(path: Path) -> Suite:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     problems, suite = _validate(Suite, raw if raw is not None else {}, "")
-    problems += _entry_problems(raw) if isinstance(raw, dict) else []
-    problems += _text_problems(raw)
-    if problems or suite is None:
-        raise UserError(*(f"{path}: {problem}" for problem in problems))
+    entry_problems, bugs = _entry_problems(raw) if isinstance(raw, dict) else ([], [])
+    problems += [*entry_problems, *_text_problems(raw)]
+    if problems or bugs or suite is None:
+        lines = dict.fromkeys([*map(str, bugs), *(f"{path}: {problem}" for problem in problems)])
+        raise UserError(*lines, trace="\n".join(dict.fromkeys(bug.trace for bug in bugs if bug.trace)))
     return suite
 
 
@@ -132,12 +135,15 @@ def _model_in(annotation: Any) -> Any:
     return models[-1] if models else None
 
 
-def _entry_problems(raw: dict[str, Any]) -> list[str]:
-    """Return the problems with names and options, entry by entry.
+def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
+    """Return the problems with names and options, entry by entry, and the errors in the code of custom methods.
 
     Works on the raw file, so that these are reported together with the problems that pydantic finds.
     """
     problems: list[str] = []
+    bugs: list[MethodBug] = []
+    # Several entries can name the same file.
+    files: dict[str, list[str]] = {}
 
     def table(key: str) -> dict[str, Any]:
         value = raw.get(key)
@@ -161,8 +167,12 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                 try:
                     trust(file)
                     known = custom_methods(file, reload=True).methods
+                except MethodBug as bug:
+                    bugs.append(bug if bug.method else bug.of(kind))
+                    continue
                 except UserError as error:
-                    problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
+                    for problem in error.problems:
+                        files.setdefault(problem, []).append(f"{key}.{name}.file")
                     continue
                 if kind not in known:
                     available = ", ".join(f"'{other}'" for other in known)
@@ -173,6 +183,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                 continue
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
+    problems += [f"{', '.join(places)}: {problem}" for problem, places in files.items()]
     data = table("data")
     if isinstance(data.get("mirror"), dict):
         problems += _unknown(data["mirror"], datasets(), "data.mirror", "kind of data set")
@@ -183,7 +194,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
     problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
     problems += _unknown(names(trained), table("methods"), "gradients.method", "method entry")
     problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
-    return problems
+    return problems, bugs
 
 
 def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:

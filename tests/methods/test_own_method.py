@@ -34,6 +34,7 @@ from msgunet import Method, register_method
 @register_method("mine")
 class Mine(Method):
     title = "Mine"
+    build_generator = build_discriminator = generator_losses = discriminator_losses = lambda *_: None
 """
 SUITE = {
     "datasets": {"bluemarble": {"size": [64, 64]}},
@@ -57,8 +58,11 @@ def folder(working_folder, monkeypatch):
     ("text", "expected"),
     [
         (None, "my_method.py does not exist in "),
-        ("x = 1\ndef f(:\n", "my_method.py:2: invalid syntax"),
-        ("x = 1\nimport no_such_thing\n", "my_method.py:2: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = 1\ndef f(:\n", "mine (my_method.py:2): SyntaxError: invalid syntax"),
+        (
+            "x = 1\nimport no_such_thing\n",
+            "mine (my_method.py:2): ModuleNotFoundError: No module named 'no_such_thing'",
+        ),
         ("x = 1\n", "my_method.py registers no method; decorate a subclass of Method with @register_method"),
         (SMALL.replace('"mine"', '"yours"'), "my_method.py registers no method 'mine', only 'yours'"),
         (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', already the name of a built-in method"),
@@ -67,7 +71,7 @@ def folder(working_folder, monkeypatch):
         (SMALL.replace('"Mine"', '"a\\tb"'), "my_method.py: mine, title: a text is one line"),
         (
             SMALL + '\n\nclass Again(Mine):\n    title = "Again"\n\n\nregister_method("mine")(Again)\n',
-            "'mine' is registered twice",
+            "mine (my_method.py:15): ValueError: 'mine' is registered twice",
         ),
         (
             SMALL.replace("import Method", "import Method, MethodOptions")
@@ -81,9 +85,11 @@ def test_problems_of_a_file_are_reported_with_all_others(folder, text, expected)
     path.unlink() if text is None else path.write_text(text)
     problems = problems_of(folder, {**SUITE, "trainings": {}})
     assert len(problems) == 2, "all reported together"
-    assert "trainings: unknown key" in problems[0]
-    assert "methods.mine.file: " in problems[1]
-    assert expected in problems[1]
+    # An error in the code comes first, under the method's name.
+    place = int(not expected.startswith("mine ("))
+    assert "trainings: unknown key" in problems[1 - place]
+    assert problems[place].startswith(expected if place == 0 else f"{folder / 'mine.yaml'}: methods.mine.file: ")
+    assert expected in problems[place]
 
 
 def test_options_and_recipes_of_a_file_are_checked(folder):
@@ -115,7 +121,7 @@ def test_the_code_hash_ignores_comments_docstrings_and_layout(folder, change, sa
 
 def test_the_hash_is_the_same_in_all_versions_of_python(folder):
     """The hash is from Python 3.11; other versions have more fields in a syntax tree."""
-    assert custom_methods("my_method.py").code == "0205063e"
+    assert custom_methods("my_method.py").code == "5efb1482"
 
 
 @pytest.mark.parametrize("line", ["from msgunet.losses import l1_sum", "losses = lazy_import('msgunet.losses')"])
@@ -184,10 +190,12 @@ def test_check_rehearses_a_training_step_on_shapes(folder):
     [report] = rehearse(plan_of(folder, SUITE))
     assert re.fullmatch(r"mine \(my_method.py\) at 64x64: a training step works and needs about \d+ MiB", report)
     (folder / "my_method.py").write_text(EXAMPLE.replace("ConvTranspose2d(filters, target", "Conv2d(filters, target"))
-    with pytest.raises(UserError, match=r"methods.mine: the output has shape .*, the target \(1, 3, 64, 64\)"):
+    with pytest.raises(
+        UserError, match=r"mine \(my_method.py:35\): the output at scale 0 has shape .*, the target \(1, 3, 64, 64\)"
+    ):
         rehearse(plan_of(folder, SUITE))
     (folder / "my_method.py").write_text(EXAMPLE.replace("[0][-1]", "[1][-1]"))
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match=r"mine \(my_method.py:\d+\): IndexError: list index out of range"):
         rehearse(plan_of(folder, SUITE))
 
 
