@@ -41,7 +41,7 @@ _WORDS = (
         "layers do not fit: {layer} takes {has} values, but its input has {got} (shape {shape})",
     ),
     (
-        r"size of tensor a \((?P<a>\d+)\) must match the size of tensor b \((?P<b>\d+)\) .* dimension (?P<dimension>\d+)",
+        r"size of tensor a \((?P<a>\d+)\) must match .* tensor b \((?P<b>\d+)\) .* dimension (?P<dimension>\d+)",
         "shapes do not fit: one tensor has {a}, the other {b} in dimension {dimension} of (N, C, H, W)",
     ),
     (
@@ -49,22 +49,23 @@ _WORDS = (
         "shapes do not fit: one tensor has shape {a}, the other {b}",
     ),
     (
-        r"Sizes of tensors must match except in dimension \d+\. Expected (?:size )?(?P<a>\d+).* but got (?:size )?(?P<b>\d+)",
+        r"Sizes of tensors must match except .*\. Expected (?:size )?(?P<a>\d+).* but got (?:size )?(?P<b>\d+)",
         "shapes do not fit: torch.cat of tensors whose other sides differ, {a} and {b}",
     ),
     (
-        r"'(?:list|tuple)' object has no attribute|must be Tensor, not (?:list|tuple)|got \((?:list|tuple),|"
-        r"but got (?:list|tuple)$|unsupported operand .*'(?:list|tuple)'",
+        r"'(?:list|tuple)' object has no attribute|must be Tensor, not (?:list|tuple)|"
+        r"got \((?:list|tuple),.*\(Tensor input|but got (?:list|tuple)$|unsupported operand .*'(?:list|tuple)'",
         "a list where a tensor is expected; " + _LISTS,
     ),
     (
-        r"'Tensor' object has no attribute '(?:append|extend|pop|index|count|insert)'|must be tuple of Tensors, not Tensor",
+        r"'Tensor' object has no attribute '(?:append|extend|pop|index|insert)'|"
+        r"must be tuple of Tensors, not Tensor|got \(Tensor.*\(tuple of Tensors",
         "a tensor where a list is expected; " + _LISTS,
     ),
 )
 
 
-class MethodBug(UserError):
+class MethodBug(UserError):  # noqa: N818 (the usual name)
     """An error in the code of a custom method.
 
     Attributes:
@@ -161,7 +162,7 @@ def in_words(error: BaseException, layer: str = "the layer") -> str:
 
 
 def trace_of(error: BaseException, files: Iterable[str]) -> str:
-    """Return the traceback of an error from the first line of one of these files on, without torch's calls of layers."""
+    """Return the traceback of an error from the first line of these files on, without torch's calls of layers."""
     trace, files = error.__traceback__, set(files)
     while trace is not None and trace.tb_frame.f_code.co_filename not in files:
         trace = trace.tb_next

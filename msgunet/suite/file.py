@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.bugs import MethodBug
+from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
 from msgunet.core.text import control_problem

@@ -11,47 +11,23 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_data, make_settings, train
+from conftest import ROOT, make_settings, train
+from own_code import EXAMPLE, SMALL, SUITE
 from safetensors import safe_open
 from suites import changed_files, plan_of, problems_of
 
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RunSettings, TrainingSettings
 from msgunet.methods import method_file
 from msgunet.methods.generator import load_generator
 from msgunet.methods.registry import custom_methods
-from msgunet.suite.plan import load_plan
 from msgunet.suite.preflight import rehearse
-
-EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
-# The minimal method that can be planned; it does not import torch.
-SMALL = """
-from msgunet import Method, register_method
-
-
-@register_method("mine")
-class Mine(Method):
-    title = "Mine"
-    build_generator = build_discriminator = generator_losses = discriminator_losses = lambda *_: None
-"""
-SUITE = {
-    "datasets": {"bluemarble": {"size": [64, 64]}},
-    "methods": {"mine": {"file": "my_method.py"}, "msgunet": {"options": {"width": 0.25}}},
-}
 
 
 @pytest.fixture
-def folder(working_folder, monkeypatch):
-    """A working folder that contains only `my_method.py`, as in a process that has not loaded any method file."""
-    monkeypatch.setattr(method_file, "_loaded", {})
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(method_file._TRUSTED, "[]")
-    (working_folder / "my_method.py").write_text(SMALL)
-    method_file.trust("my_method.py")
-    yield working_folder
-    load_plan.cache_clear()
+def folder(method_folder):
+    return method_folder
 
 
 @pytest.mark.parametrize(
@@ -200,16 +176,8 @@ def test_check_rehearses_a_training_step_on_shapes(folder):
 
 
 @pytest.fixture
-def trained(folder, compute):
-    """A working folder with a trained run of the documented example."""
-    (folder / "my_method.py").write_text(EXAMPLE)
-    loaded = custom_methods("my_method.py")
-    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": loaded.code}
-    changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
-    settings = make_settings(make_data(folder / "data"), "mean").model_dump() | changes
-    settings["options"] = {"filters": 4, "blocks": 1}
-    train(folder / "run", RunSettings.model_validate(settings), compute)
-    return folder
+def trained(trained_method):
+    return trained_method
 
 
 def test_jobs_reject_code_that_has_changed(trained, monkeypatch, capsys):
