@@ -1,7 +1,6 @@
 """Errors in the code of a custom method: one line with the method, the place and what is wrong, then the traceback."""
 
 import json
-import pickle
 
 import pytest
 import torch
@@ -12,9 +11,11 @@ from suites import plan_of
 
 from msgunet.cli.main import main
 from msgunet.core.attempts import state_of
-from msgunet.core.bugs import MethodBug, bug_in, in_words
+from msgunet.core.bugs import bug_in, in_words
 from msgunet.core.errors import UserError
-from msgunet.core.settings import EvaluationSettings, RunSettings
+from msgunet.core.settings import ComputeSettings, CostSettings, EvaluationSettings, Network, RunSettings
+from msgunet.cost.count import timing
+from msgunet.device.measuring import in_new_process
 from msgunet.methods import method_file
 from msgunet.methods.generator import save_generator
 from msgunet.methods.registry import build_method
@@ -235,6 +236,14 @@ def test_every_verb_that_runs_a_method_names_its_error(broken, capsys, verb):
         assert "not tried again, because the error would come again: mine (my_method" in capsys.readouterr().err
 
 
+def test_an_error_in_a_new_process_keeps_its_place(broken):
+    _, line, settings = broken
+    keys = ("entry", "method", "size", "options", "file", "code")
+    network = Network(part="generator", used=True, **{key: getattr(settings, key) for key in keys})
+    with pytest.raises(UserError, match=rf"^mine \(my_method.py:{line}\): shapes do not fit"):
+        in_new_process("mine", timing, network, CostSettings(), ComputeSettings(device="cpu"))
+
+
 def test_too_little_memory_and_a_full_disk_are_no_bugs(trained_method, monkeypatch, compute):
     """They can occur while the method's own lines run."""
     settings = settings_in(trained_method)
@@ -254,12 +263,6 @@ def test_too_little_memory_and_a_full_disk_are_no_bugs(trained_method, monkeypat
             generator([torch.zeros(1, 3, 64, 64)])
         bug = bug_in(caught.value)
         assert (bug and bug.text) == expected
-
-
-def test_a_bug_in_another_process_keeps_its_place():
-    bug = MethodBug("mine", "my_method.py:3", "no", "Traceback")
-    twin = pickle.loads(pickle.dumps(bug))
-    assert (str(twin), twin.trace, twin.problems) == (str(bug), bug.trace, bug.problems)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
