@@ -30,3 +30,10 @@ def test_torchs_messages_are_put_in_words(device, call, expected):
     with torch.device(device), layers_checked(), pytest.raises((RuntimeError, TypeError, ValueError)) as caught:
         call(torch.nn, lambda *shape: torch.zeros(shape))
     assert expected in in_words(caught.value)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d(32, 8, 3), torch.nn.ConvTranspose2d(32, 8, 3)], ids=["down", "up"])
+def test_torchs_own_check_of_channels_is_put_in_words(layer):
+    with pytest.raises(RuntimeError) as caught:
+        layer(torch.zeros(1, 64, 8, 8))
+    assert "takes 32 channels, but its input has 64 (shape [1, 64, 8, 8])" in in_words(caught.value)
