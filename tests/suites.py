@@ -8,6 +8,11 @@ import yaml
 from msgunet.core.errors import UserError
 from msgunet.suite.plan import load_plan
 
+GOOD = {
+    "datasets": {"bluemarble": {"size": [64, 64]}},
+    "methods": {"msgunet": {}, "pix2pix": {"size": [32, 32]}},
+}
+
 
 def plan_of(folder: Path, suite: dict | str, name: str = "mine"):
     path = folder / f"{name}.yaml"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from msgunet.cli import verbs
+from msgunet.cli import results, verbs
 from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, path, positive, suite
 
 _MODEL = "generator.safetensors of a run"
@@ -42,6 +42,12 @@ def add_tools(verb: AddVerb) -> None:
         type=above_zero,
         metavar="TFLOP/s",
         help="speed to assume for every training, instead of measured speeds",
+    )
+    plan.add_argument(
+        "--predict",
+        metavar="DEVICE",
+        help="instead of measured speeds, foretell those of a device whose limits are known: h100, or a CSV that "
+        "'msgunet bench' wrote there; real trainings take longer",
     )
     plan.add_argument(
         "--changes",
@@ -211,6 +217,12 @@ def add_tools(verb: AddVerb) -> None:
         "(default: engine)",
     )
     profile.add_argument(
+        "--predict",
+        metavar="DEVICE",
+        help="measure nothing, but foretell the time of each operation on a device whose limits are known: h100, or a "
+        "CSV that 'msgunet bench' wrote there",
+    )
+    profile.add_argument(
         "--repeats", type=positive, metavar="N", help="timed passes or steps (default: 10 passes, 3 steps)"
     )
     profile.add_argument(
@@ -219,29 +231,46 @@ def add_tools(verb: AddVerb) -> None:
     path(profile, "--out", "CSV to write, with all rows", False)
     compute(profile)
 
-    report = verb("report", verbs.report, "Make the tables, figures and page of a suite from the results so far.")
+    report = verb("report", results.report, "Make the tables, figures and page of a suite from the results so far.")
     suite(report)
     share = verb(
         "share",
-        verbs.share,
+        results.share,
         "Copy the redistributable results of a suite into a folder that is small enough to commit.",
         "These are the tables, figures, numbers and the suite itself; images only if the data set's licence allows it.",
     )
     suite(share)
     path(share, "--out", "folder to write (default: results/gpu/DEVICE/SUITE or results/cpu/DEVICE/SUITE)", False)
+    share.add_argument("--weights", action="store_true", help="copy the generators, too")
     verify = verb(
         "verify",
-        verbs.verify,
-        "Check the results of a suite against its files: checksums, and all metrics again from the images.",
-        "The exit status is 0 if everything agrees, and 2 otherwise, with a line on each difference.",
+        results.verify,
+        "Check the results of a suite against its files, or your own run of a suite against somebody's shared results.",
+        "For a suite: checksums, and all metrics again from the images. For a folder that 'msgunet share' wrote: each "
+        "row of metrics is equal, within the tolerance that devices and training noise explain, or different. The exit "
+        "status is 0 if everything agrees, and 2 otherwise, with a line on each difference.",
     )
-    suite(verify)
+    verify.add_argument(
+        "suite", metavar="SUITE", help="name of a suite in config/, path of a .yaml file, or folder of shared results"
+    )
     verify.add_argument(
         "--images",
         type=positive,
         default=0,
         metavar="N",
-        help="also translate N test images of each run again with its generator (default: none)",
+        help="also translate N test images of each run again with its generator (default: none); of shared results, "
+        "only this is done, with the shared generators",
     )
-    show = verb("show", verbs.show, "Print Table 1 of a suite, and the location of its page.")
+    path(verify, "--out", "CSV to write, with every row of shared results and your own", False)
+    explain = verb(
+        "explain",
+        results.explain,
+        "Explain a number of Table 1: its files, its formula, and the value again.",
+        "Example: msgunet explain demo msgunet psnr",
+    )
+    explain.add_argument("suite", help="name of a suite in config/, or path of a .yaml file")
+    explain.add_argument("entry", metavar="ENTRY", help="name of a method's entry in the suite")
+    explain.add_argument("metric", metavar="METRIC", help="psnr, ssim or vif")
+    explain.add_argument("image", nargs="?", metavar="IMAGE", help="id of a test image (default: the mean over all)")
+    show = verb("show", results.show, "Print Table 1 of a suite, and the location of its page.")
     suite(show)

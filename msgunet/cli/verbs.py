@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from msgunet.core.settings import MachineSettings
 
 
-def _command(options: Any) -> str:
+def command_of(options: Any) -> str:
     return shlex.join(["msgunet", *options.arguments])
 
 
@@ -43,7 +43,12 @@ def plan(options: Any) -> None:
     from msgunet.suite.forecast import plan_table
     from msgunet.suite.plan import load_plan
 
-    print(plan_table(load_plan(options.suite), options.speed, options.rate, _command(options)).text())
+    limits = None
+    if options.predict is not None:
+        from msgunet.device.limits import read_limits
+
+        limits = read_limits(options.predict)
+    print(plan_table(load_plan(options.suite), options.speed, options.rate, limits, command_of(options)).text())
 
 
 def _changes(options: Any) -> None:
@@ -57,7 +62,7 @@ def status(options: Any) -> None:
     from msgunet.suite.plan import load_plan
     from msgunet.suite.status import status_table
 
-    print(status_table(load_plan(options.suite), _command(options)).text())
+    print(status_table(load_plan(options.suite), command_of(options)).text())
 
 
 def prepare(options: Any) -> None:
@@ -151,7 +156,7 @@ def cost(options: Any) -> None:
         machine = machine if options.compute else plan.machine
     cost(networks, options.out, machine, options.counts_only)
     if networks.networks:
-        print(cost_table(pd.read_csv(options.out), titles, _command(options)).text())
+        print(cost_table(pd.read_csv(options.out), titles, command_of(options)).text())
 
 
 def bench(options: Any) -> None:
@@ -166,7 +171,7 @@ def bench(options: Any) -> None:
     machine = _machine(options) if options.compute else plan.machine
     parts, out = options.part or PARTS, options.out or plan.results / "speed.csv"
     frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile)
-    table = speed_table(frame, plan.titles, _command(options))
+    table = speed_table(frame, plan.titles, command_of(options))
     if options.out is None:
         table.write(out.parent)
         write_speed_figure(frame, plan.titles, out.parent)
@@ -185,18 +190,27 @@ def profile(options: Any) -> None:
     if len(runs) != 1:
         choices = [f"  --entry {run.entry} --size {run.size[0]} {run.size[1]}" for run in runs]
         raise UserError(f"choose one of {len(runs)} networks of suite '{plan.name}':", *choices)
+    if options.predict is not None:
+        _predict(options, plan, runs[0])
+        return
     variant = Variant(options.way, options.precision)
     machine = _machine(options) if options.compute else plan.machine
     frame = profile(runs[0], options.part, variant, machine, options.repeats, options.out)
-    for table in profile_tables(frame, plan.titles, options.rows, _command(options)):
+    for table in profile_tables(frame, plan.titles, options.rows, command_of(options)):
         print(table.text())
 
 
-def verify(options: Any) -> None:
-    from msgunet.evaluation.verify import verify_suite
-    from msgunet.suite.plan import load_plan
+def _predict(options: Any, plan: Any, settings: Any) -> None:
+    from msgunet.cost.predict import predict
+    from msgunet.device.limits import read_limits
+    from msgunet.report.predict import predict_table
 
-    verify_suite(load_plan(options.suite), options.images)
+    limits = read_limits(options.predict)
+    frame = predict(settings, options.part, options.precision, limits, options.out)
+    subject = (
+        f"{plan.titles[settings.entry]} at {settings.size[0]}×{settings.size[1]}, {options.part}, {options.precision}"
+    )
+    print(predict_table(frame, subject, limits, options.rows, command_of(options)).text())
 
 
 def tables(options: Any) -> None:
@@ -215,52 +229,6 @@ def page(options: Any) -> None:
     from msgunet.report.page import write_page
 
     write_page(options.settings, options.results)
-
-
-def report(options: Any) -> None:
-    from msgunet.report.figures import write_figures
-    from msgunet.report.page import write_page
-    from msgunet.report.tables import write_tables
-    from msgunet.suite.plan import load_plan
-
-    plan = load_plan(options.suite)
-    results = plan.results
-    settings = results / "settings" / "report.json"
-    if not settings.is_file():
-        raise UserError(f"there is no {settings}; run 'snakemake --cores all --config suite={options.suite}' first")
-    _refuse_changed(plan, options.suite)
-    write_tables(settings, results)
-    write_figures(settings, results)
-    print(f"The page with the results so far: {write_page(settings, results).resolve().as_uri()}")
-
-
-def _refuse_changed(plan: Any, suite: str) -> None:
-    if changed := plan.changed():
-        raise UserError(
-            f"the suite has changed since it was run: {len(changed)} of its settings files are out of date "
-            f"({changed[0]}); 'snakemake -n --config suite={suite}' updates them and lists the jobs that must run again"
-        )
-
-
-def share(options: Any) -> None:
-    from msgunet.report.share import share
-    from msgunet.suite.plan import load_plan
-
-    plan = load_plan(options.suite)
-    if (plan.results / "settings").is_dir():
-        _refuse_changed(plan, options.suite)
-    elif (plan.results / "speed.csv").is_file():
-        # 'msgunet bench' alone needs no settings files.
-        plan.write()
-    out = share(plan, options.suite, options.out, _command(options))
-    print(f"{out}: redistributable tables, figures and numbers")
-
-
-def show(options: Any) -> None:
-    from msgunet.report.show import show
-    from msgunet.suite.plan import load_plan
-
-    show(load_plan(options.suite), options.suite)
 
 
 def new_suite(options: Any) -> None:

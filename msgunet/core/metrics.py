@@ -13,6 +13,7 @@ class Metric:
         smallest: the shortest side, in pixels, of an image for which it is defined.
         of_constant_targets: whether it is defined for a target of one colour.
         unit: the unit after a number, with a space.
+        formula: how it is computed, in words.
 
     """
 
@@ -21,6 +22,7 @@ class Metric:
     smallest: int = 1
     of_constant_targets: bool = True
     unit: str = ""
+    formula: str = ""
 
     def undefined(self, side: int, constant_target: bool) -> str:
         """Return why it is not defined for a target with this shorter side, or an empty string if it is."""
@@ -34,8 +36,26 @@ VERSION = 2
 # With fewer test images a mean has no interval: a handful of resampled values covers far less than it claims.
 FEWEST_IMAGES = 5
 METRICS = {
-    "psnr": Metric("PSNR (dB)", 2, unit=" dB"),
-    "ssim": Metric("SSIM", 3, smallest=11),
+    "psnr": Metric(
+        "PSNR (dB)",
+        2,
+        unit=" dB",
+        formula="10 log10(range² / mean squared difference over all pixels and channels), at most 100 dB",
+    ),
+    "ssim": Metric(
+        "SSIM",
+        3,
+        smallest=11,
+        formula="mean over pixels and channels of (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)), "
+        "Gaussian window of 11 pixels with σ 1.5, C1 = 0.01² and C2 = 0.03² for values from 0 to 1 (Wang et al. 2004)",
+    ),
     # The share of the target's information that the output retains: of none, there is no share.
-    "vif": Metric("VIF", 3, smallest=41, of_constant_targets=False),
+    "vif": Metric(
+        "VIF",
+        3,
+        smallest=41,
+        of_constant_targets=False,
+        formula="information that the output shares with the target / the target's own, on luma, over four scales, in "
+        "the pixel domain (Sheikh and Bovik 2006)",
+    ),
 }

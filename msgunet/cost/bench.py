@@ -21,11 +21,12 @@ from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.data.pairs import blank_pyramid
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
+from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
 from msgunet.methods.generator import prepare
 from msgunet.methods.registry import build_method
-from msgunet.training.memory import Meter, step_needs
+from msgunet.training.memory import step_needs
 
 PARTS = ("inference", "training")
 _PRECISIONS = ("fp32", "tf32", "bf16")

@@ -28,9 +28,9 @@ from msgunet.cost.bench import device_limits, limits_of, precisions_for
 from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, timed, wait_for, warm_up_libraries
+from msgunet.device.meter import Meter, tensors_in
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
-from msgunet.training.memory import Meter, tensors_in
 
 BETWEEN = "between layers"
 _STEPS = 3

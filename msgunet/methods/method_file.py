@@ -80,6 +80,17 @@ def code_of(file: Path | str) -> str:
     return _parse(str(file), _resolved(file))[1]
 
 
+def source_files(file: Path | str) -> list[Path]:
+    """Return the path of a file and of the sibling modules that it imports, directly or indirectly; it comes first.
+
+    Raises:
+        UserError: the file does not exist or is not Python.
+
+    """
+    path = _resolved(file)
+    return [path, *sorted(_parse(str(file), path)[0].keys() - {path})]
+
+
 def load_method_file(file: str, code: str | None = None, reload: bool = False) -> MethodFile:
     """Load a file with methods, once per process.
 

@@ -16,7 +16,7 @@ from msgunet.core.files import read_settings, sha256_file
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
-from msgunet.methods.method import perceptual_label, schedule_label
+from msgunet.methods.method import Method, perceptual_label, schedule_label
 from msgunet.methods.registry import build_method, method_of
 from msgunet.report.files import lead_protocol
 
@@ -130,6 +130,20 @@ class Collection:
         """Return the data set and entry of each ablation."""
         entries = self.settings["ablation"]
         return [(dataset, name) for dataset in self.datasets for name in self.runs_of(dataset) if name in entries]
+
+    @property
+    def grids(self) -> dict[str, dict[str, Any]]:
+        """The grids of the suite: by the name in its file, their title, axes and entries."""
+        return self.settings.get("grids", {})
+
+    def gridded(self) -> list[tuple[str, str]]:
+        """Return the data set and name of each grid with its own table."""
+        return [
+            (dataset, name)
+            for dataset in self.datasets
+            for name, grid in self.grids.items()
+            if grid["entries"][0] in self.runs_of(dataset)
+        ]
 
     def several_seeds(self) -> bool:
         """Whether each row covers several trainings, one per seed."""
@@ -252,9 +266,16 @@ def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def training_conditions(settings: RunSettings, facts: Mapping[str, Any]) -> list[str]:
-    """Describe a training in parts of a sentence; `facts` are those that it recorded, empty if it is not done."""
-    method = build_method(settings)
+def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method: Method | None = None) -> list[str]:
+    """Describe a training in parts of a sentence.
+
+    Args:
+        settings: settings of the run.
+        facts: those that the training recorded; empty if it is not done.
+        method: the run's method, if it is loaded already: the file that `settings` names may be elsewhere now.
+
+    """
+    method = method or build_method(settings)
     if not method.trainable:
         return ["nothing to train"]
     training = settings.training

@@ -13,6 +13,7 @@ def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
             *(f"seeds_{group}" for group in groups if len(report["seeds"]) > 1),
         ],
         "comparisons": [f"comparisons_{group}" for group in groups],
+        "grids": _gridded(report),
         "reproduction": ["claims", "reproduction"],
         "ablation": _ablated(report),
         "cost": ["cost"],
@@ -27,6 +28,7 @@ def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
             *(f"distributions_{dataset}" for dataset in report["datasets"]),
             *(f"quality_cost_{dataset}" for dataset in trained),
         ],
+        "grids": _gridded(report),
         "images": [f"images_{dataset}" for dataset in trained],
         "ablation": _ablated(report),
         "gradients": ["fig2_gradients", "gradient_depth"] if report["gradients"] else [],
@@ -56,4 +58,13 @@ def _ablated(report: Mapping[str, Any]) -> list[str]:
         for dataset, entries in report["trained"].items()
         for entry in entries
         if entry in report["ablation"]
+    ]
+
+
+def _gridded(report: Mapping[str, Any]) -> list[str]:
+    return [
+        f"grid_{dataset}_{name}"
+        for dataset, entries in report["trained"].items()
+        for name, grid in report.get("grids", {}).items()
+        if grid["entries"][0] in entries
     ]

@@ -65,7 +65,7 @@ def model_card(
         "data set": _dataset(settings),
         "source → target": f"{source_format} ({settings.source_kind}) → {target_format} ({settings.target_kind})",
         "trained at": "{}×{} pixels, seed {}".format(*settings.size, settings.seed),
-        "training": ", ".join(training_conditions(settings, facts)),
+        "training": ", ".join(training_conditions(settings, facts, method)),
     }
     if facts:
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())

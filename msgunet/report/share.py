@@ -7,28 +7,33 @@ from pathlib import Path
 import pandas as pd
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import work_folder, write_text
+from msgunet.core.files import sha256_file, work_folder, write_json, write_text
 from msgunet.core.provenance import device_of
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
-from msgunet.report.collect import Collection
+from msgunet.methods.method_file import source_files
+from msgunet.report.collect import Collection, Run
 from msgunet.report.files import figure_names
 from msgunet.suite.file import suite_path
 from msgunet.suite.plan import Plan
+from msgunet.suite.record import RECORD, SharedResults, SharedRun
 
-_FOLDERS = ("tables", "figures")
-# All other files in a folder of shared results.
-_FILES = re.compile(r"README\.md|suite\.yaml|metrics\.csv|gradients\.csv|speed\.\w+")
+_FOLDERS = ("tables", "figures", "methods", "weights")
+# All other files in a folder of shared results, besides the suite's; earlier versions called that one suite.yaml.
+_FILES = re.compile(r"README\.md|suite\.yaml|runs\.json|metrics\.csv|gradients\.csv|speed\.\w+")
 
 
-def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
+def share(plan: Plan, suite: str, out: Path | None, command: str, weights: bool = False) -> Path:
     """Copy tables, figures, numbers and the suite file into a folder; images only if their data set allows it.
+
+    With them go the files of own methods and `runs.json`, by which `msgunet verify FOLDER` verifies the results.
 
     Args:
         plan: the plan of the suite.
         suite: the suite's name or path, as given by the user.
         out: the folder; None means `results/gpu/DEVICE/SUITE`, or `results/cpu/DEVICE/SUITE` on a CPU.
         command: the command that creates the folder.
+        weights: copy the generators, too.
 
     Returns:
         The folder. Files written there by an earlier call are replaced.
@@ -42,10 +47,10 @@ def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
         raise UserError(f"there are no results in {plan.results} yet; run snakemake --cores all --config suite={suite}")
     collection = Collection(plan.results / "settings" / "report.json", plan.results)
     out = out or _place(plan, collection)
-    _refuse_foreign_files(out, plan.results)
+    _refuse_foreign_files(out, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
     with work_folder(out.parent / f".tmp-share-{out.name}", lock=plan.results / ".lock-share") as new_folder:
-        _write(plan, collection, suite, new_folder, command)
+        _write(plan, collection, suite, new_folder, command, weights)
         out.mkdir(exist_ok=True)
         for old in out.iterdir():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -54,22 +59,23 @@ def share(plan: Plan, suite: str, out: Path | None, command: str) -> Path:
     return out
 
 
-def _refuse_foreign_files(out: Path, results: Path) -> None:
+def _refuse_foreign_files(out: Path, plan: Plan) -> None:
     """Raise UserError if replacing `out` could delete anything that `msgunet share` did not write."""
+    results = plan.results
     if out.resolve().is_relative_to(results.resolve()) or results.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out} and {results} overlap: one contains the other; give another --out")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder; give another --out")
     existing = out.iterdir() if out.is_dir() else ()
-    if others := sorted(p.name for p in existing if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p)):
+    if others := sorted(p.name for p in existing if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p, plan)):
         raise UserError(f"{out} contains {others[0]}, which 'msgunet share' did not write; give another --out")
 
 
-def _ours(path: Path) -> bool:
-    return path.is_file() and _FILES.fullmatch(path.name) is not None
+def _ours(path: Path, plan: Plan) -> bool:
+    return path.is_file() and (path.name == f"{plan.name}.yaml" or _FILES.fullmatch(path.name) is not None)
 
 
-def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str) -> None:
+def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: str, weights: bool) -> None:
     withheld = _withheld(plan)
     # Only the report's own files, since a folder can hold images that an earlier version wrote under another name.
     figures = {name for names in figure_names(plan.report).values() for name in names}
@@ -81,11 +87,48 @@ def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: s
                 shutil.copy(path, out / name)
     for path in plan.results.glob("speed.*"):
         shutil.copy(path, out)
-    shutil.copy(suite_path(suite), out / "suite.yaml")
-    for name, frame in {"metrics": _metrics(collection), "gradients": _gradient_rows(collection)}.items():
+    shutil.copy(suite_path(suite), out / f"{plan.name}.yaml")
+    # Metrics in full precision: `msgunet verify` compares them to the last bit.
+    for name, frame, digits in (
+        ("metrics", _metrics(collection), None),
+        ("gradients", _gradient_rows(collection), "%.6g"),
+    ):
         if frame is not None:
-            frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
-    write_text(out / "README.md", _readme(plan, collection, out, withheld, command))
+            frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format=digits)
+    copies = _copy_methods(plan, out / "methods")
+    runs = tuple(_shared_run(run) for run in collection.runs if run.evaluation_facts())
+    if weights:
+        for run, shared in zip((run for run in collection.runs if run.evaluation_facts()), runs, strict=True):
+            (out / shared.weights).parent.mkdir(exist_ok=True)
+            shutil.copy(run.folder / "generator.safetensors", out / shared.weights)
+    write_text(out / "README.md", _readme(plan, collection, out, withheld, command, copies))
+    if runs:
+        files = {
+            path.relative_to(out).as_posix(): sha256_file(path) for path in sorted(out.rglob("*")) if path.is_file()
+        }
+        record = SharedResults(suite=plan.name, files=files, methods=copies, runs=runs)
+        write_json(out / RECORD, record.model_dump(mode="json"))
+
+
+def _copy_methods(plan: Plan, out: Path) -> dict[str, str]:
+    """Copy the files of own methods with the modules that they import, and return the copy of each file."""
+    copies = {}
+    for number, file in enumerate(plan.method_files):
+        # Files in different folders can have the same name.
+        folder = out / str(number) if len(plan.method_files) > 1 else out
+        sources = source_files(file)
+        for source in sources:
+            copy = folder / source.relative_to(sources[0].parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+        copies[file] = (folder / sources[0].name).relative_to(out.parent).as_posix()
+    return copies
+
+
+def _shared_run(run: Run) -> SharedRun:
+    return SharedRun(
+        settings=run.settings.model_dump(mode="json"), training=run.facts(), evaluation=run.evaluation_facts()
+    )
 
 
 def _place(plan: Plan, collection: Collection) -> Path:
@@ -132,17 +175,26 @@ def _gradient_rows(collection: Collection) -> pd.DataFrame | None:
     return pd.concat(available, ignore_index=True) if available else None
 
 
-def _readme(plan: Plan, collection: Collection, out: Path, withheld: list[str], command: str) -> str:
+def _readme(
+    plan: Plan, collection: Collection, out: Path, withheld: list[str], command: str, copies: dict[str, str]
+) -> str:
     """Return the README: the contents of the folder and the conditions of the measurements."""
     contents = {
         "tables": "`tables/*.csv`: the numbers of the tables",
         "metrics.csv": "`metrics.csv`: one row per test image, run and protocol",
         "gradients.csv": "`gradients.csv`: gradients recorded with and without intermediate outputs",
         "speed.csv": "`speed.csv`: results of `msgunet bench`",
+        "weights": "`weights/*.safetensors`: the generators",
     }
     lines = [f"# Results of the suite '{markdown(plan.name)}'", "", markdown(plan.suite.description), ""]
-    lines += [f"- written by {markdown_code(command)}; `suite.yaml` is the suite"]
+    lines += [f"- written by {markdown_code(command)}; `{plan.name}.yaml` is the suite"]
     lines += [f"- {text}" for name, text in contents.items() if (out / name).exists()]
+    if (out / "metrics.csv").exists():
+        lines += ["", "To verify these results in another checkout, in a copy of this folder called FOLDER:", ""]
+        for file, copy in copies.items():
+            lines += [f"- {markdown_code(f'cp FOLDER/{copy} {file}')}: the method's file where the suite expects it"]
+        lines += [f"- `snakemake --cores all --config suite=FOLDER/{plan.name}.yaml` runs the suite again"]
+        lines += ["- `msgunet verify FOLDER` compares, row by row", ""]
     speed = collection.speed()
     notes = [] if speed is None else [f"timed on {device_of(speed)}, commit {speed['commit'].iloc[0]}"]
     if (out / "tables").exists():

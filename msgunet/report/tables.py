@@ -11,6 +11,7 @@ from msgunet.report.ablation import ablation_frame, ablation_grid
 from msgunet.report.claims import claims_frame, claims_table
 from msgunet.report.collect import Collection
 from msgunet.report.costs import cost_table
+from msgunet.report.grids import grid_table
 from msgunet.report.reproduction import reproduction_frame, reproduction_table
 from msgunet.report.speed import speed_table
 from msgunet.report.summary import comparisons, summarise, trainings
@@ -60,6 +61,7 @@ def build_tables(collection: Collection) -> Tables:
             ),
         ],
         "comparisons": [comparisons_table(collection, *group, _part(pairs, *group)) for group in groups],
+        "grids": [grid_table(collection, summary, *key) for key in collection.gridded()],
         "reproduction": [
             claims_table(frames["claims"], collection),
             reproduction_table(frames["reproduction"], collection),

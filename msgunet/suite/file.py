@@ -1,7 +1,7 @@
 """Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
+from msgunet.suite.grid import expand, repeated_names
 from msgunet.suite.models import Suite
 
 # Keys that earlier versions called by another name.
@@ -23,17 +24,27 @@ _RENAMED = {"evaluation.measures": "evaluation.metrics"}
 
 
 class SuiteLoader(yaml.SafeLoader):
-    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text."""
+    """A YAML loader that reads `1e-4` as a number and rejects duplicate keys. Blocks (`|`, `>`) end with their text.
+
+    With a merge key (`<<: *name`), keys of the mapping itself have priority, as always in YAML.
+    """
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         text = super().construct_scalar(node)
         return text.rstrip("\n") if node.style in ("|", ">") else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"duplicate key '{key}'{node.start_mark}")
+        seen: dict[Any, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
+                first, second = seen[key].line + 1, key_node.start_mark.line + 1
+                raise UserError(f"duplicate key '{key}' in line {second}; it is already in line {first}")
+            seen[key] = key_node.start_mark
         return super().construct_mapping(node, deep)
 
 
@@ -75,13 +86,35 @@ def load_suite(path: Path) -> Suite:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    problems, suite = _validate(Suite, raw if raw is not None else {}, "")
+    problems: list[str] = []
+    origins: dict[str, str] = {}
+    if isinstance(raw, dict) and isinstance(methods := raw.get("methods"), dict):
+        expanded, origins = expand(methods)
+        problems += repeated_names(methods, origins)
+        raw = {**raw, "methods": expanded}
+    found, suite = _validate(Suite, raw if raw is not None else {}, "")
     entry_problems, bugs = _entry_problems(raw) if isinstance(raw, dict) else ([], [])
-    problems += [*entry_problems, *_text_problems(raw)]
+    problems += _together(_in_grid(problem, origins) for problem in [*found, *entry_problems])
+    problems += _text_problems(raw)
     if problems or bugs or suite is None:
         lines = dict.fromkeys([*map(str, bugs), *(f"{path}: {problem}" for problem in problems)])
         raise UserError(*lines, trace="\n".join(dict.fromkeys(bug.trace for bug in bugs if bug.trace)))
     return suite
+
+
+def _in_grid(problem: str, origins: Mapping[str, str]) -> str:
+    """Return a problem with an entry of a grid as one with the entry of the file."""
+    place = re.match(r"methods\.(\w+)", problem)
+    return f"methods.{origins[place[1]]}{problem[place.end() :]}" if place and place[1] in origins else problem
+
+
+def _together(problems: Iterable[str]) -> list[str]:
+    """Return each problem once; what is wrong with a file that several entries name, once for all of them."""
+    places: dict[str, list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        entry, of_file, text = problem.partition(".file: ")
+        places.setdefault(text if of_file else problem, []).extend([f"{entry}.file"] if of_file else [])
+    return [f"{', '.join(entries)}: {text}" if entries else text for text, entries in places.items()]
 
 
 def _text_problems(raw: Any) -> list[str]:
@@ -142,8 +175,6 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
     """
     problems: list[str] = []
     bugs: list[MethodBug] = []
-    # Several entries can name the same file.
-    files: dict[str, list[str]] = {}
 
     def table(key: str) -> dict[str, Any]:
         value = raw.get(key)
@@ -171,8 +202,7 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
                     bugs.append(bug if bug.method else bug.of(kind))
                     continue
                 except UserError as error:
-                    for problem in error.problems:
-                        files.setdefault(problem, []).append(f"{key}.{name}.file")
+                    problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
                     continue
                 if kind not in known:
                     available = ", ".join(f"'{other}'" for other in known)
@@ -183,7 +213,6 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
                 continue
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
-    problems += [f"{', '.join(places)}: {problem}" for problem, places in files.items()]
     data = table("data")
     if isinstance(data.get("mirror"), dict):
         problems += _unknown(data["mirror"], datasets(), "data.mirror", "kind of data set")

@@ -17,6 +17,7 @@ from msgunet.core.provenance import device_of
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.core.table import Cell, Table, number
 from msgunet.data.manifest import steps_per_epoch
+from msgunet.device.limits import Limits, foretold
 from msgunet.methods.generator import retraining_note
 from msgunet.methods.registry import build_method
 from msgunet.suite import jobs
@@ -32,20 +33,21 @@ _PRECISIONS = ("fp32", "tf32", "bf16")
 _CONCURRENT = (1, 4, 16)
 
 
-def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str) -> Table:
+def plan_table(plan: Plan, speed: Path | None, rate: float | None, limits: Limits | None, command: str) -> Table:
     """Return the forecast of a suite, one row for each training.
 
     Args:
         plan: plan of the suite.
         speed: table written by `msgunet bench`; None: the project's own measurements.
         rate: assumed TFLOP/s of all trainings, instead of measured speeds.
+        limits: of a device, for which the speeds are foretold instead.
         command: command that makes the table.
 
     Raises:
         UserError: `speed` is not a table of `msgunet bench`, or it has no training step.
 
     """
-    measured = None if rate else _measured(speed)
+    measured = None if rate or limits else _measured(speed)
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
     rows, hours, timed = [], [], False
     used: list[_Speed] = []
@@ -55,7 +57,7 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        speed_of = _Speed(rate) if rate else _reached(measured, settings)
+        speed_of = _Speed(rate) if rate else _foretold(settings, limits) if limits else _reached(measured, settings)
         used.append(speed_of)
         total_speed = 1e12 * speed_of.rate * plan.suite.compute.processes
         steps, flop = _work(settings, count, counted, total_speed)
@@ -75,10 +77,15 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, command: str)
                 number(math.ceil(hours[-1] / plan.suite.compute.job_hours), ","),
             ]
         )
-    gpu = not rate and measured["device_type"].iloc[0] == "cuda"
-    notes = _totals(plan, hours, "device" if rate else "GPU" if gpu else "CPU")
+    gpu = measured is not None and measured["device_type"].iloc[0] == "cuda"
+    notes = _totals(plan, hours, "device" if measured is None else "GPU" if gpu else "CPU")
     if rate:
         notes.append(f"time: at {rate:g} TFLOP/s (--rate) for every network")
+    elif limits:
+        notes.append(
+            f"time: foretold, not measured: each operation of a step at the limits of {limits.origin}; real trainings "
+            "take longer"
+        )
     elif used:
         origins = " and ".join(dict.fromkeys(speed_of.origin for speed_of in used))
         notes.append(
@@ -156,6 +163,14 @@ def _reached(measured: pd.DataFrame, settings: RunSettings) -> _Speed:
         not exact.any(),
         "" if precision == wanted else _substitution(wanted, precision),
     )
+
+
+def _foretold(settings: RunSettings, limits: Limits) -> _Speed:
+    """Return the speed of this training's steps in its last phase at the limits of a device."""
+    method = build_method(settings)
+    needs = step_needs(method, settings, method.phases(settings.training)[-1], ComputeSettings())
+    milliseconds = foretold(needs.operations, settings.training.precision, limits)["ms"].sum()
+    return _Speed(needs.flop / 1e9 / milliseconds)
 
 
 def _substitution(wanted: str, precision: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from msgunet.core.settings import (
     ComputeSettings,
@@ -20,6 +20,15 @@ from msgunet.core.settings import (
 
 # That it holds no control characters is checked for all texts of a suite at once (`load_suite`).
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str | None):
+        raise ValueError("a value of a grid is a number, a text, true, false or null")
+    return value
+
+
+GridValue = Annotated[Any, AfterValidator(_scalar)]
 
 
 class DataSetEntry(Strict):
@@ -53,6 +62,12 @@ class MethodEntry(Strict):
     )
     datasets: tuple[Name, ...] | None = Field(None, description="data sets to run it on; by default all")
     options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the method")
+    grid: dict[str, Annotated[tuple[GridValue, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        max_length=2,
+        description="lists of values for one or two options, or settings such as training.epochs: the entry stands for "
+        "one entry for each combination, and a table and a figure show the metrics over them",
+    )
     training: TrainingSettings = Field(
         TrainingSettings(), description="overrides the training section of the suite, key by key"
     )

@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from msgunet.data.base import DataSet
 from msgunet.data.registry import build_dataset
 from msgunet.methods.registry import get_method
 from msgunet.suite.file import load_suite, suite_path
-from msgunet.suite.models import Suite
+from msgunet.suite.grid import grids, point_label
+from msgunet.suite.models import MethodEntry, Suite
 from msgunet.suite.networks import networks_of
 from msgunet.suite.runs import DataPlan, RunPlan, data_plan, larger_data, run_settings, scales
 
@@ -49,11 +51,10 @@ class Plan:
 
     @property
     def titles(self) -> dict[str, str]:
-        """The title of each entry in tables and figures."""
-        return {
-            key: entry.title or get_method(entry.method or key, entry.file).title
-            for key, entry in self.suite.methods.items()
-        }
+        """The title of each entry in tables and figures; entries with equal titles also have their name in it."""
+        titles = {key: _title(key, entry) + point_label(entry.grid) for key, entry in self.suite.methods.items()}
+        repeated = {title for title, count in Counter(titles.values()).items() if count > 1}
+        return {key: f"{title} ({key})" if title in repeated else title for key, title in titles.items()}
 
     @property
     def method_files(self) -> list[str]:
@@ -165,6 +166,10 @@ def load_plan(name: str = "paper") -> Plan:
     return plan
 
 
+def _title(name: str, entry: MethodEntry) -> str:
+    return entry.title or get_method(entry.method or name, entry.file).title
+
+
 def _times_file(data: DataPlan) -> Path:
     # The images themselves are no inputs of a rule: Snakemake fails if the time of one lies in the future, and cannot
     # have every name.
@@ -224,4 +229,14 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             },
         },
     }
+    if found := grids(suite.methods):
+        # The axes as a list, since canonical JSON sorts keys.
+        sections["report"]["grids"] = {
+            name: {
+                "title": _title(name, suite.methods[grid.entries[0]]),
+                "axes": list(grid.axes.items()),
+                "entries": grid.entries,
+            }
+            for name, grid in found.items()
+        }
     return {plan.results / "settings" / f"{key}.json": canonical_json(value) for key, value in sections.items()}

@@ -4,7 +4,6 @@ The step is run on torch's `meta` device, where tensors have shapes but no value
 """
 
 import re
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from msgunet.core.errors import OutOfMemory
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import blank_pyramid
+from msgunet.device.meter import Meter, Operation
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.vgg19 import VGG19Features
 from msgunet.training.fitting import layers_checked
@@ -29,59 +26,14 @@ from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
 
-class Meter(TorchDispatchMode):
-    """A context that counts the memory and operations of the code inside it.
-
-    Attributes:
-        bytes: the size of all live tensors, without the memory that libraries allocate for themselves.
-        peak: the largest value that `bytes` has had.
-        flop: the FLOP of convolutions and matrix products, 2 for each multiply-accumulate.
-        moved: the bytes that convolutions and matrix products read and write if each tensor is transferred once.
-
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.peak = self.flop = self.moved = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        count = flop_registry.get(function.overloadpacket)
-        if count is not None:
-            self.flop += count(*args, **(kwargs or {}), out_val=result)
-            self.moved += sum(t.nbytes for t in tensors_in((args, result)))
-        for tensor in tensors_in(result):
-            self._hold(tensor.untyped_storage())
-        return result
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-
-        def release() -> None:
-            self._known.discard(key)
-            self.bytes -= size
-
-        weakref.finalize(storage, release)
-
-
-def tensors_in(tree: Any) -> Iterator[Tensor]:
-    """Return the tensors in nested lists, tuples and dictionaries."""
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-
-
 @dataclass(frozen=True)
 class StepNeeds:
-    """The requirements of one training step: peak memory in bytes, FLOP, and bytes moved (see `Meter`)."""
+    """The requirements of one training step: peak memory in bytes, FLOP, bytes moved and operations (see `Meter`)."""
 
     memory: int
     flop: int
     moved: int
+    operations: dict[tuple[str, str], Operation]
 
 
 def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: ComputeSettings) -> StepNeeds:
@@ -94,9 +46,10 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
         perceptual = VGG19Features(settings.perceptual.width) if settings.perceptual else None
         sources, targets = blank_batch(method, settings, phase, meta)
         before = meter.flop, meter.moved
+        meter.operations.clear()
         with _meta_autocast() if settings.training.precision == "bf16" else nullcontext():
             step(method, state, sources, targets, perceptual, settings.training.learning_rate, None)
-        return StepNeeds(meter.peak, meter.flop - before[0], meter.moved - before[1])
+        return StepNeeds(meter.peak, meter.flop - before[0], meter.moved - before[1], meter.operations)
 
 
 def blank_batch(
@@ -142,20 +95,39 @@ def _without_power_iterations() -> Iterator[None]:
 
 
 class _MetaState(TrainingState):
-    """A training state whose optimisers allocate their memory but do nothing, as there are no values to update."""
+    """A training state whose optimisers work on shapes, which torch's own do not."""
 
     def renew_optimizers(self, names: Any) -> None:
         for name in names:
-            self.optimizers[name] = _Idle(getattr(self, name))
+            self.optimizers[name] = _Shapes(getattr(self, name))
 
 
-class _Idle(torch.optim.Optimizer):
+class _Shapes(torch.optim.Optimizer):
+    """Fused Adam on shapes."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network.parameters(), {})
-        self.moments = [torch.empty_like(p) for p in network.parameters() for _ in range(2)]
+        self.moments = {p: (torch.empty_like(p), torch.empty_like(p)) for p in network.parameters()}
 
     def step(self, closure: None = None) -> None:
-        return None
+        weights = [p for p in self.moments if p.grad is not None]
+        first, second = ([self.moments[p][i] for p in weights] for i in range(2))
+        counts = [torch.empty((), device=p.device) for p in weights]
+        torch._fused_adam_(
+            weights,
+            [p.grad for p in weights],
+            first,
+            second,
+            [],
+            counts,
+            lr=0.0,
+            beta1=0.5,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def check(

@@ -18,10 +18,11 @@ from msgunet.data.images import resize
 from msgunet.data.limits import limited_by_memory
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
+from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device
 from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
 from msgunet.methods.norms import whole_image_layers
-from msgunet.training.memory import Meter, free_memory
+from msgunet.training.memory import free_memory
 from msgunet.translation.sources import as_source, read_source, to_pillow
 from msgunet.translation.tiling import blend, starts
 

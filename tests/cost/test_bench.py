@@ -14,12 +14,13 @@ from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings
 from msgunet.cost import bench, variants
 from msgunet.data.pairs import PairDataset, normalise, pyramid
+from msgunet.device.meter import Meter
 from msgunet.methods.generator import load_generator, prepare, save_generator
 from msgunet.methods.losses import l1_sum
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.report.speed import speed_table
-from msgunet.training.memory import Meter, blank_batch, step_needs
+from msgunet.training.memory import blank_batch, step_needs
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 

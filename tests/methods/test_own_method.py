@@ -208,6 +208,9 @@ def test_a_generator_accepts_the_file_that_the_user_names(trained, monkeypatch, 
     assert "my_method.py does not exist" in error
     assert "pass its Python file: --method FILE, or in Python msgunet.load(..., method=FILE)" in error
     assert main([*translate, "--method", str(moved)]) == 0
+    assert main(["export", generator, "--onnx", "out/own.onnx", "--method", str(moved)]) == 0
+    assert "pass its Python file" not in capsys.readouterr().err
+    assert Path("out/own.md").is_file(), "with its card"
     assert msgunet.load(generator, device="cpu", method=moved).settings.file == "my_method.py"
     moved.write_text(EXAMPLE.replace("nn.ReLU()", "nn.ELU()"))
     with pytest.raises(UserError, match=r"renamed.py has changed since run/generator.safetensors was trained"):

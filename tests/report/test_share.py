@@ -1,6 +1,7 @@
 """`msgunet share`: the redistributable results of a suite, and nothing else."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -13,6 +14,8 @@ from msgunet.report.figures import write_figures
 from msgunet.report.tables import write_tables
 from msgunet.suite.plan import load_plan
 
+EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
+EXAMPLE_NAME = re.search(r'@register_method\("(.+)"\)', EXAMPLE)[1]
 COST = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "commit": "0" * 12, "threads": 4}
 
 
@@ -46,7 +49,8 @@ def test_images_are_shared_where_the_licence_allows_it(done, working_folder, kin
     images = sorted(path.name for path in out.rglob("*images*"))
     assert not list(out.rglob("*pictures*"))
     assert images == (["images_mine.pdf", "images_mine.png"] if free else [])
-    assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "metrics.csv", "tables", "figures"}
+    names = {"README.md", "made.yaml", "metrics.csv", "runs.json", "tables", "figures"}
+    assert {path.name for path in out.iterdir()} == names
     readme = (out / "README.md").read_text()
     assert ("- no images of mine\n" in readme) != free
     assert "- written by `msgunet share made.yaml`" in readme
@@ -55,7 +59,7 @@ def test_images_are_shared_where_the_licence_allows_it(done, working_folder, kin
     metrics = pd.read_csv(out / "metrics.csv", converters={"id": str})
     assert len(metrics) == 8 * 2 * 3
     assert metrics["id"].iloc[0] == "0004"
-    assert (out / "suite.yaml").read_text() == (working_folder / "made.yaml").read_text()
+    assert (out / "made.yaml").read_text() == (working_folder / "made.yaml").read_text()
     assert sorted(p.name for p in (plan.results / "figures").glob("images*")) == [
         "images_mine.pdf",
         "images_mine.png",
@@ -92,7 +96,7 @@ def test_bench_results_alone_can_be_shared(working_folder, capsys):
     speed.to_csv(plan.results / "speed.csv", index=False)
     assert main(["share", "made.yaml"]) == 0
     (out,) = (working_folder / "results" / "cpu").glob("*/made")
-    assert {path.name for path in out.iterdir()} == {"README.md", "suite.yaml", "speed.csv"}
+    assert {path.name for path in out.iterdir()} == {"README.md", "made.yaml", "speed.csv"}
     readme = (out / "README.md").read_text()
     assert f"timed on {speed['device'].iloc[0]}, {speed['threads'].iloc[0]} CPU threads" in readme
     assert "not yet" not in readme
@@ -118,3 +122,28 @@ def test_results_that_cannot_be_shared_are_refused(done, working_folder, capsys)
     load_plan.cache_clear()
     assert main(["share", "made.yaml"]) == 2
     assert "the suite has changed since it was run" in capsys.readouterr().err
+
+
+def test_an_own_method_goes_along_and_another_file_is_found(working_folder, capsys):
+    for name, text in {"my_method.py": f"import helper\n{EXAMPLE}", "helper.py": "X = 1\n"}.items():
+        (working_folder / name).write_text(text)
+    entry = {"method": EXAMPLE_NAME, "file": "my_method.py"}
+    plan = make_plan(working_folder, methods={"mine": entry}, ablation={"methods": []})
+    fill(plan)
+    (plan.results / "tables").mkdir()
+    assert main(["share", "made.yaml", "--out", "shared"]) == 0
+    for name in ("my_method.py", "helper.py"):
+        assert (working_folder / "shared" / "methods" / name).read_bytes() == (working_folder / name).read_bytes()
+    assert "`cp FOLDER/methods/my_method.py my_method.py`" in (working_folder / "shared" / "README.md").read_text()
+    (working_folder / "helper.py").write_text("X = 2\n")
+    load_plan.cache_clear()
+    assert main(["verify", "shared"]) == 2
+    error = capsys.readouterr().err
+    assert "mine on bluemarble, seed 0: other settings (another method file: the code of my_method.py has" in error
+    (working_folder / "my_method.py").unlink()
+    load_plan.cache_clear()
+    assert main(["verify", "shared"]) == 2
+    error = capsys.readouterr().err
+    assert "my_method.py does not exist" in error
+    assert "shared/methods/my_method.py is a copy of my_method.py" in error
+    load_plan.cache_clear()

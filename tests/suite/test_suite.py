@@ -1,4 +1,4 @@
-"""Suites: all problems are reported together, and settings files change exactly when they should."""
+"""Suites: what their files can say, and all problems are reported together."""
 
 import json
 import subprocess
@@ -6,17 +6,12 @@ import sys
 
 import pytest
 from conftest import ROOT
-from suites import changed_files, plan_of, problems_of
+from suites import GOOD, plan_of, problems_of
 
 from msgunet.core.errors import UserError
 from msgunet.suite.file import load_suite, suite_from_config
 from msgunet.suite.models import Suite
 from msgunet.suite.plan import load_plan
-
-GOOD = {
-    "datasets": {"bluemarble": {"size": [64, 64]}},
-    "methods": {"msgunet": {}, "pix2pix": {"size": [32, 32]}},
-}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in ROOT.joinpath("config").glob("*.yaml")])
@@ -53,12 +48,32 @@ def test_all_errors_are_reported_together_with_the_nearest_name(tmp_path):
     assert all(str(tmp_path / "mine.yaml") in problem for problem in problems_of(tmp_path, suite))
 
 
+def test_entries_with_equal_titles_are_told_apart(tmp_path):
+    methods = {"pix2pix": {}, "wide": {"method": "pix2pix", "options": {"width": 2}}, "pan": {}}
+    plan = plan_of(tmp_path, {"datasets": {"bluemarble": {"size": [256, 256]}}, "methods": methods})
+    assert plan.titles == {"pix2pix": "Pix2Pix (pix2pix)", "wide": "Pix2Pix (wide)", "pan": "PAN"}
+
+
+def test_merge_keys_are_read(tmp_path):
+    plan = plan_of(
+        tmp_path,
+        """
+datasets: {bluemarble: {size: [64, 64]}}
+methods:
+  pix2pix: {training: &short {epochs: 3, decay_epochs: 2}}
+  pan: {training: {<<: *short, epochs: 7}}
+""",
+    )
+    schedules = [(run.settings.training.epochs, run.settings.training.decay_epochs) for run in plan.runs]
+    assert schedules == [(3, 2), (7, 2)]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (
             "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {copy: {}}\nmethods: {mean: {}}\n",
-            "duplicate key 'methods'",
+            "duplicate key 'methods' in line 3; it is already in line 2",
         ),
         ("datasets: [", "is not valid YAML"),
         ("", "datasets: Field required"),
@@ -172,12 +187,6 @@ def test_gradients_of_an_entry_that_is_not_trained_there(tmp_path):
     assert "'msgunet' is not trained on 'bluemarble'" in gradients
 
 
-def test_a_title_is_not_part_of_a_run(tmp_path):
-    after = json.loads(json.dumps(GOOD))
-    after["methods"]["msgunet"]["title"] = "Mine"
-    assert changed_files(tmp_path, GOOD, after) == {"results/mine/settings/report.json"}
-
-
 def test_scientific_notation_is_a_number(tmp_path):
     text = "datasets: {bluemarble: {size: [64, 64]}}\nmethods: {msgunet: {}}\ntraining: {learning_rate: 1e-4}"
     assert plan_of(tmp_path, text).runs[0].settings.training.learning_rate == 1e-4
@@ -209,57 +218,6 @@ def test_recipes_are_overridden_key_by_key(tmp_path):
     first, second = (run.settings.training for run in plan_of(tmp_path, suite).runs)
     assert (first.epochs, first.learning_rate, first.decay_epochs) == (7, 1e-3, 100)
     assert (second.epochs, second.learning_rate) == (7, 2e-4)
-
-
-@pytest.mark.parametrize(
-    ("section", "value", "expected"),
-    [
-        ("report", {"examples": 2}, {"settings/report.json"}),
-        ("evaluation", {"metrics": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
-        ("compute", {"workers": 2}, {"settings/compute.json"}),
-        ("cost", {"repeats": 7}, {"settings/cost.json"}),
-        ("description", "another text", {"settings/report.json"}),
-        ("data", {"mirror": "elsewhere"}, {"settings/compute.json"}),
-    ],
-)
-def test_other_settings_leave_the_runs_alone(tmp_path, section, value, expected):
-    changed = changed_files(tmp_path, GOOD, {**GOOD, section: value})
-    assert changed == {f"results/mine/{name}" for name in expected}
-
-
-def test_a_training_setting_of_one_method_changes_that_run_alone(tmp_path):
-    after = json.loads(json.dumps(GOOD))
-    after["methods"]["pix2pix"]["training"] = {"epochs": 3}
-    assert changed_files(tmp_path, GOOD, after) == {"results/mine/runs/bluemarble/pix2pix/seed0/run.json"}
-
-
-def test_swapped_learning_rates_change_both_runs(tmp_path):
-    a, b = json.loads(json.dumps(GOOD)), json.loads(json.dumps(GOOD))
-    for suite, rates in ((a, (1e-3, 2e-3)), (b, (2e-3, 1e-3))):
-        for entry, rate in zip(suite["methods"].values(), rates, strict=True):
-            entry["training"] = {"learning_rate": rate}
-    assert len(changed_files(tmp_path, a, b)) == 2
-
-
-def test_key_order_changes_nothing(tmp_path):
-    after = {"methods": dict(reversed(GOOD["methods"].items())), "datasets": GOOD["datasets"]}
-    assert not {path for path in changed_files(tmp_path, GOOD, after) if "/runs/" in path}
-
-
-def test_a_data_setting_moves_the_data_and_changes_every_run(tmp_path):
-    after = json.loads(json.dumps(GOOD))
-    after["datasets"]["bluemarble"]["options"] = {"min_land": 0.5}
-    changed = changed_files(tmp_path, GOOD, after)
-    assert len([path for path in changed if path.endswith("dataset.json")]) == 2
-    assert len([path for path in changed if path.endswith("run.json")]) == 2
-
-
-def test_unchanged_settings_keep_their_modification_time(working_folder):
-    plan = plan_of(working_folder, GOOD)
-    plan.write()
-    times = {path: path.stat().st_mtime_ns for path in plan.files}
-    plan.write()
-    assert times == {path: path.stat().st_mtime_ns for path in plan.files}
 
 
 def test_gradient_variants_differ_in_the_intermediate_outputs_only(tmp_path):

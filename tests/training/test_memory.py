@@ -10,6 +10,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings, TrainingSettings
 from msgunet.device import pick as device
 from msgunet.device.measuring import peak_memory, warm_up_libraries
+from msgunet.device.meter import Meter
 from msgunet.methods.losses import eager_gradient, l1_sum
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import VGG19Features, load_perceptual
@@ -69,7 +70,7 @@ def test_the_estimate_matches_a_real_step(name, recompute):
 
 
 def test_the_meter_counts_tensors_operations_and_bytes():
-    with torch.device("meta"), memory.Meter() as meter:
+    with torch.device("meta"), Meter() as meter:
         a, b = torch.empty(64, 32), torch.empty(32, 16)
         a @ b
         kept = torch.empty(1000)

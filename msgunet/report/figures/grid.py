@@ -1,0 +1,43 @@
+"""The metrics over the values of a grid, as heat maps."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from msgunet.core.metrics import METRICS
+from msgunet.report.collect import Collection
+from msgunet.report.figures.style import HEAT, NamedFigure
+from msgunet.report.grids import grid_cells, grid_title
+from msgunet.report.tables import Tables
+
+
+def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
+    """Yield one figure for each data set and grid that has results, with a heat map for each metric."""
+    for dataset, name in collection.gridded():
+        cells = grid_cells(collection, tables.frames["table1"], dataset, name)
+        numbers = {metric: frame for metric, (frame, _) in cells.items() if frame.notna().any(axis=None)}
+        if not numbers:
+            continue
+        caption = (
+            f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Each panel has "
+            f"its own colour scale. {collection.data_conditions(dataset)}; {collection.environment()}."
+        )
+        yield NamedFigure(f"grid_{dataset}_{name}", grid_title(collection, dataset, name), caption, _heat(numbers))
+
+
+def _heat(numbers: dict[str, pd.DataFrame]) -> Figure:
+    rows, columns = next(iter(numbers.values())).shape
+    shape = ((1.1 + 0.75 * columns) * len(numbers) + 0.6, 0.9 + 0.42 * rows)
+    figure, axes = plt.subplots(1, len(numbers), figsize=shape, squeeze=False, layout="constrained", sharey=True)
+    for axis, (metric, frame) in zip(axes[0], numbers.items(), strict=True):
+        form = f".{METRICS[metric].digits}f"
+        sns.heatmap(frame, annot=True, fmt=form, cmap=HEAT, cbar=False, ax=axis, annot_kws={"size": 7}, linewidths=0.5)
+        axis.set(title=METRICS[metric].heading)
+        # No lines where a result is missing.
+        axis.grid(visible=False)
+        axis.tick_params(labelsize=7, rotation=0)
+        axis.tick_params("x", rotation=30 if columns > 1 else 0)
+    return figure

@@ -1,0 +1,73 @@
+"""The metrics over the values of a grid: a table for each data set and grid, and the numbers of its figure."""
+
+import pandas as pd
+
+from msgunet.core.metrics import METRICS
+from msgunet.core.table import Cell, Table, number
+from msgunet.report.collect import Collection
+from msgunet.suite.grid import label, words
+
+
+def grid_cells(
+    collection: Collection, summary: pd.DataFrame, dataset: str, name: str
+) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return the means of each metric over the values of a grid, in the protocol that comes first.
+
+    Args:
+        collection: the suite's results.
+        summary: the rows of Table 1.
+        dataset: name of the data set.
+        name: name of the entry with the grid in the suite's file.
+
+    Returns:
+        By metric, two frames: the numbers, NaN where there is none, and the states of the entries. There is a row for
+        each value of the grid's first key and a column for each of the second one, or a single column.
+
+    """
+    grid = collection.grids[name]
+    rows = summary[(summary["dataset"] == dataset) & (summary["protocol"] == collection.protocols(dataset)[0])]
+    rows = rows.set_index("entry").loc[grid["entries"]]
+    labels = [[label(key, value) for value in values] for key, values in grid["axes"]]
+    index, columns = labels if len(labels) > 1 else (labels[0], ["mean"])
+
+    def folded(values: pd.Series) -> pd.DataFrame:
+        return pd.DataFrame(values.to_numpy().reshape(len(index), len(columns)), index, columns)
+
+    return {
+        metric: (folded(rows[metric].astype(float)), folded(rows["status"]))
+        for metric in collection.settings["metrics"]
+    }
+
+
+def grid_title(collection: Collection, dataset: str, name: str) -> str:
+    """Return the title of a grid's table and figure."""
+    grid = collection.grids[name]
+    return f"{grid['title']} on {dataset}: {' and '.join(words(key) for key, _ in grid['axes'])}"
+
+
+def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name: str) -> Table:
+    """Return the table of a grid on a data set: for each metric, rows and columns are the values of the two keys."""
+    cells = grid_cells(collection, summary, dataset, name)
+    rows: list[list[Cell | str]] = []
+    for metric, (numbers, states) in cells.items():
+        low, high = numbers.min(axis=None), numbers.max(axis=None)
+        for row_label, values in numbers.iterrows():
+            row: list[Cell | str] = [METRICS[metric].heading, str(row_label)]
+            for column, value in values.items():
+                status = states.loc[row_label, column]
+                shade = None if pd.isna(value) else (value - low) / (high - low) if high > low else 0.0
+                missing = "undefined" if status == "done" else status
+                row.append(number(value, f".{METRICS[metric].digits}f", missing, shade=shade))
+            rows.append(row)
+    first = collection.grids[name]["axes"][0][0]
+    columns = ["Metric", words(first), *next(iter(cells.values()))[0].columns]
+    notes = [
+        f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Table 1 has the "
+        "interval of each entry, and the table of differences the tests between them.",
+        "Shades range from the lowest to the highest value of a metric.",
+        collection.data_conditions(dataset),
+        *collection.unfinished(dataset),
+        collection.environment(),
+    ]
+    title = grid_title(collection, dataset, name)
+    return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, collection.command("tables/table1.csv"))

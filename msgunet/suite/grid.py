@@ -1,0 +1,117 @@
+"""Grids: an entry of a suite's file that stands for several, one for each combination of some values."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msgunet.suite.models import MethodEntry
+
+_TRAINING = "training."
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The entries that one entry with a grid stands for.
+
+    Attributes:
+        axes: the values of each key, in the order of the file.
+        entries: the name of the entry at each combination of values, in the order of `itertools.product`.
+
+    """
+
+    axes: dict[str, list[Any]]
+    entries: list[str]
+
+
+def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Replace each entry that has a grid by one entry for each combination of the grid's values.
+
+    Args:
+        methods: the section `methods` of a suite's file, as it was read.
+
+    Returns:
+        The section with all entries, in which each of a grid has its own values as a grid of one combination; and for
+        each of these entries the name of the one that it comes from. A grid of another form is left for the
+        validation.
+
+    """
+    expanded: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, entry in methods.items():
+        grid = entry.get("grid") if isinstance(entry, dict) else None
+        if not (isinstance(grid, dict) and grid and all(isinstance(v, list) and v for v in grid.values())):
+            expanded[name] = entry
+            continue
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            place = _place(name, point)
+            expanded[place] = {"method": name, **_at(entry, point)}
+            origins[place] = name
+    return expanded, origins
+
+
+def grids(methods: Mapping[str, MethodEntry]) -> dict[str, Grid]:
+    """Return the grids of a suite by the name of the entry in its file."""
+    found: dict[str, Grid] = {}
+    for name, entry in methods.items():
+        if entry.grid:
+            point = {key: value for key, (value,) in entry.grid.items()}
+            grid = found.setdefault(name.removesuffix(_place("", point)), Grid({key: [] for key in point}, []))
+            grid.entries.append(name)
+            for key, value in point.items():
+                if value not in grid.axes[key]:
+                    grid.axes[key].append(value)
+    return found
+
+
+def point_label(grid: Mapping[str, Any]) -> str:
+    """Return the words of a title for a combination of values: `, width 8, l1 10`; empty without a grid."""
+    return "".join(f", {label(key, value)}" for key, (value,) in grid.items())
+
+
+def label(key: str, value: Any) -> str:
+    """Return a key with one of its values, as tables print them."""
+    return f"{words(key)} {_text(value)}"
+
+
+def words(key: str) -> str:
+    """Return a key of a grid as tables print it."""
+    return key.removeprefix(_TRAINING).replace("_", " ")
+
+
+def repeated_names(methods: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """Return the problems with grids two of whose entries, or one of whose and another entry, have the same name."""
+    problems = []
+    for base in dict.fromkeys(origins.values()):
+        grid = methods[base]["grid"]
+        names = [_place(base, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+        taken = sorted({name for name in names if names.count(name) > 1 or name in methods})
+        problems += [f"methods.{base}.grid: two entries would have the name '{name}'" for name in taken]
+    return problems
+
+
+def _place(name: str, point: Mapping[str, Any]) -> str:
+    words = [word for key, value in point.items() for word in (key.removeprefix(_TRAINING), _text(value))]
+    return "_".join([name, *(re.sub(r"[^a-z0-9]+", "_", word.lower()) for word in words)])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _at(entry: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    sections = {"training": {}, "options": {}}
+    for key, value in point.items():
+        section = "training" if key.startswith(_TRAINING) else "options"
+        sections[section][key.removeprefix(_TRAINING)] = value
+    result = {**entry, "grid": {key: [value] for key, value in point.items()}}
+    for section, values in sections.items():
+        before = entry.get(section) or {}
+        # Anything else than a mapping is left for the validation.
+        if values and isinstance(before, dict):
+            result[section] = {**before, **values}
+    return result
