@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,16 +13,19 @@ import pytest
 import torch
 from disks import mounted
 from filelock import FileLock
+from own_code import EXAMPLE, SMALL
 from PIL import Image
 
 from msgunet.core.files import sha256_file
 from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
+from msgunet.methods import method_file
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import build_method, custom_methods, get_method, methods
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.suite.file import load_suite
+from msgunet.suite.plan import load_plan
 from msgunet.training import loop, memory
 from msgunet.training.state import TrainingState
 
@@ -233,6 +237,31 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return tmp_path
+
+
+@pytest.fixture
+def method_folder(working_folder, monkeypatch):
+    """A working folder that contains only `my_method.py`, as in a process that has not loaded any method file."""
+    monkeypatch.setattr(method_file, "_loaded", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(method_file._TRUSTED, "[]")
+    (working_folder / "my_method.py").write_text(SMALL)
+    method_file.trust("my_method.py")
+    yield working_folder
+    load_plan.cache_clear()
+
+
+@pytest.fixture
+def trained_method(method_folder, compute):
+    """A working folder with a trained run of the documented example."""
+    (method_folder / "my_method.py").write_text(EXAMPLE)
+    loaded = custom_methods("my_method.py")
+    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": loaded.code}
+    changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
+    settings = make_settings(make_data(method_folder / "data"), "mean").model_dump() | changes
+    settings["options"] = {"filters": 4, "blocks": 1}
+    train(method_folder / "run", RunSettings.model_validate(settings), compute)
+    return method_folder
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from msgunet.cli.extras import advice
 from msgunet.cli.parser import parser
+from msgunet.core.bugs import bugs_named
 from msgunet.core.disk import PAUSES, describe, disk_error, patiently
 from msgunet.core.errors import InterruptedTraining, UserError
 from msgunet.core.permissions import explain
@@ -46,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from msgunet.methods.method_file import trust
 
             trust(file)
-        _run(options)
+        with bugs_named():
+            _run(options)
     except UserError as error:
-        lines = (printable(f"{'' if p.startswith(' ') else 'error: '}{p}") for p in error.problems)
-        print("\n".join(lines), file=sys.stderr)
+        lines = [f"{'' if p.startswith(' ') else 'error: '}{p}" for p in error.problems]
+        print(printable("\n".join([*lines, *([error.trace] if error.trace else [])])), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (text := advice(given[0], error.name)) is None:

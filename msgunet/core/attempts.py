@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
+from msgunet.core.bugs import bug_in
 from msgunet.core.disk import describe, disk_error
 from msgunet.core.errors import InterruptedTraining, UserError, is_out_of_memory
 from msgunet.core.files import KernelLock, canonical_json, is_locked, remove_leftovers, write_json
@@ -67,6 +68,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if disk_error(error) is error:
         return describe(error)
+    if (bug := bug_in(error)) is not None:
+        return str(bug)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}" if str(error) else f"{type(error).__name__}{place}"

@@ -2,10 +2,17 @@
 
 
 class UserError(Exception):
-    """One or more problems with the user's input, all reported together. Exit status 2."""
+    """One or more problems with the user's input, all reported together. Exit status 2.
 
-    def __init__(self, *problems: str) -> None:
+    Attributes:
+        problems: one line each.
+        trace: a traceback of the user's own code, printed after the problems.
+
+    """
+
+    def __init__(self, *problems: str, trace: str = "") -> None:
         self.problems = problems
+        self.trace = trace
         super().__init__("\n".join(problems))
 
 

@@ -23,6 +23,7 @@ from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
+from msgunet.methods.contract import built
 from msgunet.methods.folding import fold_parametrizations
 from msgunet.methods.generator import prepare
 from msgunet.methods.method import Method
@@ -58,7 +59,7 @@ def cost(networks: NetworkList, out: Path, compute: ComputeSettings, counts_only
 def build(network: Network) -> tuple[Method, nn.Module]:
     """Build the method that `network` describes, and its generator in evaluation mode."""
     method = build_method(network)
-    generator = method.build_generator().eval()
+    generator = built(method, "build_generator").eval()
     fold_parametrizations(generator)
     return method, generator
 
@@ -79,7 +80,7 @@ def counts(network: Network) -> dict[str, Any]:
             scales = method.scales(method.options, size)
             inputs = [blank_pyramid(scales, size, channels=channels) for channels in network.channels]
             if part == "discriminator":
-                model = method.build_discriminator()
+                model = built(method, "build_discriminator")
             else:
                 inputs = inputs[:1]
         with FlopCounterMode(display=False) as counter:

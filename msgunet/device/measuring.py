@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from msgunet.core.bugs import bugs_named
 from msgunet.core.errors import UserError
 
 
@@ -24,7 +25,7 @@ def in_new_process(label: str, function: Callable[..., Any], *arguments: Any) ->
     """Call `function(*arguments)` in a new process, so that earlier work affects neither its memory nor its time.
 
     Raises:
-        UserError: the process was killed; the message starts with `label`.
+        UserError: the process was killed, and the message starts with `label`; or the code of a custom method failed.
 
     """
     # A fork server imports torch only once. Forking is not safe on macOS, where each process imports torch itself.
@@ -32,9 +33,15 @@ def in_new_process(label: str, function: Callable[..., Any], *arguments: Any) ->
     context.set_forkserver_preload([function.__module__])
     with ProcessPoolExecutor(1, context) as pool:
         try:
-            return pool.submit(function, *arguments).result()
+            return pool.submit(_with_named_bugs, function, *arguments).result()
         except BrokenProcessPool as error:
             raise UserError(f"{label}: the process was killed, probably for lack of memory") from error
+
+
+def _with_named_bugs(function: Callable[..., Any], *arguments: Any) -> Any:
+    # Here, where the traceback is: the other process receives its text alone.
+    with bugs_named():
+        return function(*arguments)
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> float:

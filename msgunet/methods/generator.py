@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from msgunet.core.bugs import bug_in
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, differences
 from msgunet.core.permissions import explain
@@ -19,6 +20,7 @@ from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
+from msgunet.methods.contract import built, checked_outputs
 from msgunet.methods.folding import fold_batch_norm, fold_parametrizations
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
@@ -69,7 +71,8 @@ class LoadedGenerator:
         inputs = self._to_device(sources)
         with torch.random.fork_rng():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            return [output.float() for output in self.network(inputs)]
+            outputs = checked_outputs(self.method, self.network, self.network(inputs))
+            return [output.float() for output in outputs]
 
     @contextmanager
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
@@ -106,8 +109,10 @@ def load_generator(
     # On shapes alone, so that nothing is allocated before the file is known to fit.
     try:
         with torch.device("meta"):
-            expected = method.build_generator().state_dict()
+            expected = built(method, "build_generator").state_dict()
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        if bug_in(error) is not None:
+            raise
         raise UserError(f"{path}: its settings describe no network that can be built ({first_line(error)})") from error
     if problem := _difference(stored, expected):
         raise UserError(f"{path}: {problem}")
@@ -115,7 +120,7 @@ def load_generator(
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path}: the weights contain NaN or infinite values (tensor '{name}')")
-    network = method.build_generator()
+    network = built(method, "build_generator")
     network.load_state_dict({name: tensors[name] for name in expected})
     return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
 

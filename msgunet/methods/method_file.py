@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from msgunet.core.bugs import MethodBug, add_sources, load_bug
 from msgunet.core.errors import UserError
 from msgunet.core.files import short_hash
 from msgunet.core.permissions import explain
@@ -138,7 +138,8 @@ def _load(file: str, path: Path, wanted: str | None) -> MethodFile:
     # At the end, so that a sibling file cannot shadow a package.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    methods = _execute(file, path, trees[path])
+    methods = _execute(file, path, trees)
+    add_sources(trees, methods)
     for name in sorted(siblings):
         if name in sys.modules and not _is_sibling(name, path.parent):
             raise UserError(f"{file} imports '{name}', but another module already has this name; rename {name}.py")
@@ -146,7 +147,7 @@ def _load(file: str, path: Path, wanted: str | None) -> MethodFile:
     return _loaded[path]
 
 
-def _execute(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]:
+def _execute(file: str, path: Path, trees: dict[Path, ast.Module]) -> dict[str, type[Method]]:
     """Execute a file as a separate module and return the methods that it registers."""
     # Not under the file's own name, which another module can have.
     name = f"method_file_{path.stem}_{short_hash(str(path))}"
@@ -156,19 +157,21 @@ def _execute(file: str, path: Path, tree: ast.Module) -> dict[str, type[Method]]
     before = sys.modules.get(name), REGISTERED.get(name)
     sys.modules[name], REGISTERED[name] = module, {}
     try:
-        exec(compile(tree, str(path), "exec"), vars(module))  # noqa: S102 (the user requested it)
+        exec(compile(trees[path], str(path), "exec"), vars(module))  # noqa: S102 (the user requested it)
         for cls in REGISTERED[name].values():
             _validate(cls)
+            _require_methods(cls, file, trees[path])
     except (Exception, SystemExit) as error:
         for table, old in zip((sys.modules, REGISTERED), before, strict=True):
             table.pop(name) if old is None else table.update({name: old})
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        text = " ".join(str(error).split())
+        if isinstance(error, MethodBug):
+            raise
         if isinstance(error, UserError):
-            raise UserError(f"{file}: {text}") from error
+            raise UserError(f"{file}: {' '.join(str(error).split())}") from error
+        hint = ""
         if isinstance(error, ImportError) and (error.name or "").split(".")[0] in _PACKAGES:
-            text += "; import the project's public names from 'msgunet' itself (docs/own-method.md)"
-        raise UserError(f"{file}:{lines[-1] if lines else 1}: {type(error).__name__}: {text}") from error
+            hint = "; import the project's public names from 'msgunet' itself (docs/own-method.md)"
+        raise load_bug(error, path, trees, hint) from error
     if not REGISTERED[name]:
         raise UserError(f'{file} registers no method; decorate a subclass of Method with @register_method("name")')
     return REGISTERED[name]
@@ -189,6 +192,18 @@ def _validate(cls: Any) -> None:
         raise UserError(f"all options of method '{cls.name}' need valid defaults; check {wrong}") from error
 
 
+def _require_methods(cls: type[Method], file: str, tree: ast.Module) -> None:
+    """Raise MethodBug for methods that every method must define."""
+    networks = ("build_generator", "build_discriminator")
+    needed = (*networks, "generator_losses", "discriminator_losses") if cls.trainable else networks[:1]
+    missing = [name for name in needed if getattr(cls, name) is getattr(Method, name)]
+    if missing:
+        nodes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+        line = next((node.lineno for node in nodes), 1)
+        text = f"class {cls.__name__} does not define {', '.join(missing)} (see docs/own-method.md)"
+        raise MethodBug(cls.name, f"{file}:{line}", text)
+
+
 def _syntax_trees(path: Path) -> dict[Path, ast.Module]:
     """Return the syntax trees of a file and of the sibling modules that it imports, directly or indirectly."""
     trees: dict[Path, ast.Module] = {}
@@ -198,10 +213,9 @@ def _syntax_trees(path: Path) -> dict[Path, ast.Module]:
         if source in trees:
             continue
         try:
-            trees[source] = ast.parse(source.read_bytes())
+            trees[source] = ast.parse(source.read_bytes(), str(source))
         except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            raise UserError(f"{source}:{line}: {getattr(error, 'msg', error)}") from error
+            raise load_bug(error, source, [source]) from error
         except OSError as error:
             raise UserError(explain(error, source)) from error
         for name in {name.split(".")[0] for name in _imported(trees[source])}.difference(("", *_PACKAGES)):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 from msgunet.device.precision import upcast
 
@@ -44,8 +45,24 @@ def use_batch_statistics(network: nn.Module) -> None:
 
 def per_image_norms(network: nn.Module) -> list[nn.Module]:
     """Return the norms that compute their statistics from the input image instead of the training."""
-    norms = (layer for layer in network.modules() if isinstance(layer, InstanceNorm | nn.BatchNorm2d))
-    return [norm for norm in norms if norm.running_mean is None]
+    kinds = InstanceNorm | nn.InstanceNorm2d | nn.BatchNorm2d
+    return [layer for layer in network.modules() if isinstance(layer, kinds) and layer.running_mean is None]
+
+
+def whole_image_layers(network: nn.Module) -> list[str]:
+    """Return the layers whose result depends on the whole image in ways that no statistics of it can replace.
+
+    A network with such layers translates a tile in another way than the same pixels of the whole image. Functions that
+    are no layers, such as a mean over H and W, are not seen.
+    """
+    return [f"{name or 'network'} ({type(layer).__name__})" for name, layer in network.named_modules() if _mixes(layer)]
+
+
+def _mixes(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.LayerNorm):
+        # Over the channels alone, it works on each pixel.
+        return len(layer.normalized_shape) > 1
+    return isinstance(layer, nn.GroupNorm | nn.MultiheadAttention | _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
 
 
 @contextmanager
@@ -73,7 +90,11 @@ def fixed_statistics(network: nn.Module, sources: Sequence[Tensor]) -> Iterator[
     try:
         for norm, (mean, variance) in statistics.items():
             norm.running_mean, norm.running_var = mean, variance
+            if isinstance(norm, nn.InstanceNorm2d):
+                norm.track_running_stats = True  # without it, torch ignores them
         yield
     finally:
         for norm in norms:
             norm.running_mean = norm.running_var = None
+            if isinstance(norm, nn.InstanceNorm2d):
+                norm.track_running_stats = False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgunet.core.bugs import MethodBug
 from msgunet.core.errors import UserError
 from msgunet.core.registry import Registry, register, suggest
 from msgunet.methods.method_file import REGISTERED, MethodFile, load_method_file
@@ -57,7 +58,12 @@ def get_method(name: str, file: str | None = None, code: str | None = None) -> t
     """
     if file is None:
         return _REGISTRY.get(name)
-    known = custom_methods(file, code).methods
+    try:
+        known = custom_methods(file, code).methods
+    except MethodBug as bug:
+        if bug.method:
+            raise
+        raise bug.of(name) from bug
     if name not in known:
         raise UserError(f"unknown method '{name}' in {file}: {suggest(name, known)}")
     return known[name]

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from msgunet.core.bugs import MethodBug
 from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
@@ -75,7 +76,8 @@ def load_suite(path: Path) -> Suite:
     """Parse and validate a suite file.
 
     Raises:
-        UserError: the file has problems; each is listed with its place in the file and the closest valid name.
+        UserError: the file has problems; each is listed with its place in the file and the closest valid name. Errors
+            in the code of custom methods come first, once for each.
 
     """
     try:
@@ -91,11 +93,12 @@ def load_suite(path: Path) -> Suite:
         problems += repeated_names(methods, origins)
         raw = {**raw, "methods": expanded}
     found, suite = _validate(Suite, raw if raw is not None else {}, "")
-    found += _entry_problems(raw) if isinstance(raw, dict) else []
-    problems += dict.fromkeys(_in_grid(problem, origins) for problem in found)
+    entry_problems, bugs = _entry_problems(raw) if isinstance(raw, dict) else ([], [])
+    problems += _together(_in_grid(problem, origins) for problem in [*found, *entry_problems])
     problems += _text_problems(raw)
-    if problems or suite is None:
-        raise UserError(*(f"{path}: {problem}" for problem in problems))
+    if problems or bugs or suite is None:
+        lines = dict.fromkeys([*map(str, bugs), *(f"{path}: {problem}" for problem in problems)])
+        raise UserError(*lines, trace="\n".join(dict.fromkeys(bug.trace for bug in bugs if bug.trace)))
     return suite
 
 
@@ -103,6 +106,15 @@ def _in_grid(problem: str, origins: Mapping[str, str]) -> str:
     """Return a problem with an entry of a grid as one with the entry of the file."""
     place = re.match(r"methods\.(\w+)", problem)
     return f"methods.{origins[place[1]]}{problem[place.end() :]}" if place and place[1] in origins else problem
+
+
+def _together(problems: Iterable[str]) -> list[str]:
+    """Return each problem once; what is wrong with a file that several entries name, once for all of them."""
+    places: dict[str, list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        entry, of_file, text = problem.partition(".file: ")
+        places.setdefault(text if of_file else problem, []).extend([f"{entry}.file"] if of_file else [])
+    return [f"{', '.join(entries)}: {text}" if entries else text for text, entries in places.items()]
 
 
 def _text_problems(raw: Any) -> list[str]:
@@ -156,12 +168,13 @@ def _model_in(annotation: Any) -> Any:
     return models[-1] if models else None
 
 
-def _entry_problems(raw: dict[str, Any]) -> list[str]:
-    """Return the problems with names and options, entry by entry.
+def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
+    """Return the problems with names and options, entry by entry, and the errors in the code of custom methods.
 
     Works on the raw file, so that these are reported together with the problems that pydantic finds.
     """
     problems: list[str] = []
+    bugs: list[MethodBug] = []
 
     def table(key: str) -> dict[str, Any]:
         value = raw.get(key)
@@ -185,6 +198,9 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
                 try:
                     trust(file)
                     known = custom_methods(file, reload=True).methods
+                except MethodBug as bug:
+                    bugs.append(bug if bug.method else bug.of(kind))
+                    continue
                 except UserError as error:
                     problems += [f"{key}.{name}.file: {problem}" for problem in error.problems]
                     continue
@@ -207,7 +223,7 @@ def _entry_problems(raw: dict[str, Any]) -> list[str]:
     problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
     problems += _unknown(names(trained), table("methods"), "gradients.method", "method entry")
     problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
-    return problems
+    return problems, bugs
 
 
 def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgunet.core.bugs import bugs_named
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json, write_if_changed
 from msgunet.core.settings import (
@@ -114,6 +115,7 @@ class Plan:
 
 
 @functools.cache
+@bugs_named()
 def load_plan(name: str = "paper") -> Plan:
     """Return the plan of a suite, by its name or path.
 

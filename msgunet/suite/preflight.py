@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
+from msgunet.core.bugs import MethodBug, bugs_named
 from msgunet.core.errors import UserError
 from msgunet.core.permissions import may_write, refused
 from msgunet.core.settings import MachineSettings
@@ -43,10 +44,8 @@ def check(plan: Plan, remote: bool = False) -> None:
 def rehearse(plan: Plan) -> list[str]:
     """Run a training step of each custom method in each phase, on shapes alone; return one line per method.
 
-    Exceptions of their code are not caught: the traceback points to the faulty line.
-
     Raises:
-        UserError: a generator's output does not have the size of the target.
+        UserError: errors in the code of methods, each once; the traceback points to the faulty line.
 
     """
     custom = {}
@@ -58,7 +57,18 @@ def rehearse(plan: Plan) -> list[str]:
         return []
     from msgunet.training.rehearsal import rehearse
 
-    return [rehearse(settings, plan.suite.compute) for settings in custom.values()]
+    lines: list[str] = []
+    # Entries of the same method have the same errors, with other numbers.
+    bugs: dict[tuple[str, str], MethodBug] = {}
+    for settings in custom.values():
+        try:
+            with bugs_named():
+                lines.append(rehearse(settings, plan.suite.compute))
+        except MethodBug as bug:
+            bugs.setdefault((bug.method, bug.place), bug)
+    if bugs:
+        raise UserError(*map(str, bugs.values()), trace="\n".join(bug.trace for bug in bugs.values() if bug.trace))
+    return lines
 
 
 def _weights(plan: Plan) -> list[str]:

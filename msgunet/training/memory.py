@@ -21,6 +21,7 @@ from msgunet.data.pairs import blank_pyramid
 from msgunet.device.meter import Meter, Operation
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.vgg19 import VGG19Features
+from msgunet.training.fitting import layers_checked
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
@@ -38,7 +39,7 @@ class StepNeeds:
 def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: ComputeSettings) -> StepNeeds:
     """Return the requirements of one step in a phase, with the whole batch in one process."""
     meta = torch.device("meta")
-    with meta, _without_power_iterations(), Meter() as meter:
+    with meta, layers_checked(), _without_power_iterations(), Meter() as meter:
         # Do not compile here: torch.compile would then skip the same code in the actual training.
         state = _MetaState(method, settings, meta, compute.model_copy(update={"compile": False}))
         state.begin_phase(method, phase, resumed=False)

@@ -16,6 +16,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.measuring import process_peak_memory
 from msgunet.device.precision import autocast, training_layout
+from msgunet.methods.contract import built
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.recompute import recompute_activations
 from msgunet.training.checkpoint import KEEP, save_checkpoint
@@ -47,8 +48,8 @@ class TrainingState:
         compute = compute or ComputeSettings()
         self.processes = processes or Processes()
         torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
-        self.generator = method.build_training_generator()
-        self.discriminator = method.build_discriminator()
+        self.generator = built(method, "build_training_generator")
+        self.discriminator = built(method, "build_discriminator")
         networks = (self.generator, self.discriminator)
         weights = sum(weight.numel() for network in networks for weight in network.parameters())
         self.layout = training_layout(device, settings.training.precision, weights)

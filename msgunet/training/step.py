@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msgunet.methods.contract import checked_outputs, checked_scores, checked_terms, unconnected
 from msgunet.methods.method import Method
 from msgunet.training.gradients import GradientRecorder
 from msgunet.training.state import TrainingState
@@ -38,10 +39,12 @@ def step(
     return order(method, state, parts, perceptual, rate, after_backward)
 
 
-def _forward(state: TrainingState, sources: list[Tensor], targets: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _forward(
+    method: Method, state: TrainingState, sources: list[Tensor], targets: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return the generator's outputs and the targets at the scales of these outputs."""
     with state.autocast():
-        outputs = state.generator(sources)
+        outputs = checked_outputs(method, state.generator, state.generator(sources))
     return outputs, targets[: len(outputs)]
 
 
@@ -54,10 +57,10 @@ def _generator_first(
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
     """Pix2Pix-HD's order: both losses use the discriminator before its update, so that one pass serves both."""
-    generator_terms, discriminator_terms = _Terms(len(parts)), _Terms(len(parts))
+    generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     for sources, all_targets in parts:
-        outputs, targets = _forward(state, sources, all_targets)
-        discriminator = _OnePass(state.discriminator)
+        outputs, targets = _forward(method, state, sources, all_targets)
+        discriminator = _OnePass(method, state.discriminator)
         # Detach the outputs, so that both losses can backpropagate through the same pass of the discriminator.
         leaves = [output.detach().requires_grad_() for output in outputs]
         with state.autocast():
@@ -90,9 +93,9 @@ def _discriminator_first(
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
     """Pix2Pix's order: the discriminator is updated first, and the generator's loss uses the updated discriminator."""
-    generator_terms, discriminator_terms = _Terms(len(parts)), _Terms(len(parts))
+    generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     # Keep the generator's graphs of all micro-batches until the discriminator has been updated with all of them.
-    pending = [(sources, *_forward(state, sources, targets)) for sources, targets in parts]
+    pending = [(sources, *_forward(method, state, sources, targets)) for sources, targets in parts]
     for sources, outputs, targets in pending:
         detached = [output.detach() for output in outputs]
         with state.autocast():
@@ -111,15 +114,24 @@ def _discriminator_first(
     return _update(state, "generator", generator_terms.mean, rate, after_backward) | losses
 
 
+def _both_terms(method: Method, state: TrainingState, parts: int) -> tuple["_Terms", "_Terms"]:
+    """Return empty terms of the generator's and of the discriminator's loss."""
+    generator = _Terms(method, "generator_losses", parts, bool(_trainable(state.generator)))
+    return generator, _Terms(method, "discriminator_losses", parts, bool(_trainable(state.discriminator)))
+
+
 class _Terms:
     """The terms of a loss, averaged over the micro-batches of a batch."""
 
-    def __init__(self, parts: int) -> None:
-        self._parts = parts
+    def __init__(self, method: Method, loss: Any, parts: int, trains: bool) -> None:
+        self._method, self._loss, self._parts, self._trains = method, loss, parts, trains
         self.mean: dict[str, Tensor] = {}
 
     def add(self, terms: dict[str, Tensor]) -> Tensor:
         """Add the terms of a micro-batch, and return its share of the loss to be minimised."""
+        checked_terms(self._method, self._loss, terms)
+        if self._trains and not any(term.requires_grad for term in terms.values()):
+            raise unconnected(self._method, self._loss)
         for name, term in terms.items():
             share = term.detach() / self._parts
             self.mean[name] = self.mean[name] + share if name in self.mean else share
@@ -129,8 +141,8 @@ class _Terms:
 class _OnePass:
     """A discriminator that evaluates the same images only once, however often it is called with them."""
 
-    def __init__(self, discriminator: nn.Module) -> None:
-        self._discriminator = discriminator
+    def __init__(self, method: Method, discriminator: nn.Module) -> None:
+        self._method, self._discriminator = method, discriminator
         self._results: list[tuple[list[Tensor], Any]] = []
 
     def __call__(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> Any:
@@ -140,7 +152,7 @@ class _OnePass:
         if result is None:
             # The first caller may not need gradients, but a later caller may.
             with torch.enable_grad():
-                result = self._discriminator(sources, images)
+                result = checked_scores(self._method, self._discriminator, self._discriminator(sources, images))
             self._results.append((inputs, result))
         return [list(scale) for scale in result]
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from msgunet.core.bugs import MethodBug, bug_in
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.settings import ImageFormat
@@ -67,34 +68,63 @@ def translate_files(
         print(printable(note), file=sys.stderr)
     todo = [job for job in jobs if not (resume and job.target.is_file())]
     problems: list[str] = []
-    done = 0
+    done, tiles = 0, _Tiles(model)
     bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
     for job in bar:
         try:
             pixels = model.read_source(job.source)
-            tiles = functools.partial(_show_tiles, bar)
             # Names of files need not be UTF-8.
             name = os.fsencode(job.source.stem).decode(errors="backslashreplace")
-            output = model.translate(pixels, scale, name=name, tile=tile, progress=tiles)
+            output = model.translate(pixels, scale, name=name, tile=tile, progress=functools.partial(tiles.show, bar))
             with atomic(job.target) as temporary:
                 _write(temporary, output, job.target.suffix.lower())
             done += 1
+        except MethodBug:
+            raise
         except UserError as error:
             named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
             problems += named
         except (RuntimeError, MemoryError, ValueError) as error:
             # Too little device memory, or an image that the file format cannot hold. OSErrors are not caught: a full
-            # disk, for example, would stop every other image too.
+            # disk, for example, would stop every other image too. So would an error in the method's code.
+            if bug_in(error) is not None:
+                raise
             problems.append(f"{job.source}: {str(error).splitlines()[0]}")
+    tiles.report(len(todo))
     if problems:
         raise UserError(*problems, f"{done} of {len(todo)} images were translated; the others are listed above")
     return len(todo)
 
 
-def _show_tiles(bar: tqdm, done: int, total: int) -> None:
-    if total > 1:
+class _Tiles:
+    """What the user learns about images that are cut into tiles."""
+
+    def __init__(self, model: Model) -> None:
+        self._layers = model.whole_image_layers
+        self._counts: list[int] = []
+
+    def show(self, bar: tqdm, done: int, total: int) -> None:
+        """Show the progress after a tile; before the first one of all, warn of layers that need the whole image."""
+        if total == 1:
+            return
+        if done == 1:
+            self._counts.append(total)
+            if self._layers and len(self._counts) == 1:
+                text = (
+                    "warning: images are cut into tiles, but layers of this generator need the whole image, so that "
+                    f"colours and contrast differ from tile to tile: {', '.join(self._layers)}"
+                )
+                bar.write(printable(text), file=sys.stderr)
         bar.set_postfix_str(f"tile {done} of {total}", refresh=False)
         bar.update(0)
+
+    def report(self, images: int) -> None:
+        """Say how many of the images were cut."""
+        if self._counts:
+            low, high = min(self._counts), max(self._counts)
+            cut = f"{len(self._counts)} of {images} images {'was' if len(self._counts) == 1 else 'were'} cut into"
+            tiles = f"{low}" if low == high else f"{low} to {high}"
+            print(f"{cut} {tiles} tiles; seams can be visible (docs/own-data.md)", file=sys.stderr)
 
 
 def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:

@@ -21,6 +21,7 @@ from msgunet.device.measuring import memory_mib
 from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device
 from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
+from msgunet.methods.norms import whole_image_layers
 from msgunet.training.memory import free_memory
 from msgunet.translation.sources import as_source, read_source, to_pillow
 from msgunet.translation.tiling import blend, starts
@@ -46,6 +47,7 @@ class Model:
     Attributes:
         settings: the settings of the run that trained it: method, size, formats of source and target, training.
         scales: the number of outputs. The output of scale 0 has the size of the source; each further scale halves it.
+        whole_image_layers: the layers whose result depends on the whole image, so that tiles are translated wrongly.
 
     """
 
@@ -75,6 +77,7 @@ class Model:
         if shapes[0] != (self._min_side, self._min_side):
             raise UserError(f"{method.title} outputs the same image for every source; it cannot translate images")
         self.scales = len(shapes)
+        self.whole_image_layers = whole_image_layers(generator.network)
 
     def __repr__(self) -> str:
         run = self.settings

@@ -11,54 +11,34 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_data, make_settings, train
+from conftest import ROOT, make_settings, train
+from own_code import EXAMPLE, SMALL, SUITE
 from safetensors import safe_open
 from suites import changed_files, plan_of, problems_of
 
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.core.settings import RunSettings, TrainingSettings
 from msgunet.methods import method_file
 from msgunet.methods.generator import load_generator
 from msgunet.methods.registry import custom_methods
-from msgunet.suite.plan import load_plan
 from msgunet.suite.preflight import rehearse
-
-EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8"), re.S)[1]
-# The minimal method that can be planned; it does not import torch.
-SMALL = """
-from msgunet import Method, register_method
-
-
-@register_method("mine")
-class Mine(Method):
-    title = "Mine"
-"""
-SUITE = {
-    "datasets": {"bluemarble": {"size": [64, 64]}},
-    "methods": {"mine": {"file": "my_method.py"}, "msgunet": {"options": {"width": 0.25}}},
-}
 
 
 @pytest.fixture
-def folder(working_folder, monkeypatch):
-    """A working folder that contains only `my_method.py`, as in a process that has not loaded any method file."""
-    monkeypatch.setattr(method_file, "_loaded", {})
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(method_file._TRUSTED, "[]")
-    (working_folder / "my_method.py").write_text(SMALL)
-    method_file.trust("my_method.py")
-    yield working_folder
-    load_plan.cache_clear()
+def folder(method_folder):
+    return method_folder
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (None, "my_method.py does not exist in "),
-        ("x = 1\ndef f(:\n", "my_method.py:2: invalid syntax"),
-        ("x = 1\nimport no_such_thing\n", "my_method.py:2: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = 1\ndef f(:\n", "mine (my_method.py:2): SyntaxError: invalid syntax"),
+        (
+            "x = 1\nimport no_such_thing\n",
+            "mine (my_method.py:2): ModuleNotFoundError: No module named 'no_such_thing'",
+        ),
         ("x = 1\n", "my_method.py registers no method; decorate a subclass of Method with @register_method"),
         (SMALL.replace('"mine"', '"yours"'), "my_method.py registers no method 'mine', only 'yours'"),
         (SMALL + SMALL.replace('"mine"', '"pan"'), "registers 'pan', already the name of a built-in method"),
@@ -67,7 +47,7 @@ def folder(working_folder, monkeypatch):
         (SMALL.replace('"Mine"', '"a\\tb"'), "my_method.py: mine, title: a text is one line"),
         (
             SMALL + '\n\nclass Again(Mine):\n    title = "Again"\n\n\nregister_method("mine")(Again)\n',
-            "'mine' is registered twice",
+            "mine (my_method.py:15): ValueError: 'mine' is registered twice",
         ),
         (
             SMALL.replace("import Method", "import Method, MethodOptions")
@@ -81,9 +61,11 @@ def test_problems_of_a_file_are_reported_with_all_others(folder, text, expected)
     path.unlink() if text is None else path.write_text(text)
     problems = problems_of(folder, {**SUITE, "trainings": {}})
     assert len(problems) == 2, "all reported together"
-    assert "trainings: unknown key" in problems[0]
-    assert "methods.mine.file: " in problems[1]
-    assert expected in problems[1]
+    # An error in the code comes first, under the method's name.
+    place = int(not expected.startswith("mine ("))
+    assert "trainings: unknown key" in problems[1 - place]
+    assert problems[place].startswith(expected if place == 0 else f"{folder / 'mine.yaml'}: methods.mine.file: ")
+    assert expected in problems[place]
 
 
 def test_options_and_recipes_of_a_file_are_checked(folder):
@@ -115,7 +97,7 @@ def test_the_code_hash_ignores_comments_docstrings_and_layout(folder, change, sa
 
 def test_the_hash_is_the_same_in_all_versions_of_python(folder):
     """The hash is from Python 3.11; other versions have more fields in a syntax tree."""
-    assert custom_methods("my_method.py").code == "0205063e"
+    assert custom_methods("my_method.py").code == "5efb1482"
 
 
 @pytest.mark.parametrize("line", ["from msgunet.losses import l1_sum", "losses = lazy_import('msgunet.losses')"])
@@ -184,24 +166,18 @@ def test_check_rehearses_a_training_step_on_shapes(folder):
     [report] = rehearse(plan_of(folder, SUITE))
     assert re.fullmatch(r"mine \(my_method.py\) at 64x64: a training step works and needs about \d+ MiB", report)
     (folder / "my_method.py").write_text(EXAMPLE.replace("ConvTranspose2d(filters, target", "Conv2d(filters, target"))
-    with pytest.raises(UserError, match=r"methods.mine: the output has shape .*, the target \(1, 3, 64, 64\)"):
+    with pytest.raises(
+        UserError, match=r"mine \(my_method.py:35\): the output at scale 0 has shape .*, the target \(1, 3, 64, 64\)"
+    ):
         rehearse(plan_of(folder, SUITE))
     (folder / "my_method.py").write_text(EXAMPLE.replace("[0][-1]", "[1][-1]"))
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match=r"mine \(my_method.py:\d+\): IndexError: list index out of range"):
         rehearse(plan_of(folder, SUITE))
 
 
 @pytest.fixture
-def trained(folder, compute):
-    """A working folder with a trained run of the documented example."""
-    (folder / "my_method.py").write_text(EXAMPLE)
-    loaded = custom_methods("my_method.py")
-    changes = {"entry": "mine", "method": "mine", "version": 1, "file": "my_method.py", "code": loaded.code}
-    changes["training"] = TrainingSettings(epochs=1, decay_epochs=0, batch_size=2)
-    settings = make_settings(make_data(folder / "data"), "mean").model_dump() | changes
-    settings["options"] = {"filters": 4, "blocks": 1}
-    train(folder / "run", RunSettings.model_validate(settings), compute)
-    return folder
+def trained(trained_method):
+    return trained_method
 
 
 def test_jobs_reject_code_that_has_changed(trained, monkeypatch, capsys):
