@@ -1,5 +1,6 @@
 """ONNX export of every method: the outputs equal PyTorch's at any size, or no file is written."""
 
+import copy
 import re
 import shutil
 import subprocess
@@ -35,18 +36,25 @@ def test_outputs_equal_pytorchs_at_any_size_and_batch(trained_runs, tmp_path, na
         if isinstance(layer, torch.nn.Dropout):
             layer.eval()
     session = onnxruntime.InferenceSession(str(out))
+    exact = copy.deepcopy(model.network).double()
     scales = model.method.scales(model.method.options, (64, 64))
+    torch.manual_seed(0)
     assert [o.name for o in session.get_outputs()] == ["output", "output_1"][:scales]
     for width, height in ((64, 128), (256, 128), (192, 64)):
         source = F.interpolate(torch.rand(1, 3, 5, 5) * 2 - 1, (height, width), mode="bicubic").clamp(-1, 1)
-        expected = model(pyramid(source, scales, "photo"), "")
+        sources = pyramid(source, scales, "photo")
         actual = session.run(None, {"source": source.numpy()})
-        assert [a.shape for a in actual] == [tuple(e.shape) for e in expected]
-        assert max(np.abs(a - e.numpy()).max() for a, e in zip(actual, expected, strict=True)) < 1e-4
+        with torch.inference_mode():
+            expected = [output.numpy() for output in exact([image.double() for image in sources])]
+        assert [a.shape for a in actual] == [e.shape for e in expected]
+        # How much rounding matters depends on the weights; PyTorch's own errors show it.
+        ours = [output.numpy() for output in model(sources, "")]
+        largest = [max(np.abs(a - e).max() for a, e in zip(found, expected, strict=True)) for found in (actual, ours)]
+        assert largest[0] < 4 * largest[1] + 1e-5
         assert np.abs(actual[0]).max() > 0.05, "the outputs are not blank"
         # An image's outputs do not depend on its neighbours in the batch.
         twice = session.run(None, {"source": np.concatenate([source.numpy(), -source.numpy()])})
-        assert np.abs(twice[0][:1] - actual[0]).max() < 1e-4
+        assert np.abs(twice[0][:1] - actual[0]).max() < 4 * largest[1] + 1e-5
     draw = np.random.default_rng(0)
     translator = translate.Model(model)
     for width, height in [(65, 65), (5, 4), (3, 140), *draw.integers(2, 200, (50, 2)).tolist()]:

@@ -208,7 +208,9 @@ def test_tiles_have_no_seams(trained_runs, name):
         more = steps[0] - steps[1]
         at = np.zeros(length - 1, bool)
         at[[border - 1 for border in borders]] = True
-        assert more[at].mean() <= np.abs(more[~at]).mean() + 0.01
+        # The mean of a few borders varies by two standard errors.
+        noise = 2 * more[~at].std() / np.sqrt(at.sum())
+        assert more[at].mean() <= np.abs(more[~at]).mean() + noise
         assert more[at].max() <= more[~at].max() + 0.01
     error = np.sqrt(np.mean((tiled - whole) ** 2))
     assert error < 0.35 * whole.std()
