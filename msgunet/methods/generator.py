@@ -21,7 +21,7 @@ from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
-from msgunet.methods.folding import fold_batch_norm, fold_parametrizations
+from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.nearest import instead_of
@@ -46,12 +46,15 @@ def prepare(method: Method, generator: nn.Module, device: torch.device, precisio
     """Optimise a generator for inference, in place, and return it.
 
     Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
-    folded into the convolutions. Weights are stored channels-last. With `bf16`, weights and activations are bfloat16:
-    the caller passes bfloat16 inputs and receives bfloat16 outputs.
+    folded into the convolutions. Biases that a norm cancels are dropped, except on a CPU. Weights are stored
+    channels-last. With `bf16`, weights and activations are bfloat16: the caller passes bfloat16 inputs and receives
+    bfloat16 outputs.
     """
     method.prepare_inference(generator)
     fold_parametrizations(generator)
     fold_batch_norm(generator)
+    if device.type != "cpu":
+        drop_cancelled_biases(generator)
     return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
 
 
