@@ -1,6 +1,7 @@
 """The origin of a result: commit, versions, processor."""
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -19,9 +20,12 @@ _PACKAGES = ("torch", "torchvision", "piq", "fvcore", "numpy", "pillow", "pandas
 
 @functools.cache
 def commit() -> str:
-    """Return the checked-out commit, with `+changes` if tracked files differ from it; `unknown` outside a checkout."""
+    """Return the checked-out commit, with `+changes` if tracked files differ from it.
+
+    Outside a checkout, such as in a copy of its files, it is the environment variable `MSGUNET_COMMIT`, or `unknown`.
+    """
     if shutil.which("git") is None or not (ROOT / ".git").exists():
-        return "unknown"
+        return os.environ.get("MSGUNET_COMMIT", "unknown")
 
     def git(*arguments: str) -> str:
         # Git refuses another user's checkout, whose settings could have programs started. Here its code is running.

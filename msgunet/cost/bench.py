@@ -196,7 +196,8 @@ def device_limits(compute: ComputeSettings, precisions: Sequence[str]) -> dict[s
         dtype = dtype_of(precision)
         largest = {_product: 8192, _convolution: 512} if cuda else {_product: 2048, _convolution: 128}
         limits[precision] = max(_best_rate(work, size, device, dtype) for work, size in largest.items())
-    source, target = (torch.zeros(2**28 if cuda else 2**26, device=device) for _ in "st")
+    # Random numbers: zeros could be compressed on their way.
+    source, target = (torch.rand(2**28 if cuda else 2**26, device=device) for _ in "st")
     limits["bandwidth"] = 2 * source.nbytes / 1e9 / min(timed(lambda: target.copy_(source), device) for _ in range(7))
     return limits
 

@@ -17,6 +17,11 @@ _held: list[FileLock] = []
 _CHOSEN = "MSGUNET_GPU"
 
 
+def own_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context whose random numbers leave those outside it alone, on the CPU and on this device only."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 def require_gpu(compute: ComputeSettings, device: torch.device) -> None:
     """Check that the device is a GPU if `compute.gpu_required` is set.
 

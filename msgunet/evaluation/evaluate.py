@@ -89,6 +89,7 @@ def metrics_of(
     """Yield the metrics of an output in each protocol."""
     pair, target_format = pairs.pairs[index], run.target_format
     _, native = pairs.images(index)
+    measured: dict[tuple[int, ...], dict[str, Any]] = {}
     for protocol in settings.protocols:
         target, resized = native, output
         if protocol == "full" and (pair.width, pair.height) != run.size:
@@ -97,5 +98,7 @@ def metrics_of(
             resampling = Image.Resampling.NEAREST if run.target_kind == "labels" else Image.Resampling.BICUBIC
             resized = resample(output, (pair.width, pair.height), resampling)
         size = {"width": target.shape[1], "height": target.shape[0]}
-        metrics = measure(resized, target, settings.metrics, target_format.range)
-        yield {"id": pair.id, "protocol": protocol, **size, **metrics}
+        # Where the network has the data set's size, both protocols compare the same images.
+        if target.shape not in measured:
+            measured[target.shape] = measure(resized, target, settings.metrics, target_format.range)
+        yield {"id": pair.id, "protocol": protocol, **size, **measured[target.shape]}

@@ -19,6 +19,7 @@ from msgunet.core.permissions import explain
 from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
+from msgunet.device.pick import own_random_state
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
 from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
@@ -72,7 +73,7 @@ class LoadedGenerator:
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
         """Map a pyramid of sources in [-1, 1] to a pyramid of fp32 outputs; `key`, an image's id, seeds dropout."""
         inputs = self._to_device(sources)
-        with torch.random.fork_rng():
+        with own_random_state(self.device):
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             outputs = checked_outputs(self.method, self.network, self.network(inputs))
             return [output.float() for output in outputs]
@@ -80,7 +81,7 @@ class LoadedGenerator:
     @contextmanager
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
         """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
-        with torch.random.fork_rng(), torch.inference_mode():
+        with own_random_state(self.device), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             with fixed_statistics(self.network, self._to_device(sources)):
                 yield

@@ -15,6 +15,8 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import write_json
 from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
+from msgunet.device.pick import own_random_state
+from msgunet.device.precision import autocast
 from msgunet.methods.method import Method, Phase
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
@@ -138,9 +140,10 @@ class _Sample:
         """
         network = copy.deepcopy(generator)
         method.prepare_inference(network)
-        with torch.random.fork_rng():
+        # In the training's precision, for which cuDNN has chosen its algorithms.
+        with own_random_state(device), autocast(device, self._settings.training.precision):
             sources, targets = pyramids(PairTensors(*self._batch), method, phase, self._settings, device)
-            outputs = [network([s[i : i + 1] for s in sources])[0] for i in range(len(sources[0]))]
+            outputs = [network([s[i : i + 1] for s in sources])[0].float() for i in range(len(sources[0]))]
         source_format, target_format = self._settings.formats
         columns = [(sources[0], source_format), (torch.cat(outputs), target_format), (targets[0], target_format)]
         return self._folder / f"epoch-{epoch:04d}.png", columns

@@ -69,6 +69,17 @@ def test_copy_gets_the_metrics_of_its_source(tmp_path, data, compute):
         assert np.array_equal(np.asarray(saved), np.asarray(small[0]))
 
 
+def test_equal_images_are_measured_once(tmp_path, data, compute, monkeypatch):
+    module, calls = sys.modules[evaluate.__module__], []
+    monkeypatch.setattr(module, "measure", lambda *a: calls.append(a) or measure(*a))
+    run, generator = trained(tmp_path / "run", make_settings(data, "copy"), compute)
+    evaluate(run, generator, tmp_path / "run", EvaluationSettings(), compute, None)
+    rows = read(tmp_path / "run" / "metrics.csv")
+    assert len(rows) == 2 * len(calls) == 2 * len(read_manifest(data / "manifest.csv", "test"))
+    first, second = ({k: v for k, v in row.items() if k != "protocol"} for row in rows[:2])
+    assert first == second
+
+
 def test_evaluating_twice_gives_the_same_although_dropout_stays_on(tmp_path, data, compute):
     run, generator = trained(tmp_path / "run", make_settings(data, "pix2pix", options={"downsamplings": 6}), compute)
     found = []
