@@ -15,6 +15,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import write_json
 from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings
 from msgunet.data.pairs import PairDataset, PairTensors, normalise, pyramid
+from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import own_random_state
 from msgunet.device.precision import autocast
 from msgunet.methods.method import Method, Phase
@@ -80,8 +81,11 @@ class Keeper:
         epoch, rest = divmod(state.step, per_epoch)
         if last or (rest == 0 and epoch % compute.sample_epochs == 0):
             self._history.settle()
+            # Its size can be new to cuDNN, whose search for algorithms takes memory that no step needs.
+            state.record_peak()
             path, columns = self._sample.grid(self._method, phase, state.published(), epoch, device)
             self._grids.write(path, lambda: save_grid(path, columns))
+            reset_peak_memory(device)
         due = self._waits is None and now - self._last_save > 60 * compute.checkpoint_minutes
         if save or due or now > self._next_try:
             self._history.settle()
