@@ -28,6 +28,26 @@ def test_the_interval_is_repeatable_and_widens_with_differences_between_training
     assert np.isnan([low, high]).all()
 
 
+def test_the_interval_of_shares_is_the_binomials():
+    """The resampled mean of zeros and ones is a binomial share."""
+    _, low, high = interval((np.arange(1000) < 300)[None].astype(float), 20000)
+    expected = stats.binom.ppf([0.025, 0.975], 1000, 0.3) / 1000
+    assert [low, high] == pytest.approx(expected, abs=0.0011), "to one step"
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_the_interval_of_trainings_without_image_noise_is_students(trainings):
+    means = np.random.default_rng(trainings).normal(5, 2, trainings)
+    mean, low, high = interval(np.repeat(means[:, None], 10, axis=1), 20000)
+    assert mean == pytest.approx(means.mean())
+    expected = stats.t.interval(0.95, trainings - 1, means.mean(), stats.sem(means))
+    assert [low, high] == pytest.approx(expected, abs=2e-3 * (high - low))
+    # A difference has the noise of both, drawn separately: here of one, since the other's trainings are alike.
+    values = {"a": pd.DataFrame(np.repeat(means[None], 10, axis=0)), "b": pd.DataFrame(np.zeros((10, trainings)))}
+    found = compare(values, 20000).iloc[0]
+    assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3 * (high - low))
+
+
 def simulate(trainings, images, noise, effect, count=300):
     """Return how often intervals cover the true difference, and how often there is a star, on simulated methods.
 
