@@ -58,7 +58,7 @@ class Mutant(NamedTuple):
 
 
 def mutants(text: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module, except of annotations, decorators and the messages of errors."""
+    """Yield every mutant of a module, except of annotations, decorators, the messages of errors and zip's `strict`."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
@@ -80,6 +80,8 @@ def mutants(text: str) -> Iterator[Mutant]:
 def _left_out(node: ast.AST) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     parts = [getattr(node, "annotation", None), getattr(node, "returns", None), *getattr(node, "decorator_list", ())]
     parts += [node] if isinstance(node, ast.Raise) else []
+    # That sequences have one length is checked where it cannot be otherwise.
+    parts += [keyword.value for keyword in getattr(node, "keywords", ()) if keyword.arg == "strict"]
     return [((p.lineno, p.col_offset), (p.end_lineno, p.end_col_offset)) for p in parts if isinstance(p, ast.AST)]
 
 

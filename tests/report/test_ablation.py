@@ -104,6 +104,7 @@ def test_the_grid_has_inputs_as_rows_and_shades_ours_and_the_papers_separately()
 def test_without_numbers_of_the_paper_there_are_only_ours_and_equal_ones_have_no_shade():
     ours = collection(run(0, cells(lambda *_: 0.5)), kind="bluemarble")
     table = ablation_grid(ours, ablation_frame(ours), "streets", "ours")
+    assert table.columns == ["Input \\ output", "1024×512", "2048×1024"]
     assert [len(row) for row in table.cells] == [3, 3]
     assert {cell.shade for row in table.cells for cell in row[1:]} == {0}
     assert any("The paper reports no such numbers" in note for note in table.notes)

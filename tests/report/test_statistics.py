@@ -126,6 +126,7 @@ def test_wilcoxon_is_the_textbooks():
     assert found["p_holm"] == found["p"]
     assert (found["first"], found["second"], found["images"]) == ("first", "second", 9)
     assert found["difference"] == pytest.approx(np.mean(FIRST) - np.mean(SECOND))
+    assert np.isnan(found["wins"]), "one training cannot win more or less often"
 
 
 def test_holms_correction_by_hand():
