@@ -162,7 +162,7 @@ def test_psnr_is_at_most_100_db():
     assert measure(output, target, ("psnr",))["psnr"] == pytest.approx(20 * np.log10(255 * 64))
 
 
-@pytest.mark.parametrize(("width", "height"), [(10, 99), (99, 10), (11, 40), (40, 11), (41, 99), (99, 41)])
+@pytest.mark.parametrize(("width", "height"), [(1, 99), (10, 99), (99, 10), (11, 40), (40, 11), (41, 99), (99, 41)])
 def test_the_shorter_side_decides_which_metrics_are_defined(width, height):
     target = make_image(0, width, height)
     row, shorter = measure(noisy(target), target), min(width, height)

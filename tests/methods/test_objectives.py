@@ -139,5 +139,27 @@ def test_gradients_of_distances_are_torchs():
     assert all(torch.allclose(x, y) for x, y in zip(ours, theirs, strict=True))
     # Only the first has a gradient, as for a target.
     assert torch.autograd.grad(l1_sum([a], [b.detach()]), a)[0].abs().max() == pytest.approx(1 / a.numel())
+    # The order does not matter.
+    assert torch.equal(torch.autograd.grad(l1_sum([b.detach()], [a]), a)[0], torch.sign(a - b) / a.numel())
     (eager,) = torch.autograd.grad(weights * eager_gradient(lambda x: (x**3).sum(), a), a)
     assert torch.allclose(eager, weights * 3 * a**2)
+
+
+def test_an_eager_gradient_keeps_no_graph_and_is_not_computed_without_need():
+    weight, image = (torch.randn(4).requires_grad_() for _ in "wi")
+    seen = []
+
+    def loss(x):
+        seen.append((x.is_leaf, torch.is_grad_enabled()))
+        return (weight * x).sum()
+
+    value = eager_gradient(loss, image * 2)
+    assert value.item() == pytest.approx((weight * image * 2).sum().item())
+    assert seen.pop() == (True, True), "the graph ends at the image"
+    with torch.no_grad():
+        assert eager_gradient(loss, image * 2) == value
+        assert eager_gradient(loss, image) == value / 2
+    assert [enabled for _, enabled in seen] == [False, False]
+    # An image without gradient leaves those of others alone.
+    (gradient,) = torch.autograd.grad(eager_gradient(loss, image.detach()), weight)
+    assert torch.equal(gradient, image)
