@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_data
 
+from msgunet.core.errors import UserError
 from msgunet.core.settings import ImageFormat, TrainingSettings
 from msgunet.data import pairs as module
 from msgunet.data.pairs import (
@@ -104,6 +105,17 @@ def test_jitter_crops_everywhere_and_flips_half_of_the_time(folder):
     assert np.mean([flipped for *_, flipped in found]) == pytest.approx(0.5, abs=0.1)
     plain = PairDataset(folder, "train", (16, 12), PHOTOS, training=TrainingSettings(), seed=1)
     assert np.array_equal(plain[(5, 1)].source.numpy(), whole), "without augmentation"
+
+
+def test_jitter_needs_larger_images_unless_both_sides_suffice(tmp_path):
+    folder = make_data(tmp_path, 16, 12, train=2, test=1)
+    manifest = folder / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",16,12,16,12,", ",16,12,32,24,"))
+    training = TrainingSettings(jitter=2)
+    assert PairDataset(folder, "train", (14, 10), PHOTOS, training=training)[(0, 0)].source.shape == (3, 10, 14)
+    for size in ((14, 12), (16, 10)):
+        with pytest.raises(UserError, match=f"at {size[0] + 2}x{size[1] + 2}, which are not in"):
+            PairDataset(folder, "train", size, PHOTOS, training=training)
 
 
 @pytest.mark.parametrize(("spare", "kept"), [(1, True), (0, False), (-1, False)])
