@@ -203,6 +203,8 @@ class Module:
         for test in found["failed"]:
             print(f"Left out, since it fails without a change: {test}\n{output[-2000:]}")
             self._seconds.pop(test, None)
+        if not self._seconds:
+            raise SystemExit(f"{name}: no test passes without a change:\n{output[-2000:]}")
         self._around = _statements(self.text)
         # The mutants have the original's compiled files beside them, and must leave none.
         sys.dont_write_bytecode = True

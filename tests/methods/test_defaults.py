@@ -1,6 +1,7 @@
 """Each method's default options, their bounds, and what depends on the size and on the suite's epochs."""
 
 import pytest
+import torch
 from conftest import make_settings
 from pydantic import ValidationError
 
@@ -81,6 +82,39 @@ def test_options_end_where_they_stop_to_make_sense(name, key, accepted, refused)
     for value in refused:
         with pytest.raises(ValidationError):
             options.model_validate({key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "scales", "generator", "options"),
+    [
+        ("msgunet", 2, 64, {}),
+        ("msgunet", 1, 64, {"intermediate_outputs": False}),
+        ("pix2pix", 1, 64, {}),
+        ("pan", 1, 64, {}),
+        ("pix2pixhd", 2, 64, {}),
+        ("pix2pixhd", 3, 32, {"generator": "local", "discriminators": 3}),
+    ],
+)
+def test_networks_begin_with_the_published_number_of_channels(name, scales, generator, options):
+    def first(network, **widths):
+        method = build_method(make_settings("unused", name, options=options | widths))
+        with torch.device("meta"):
+            built = getattr(method, f"build_{network}")()
+        found = [m for m in built.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == sum(inputs[network])]
+        return [layer.out_channels for layer in found]
+
+    inputs = {"generator": (3,), "discriminator": (3, 3)}
+    assert first("discriminator", discriminator_width=1) == [64] * scales
+    assert first("discriminator", discriminator_width=0.25) == [16] * scales
+    assert first("generator", width=1)[-1] == generator
+    assert first("generator", width=0.25)[-1] == generator / 4
+
+
+@pytest.mark.parametrize(("name", "key"), [("msgunet", "beta"), ("pix2pixhd", "perceptual")])
+def test_vgg19_is_loaded_only_for_a_term_with_a_weight(name, key):
+    method = get_method(name)
+    used = [method.uses_perceptual(method.Options.model_validate({key: weight})) for weight in (0, 0.5, 2)]
+    assert used == [False, True, True]
 
 
 def phases(epochs: int, decay: int, size=(64, 64), **options) -> list[tuple[str, int, int]]:

@@ -49,6 +49,17 @@ def test_only_what_is_still_to_be_done_needs_gpus_and_disk(working_folder, machi
     assert problems(plan) == [], "tables can be made again on any machine"
 
 
+def test_archives_are_needed_until_the_data_are_prepared(working_folder):
+    (working_folder / "mirror").mkdir()
+    mirror = str(working_folder / "mirror")
+    plan = make_plan(working_folder, datasets={"maps": {"size": [128, 64]}}, data={"mirror": mirror})
+    (problem,) = problems(plan)
+    assert "maps" in problem
+    assert mirror in problem
+    fill(plan, without=("msgunet",))
+    assert problems(plan) == []
+
+
 @pytest.mark.parametrize(("free", "enough"), [(40e9, True), (39.9e9, False), (60e9, True)])
 def test_the_free_space_may_be_just_enough(working_folder, machine, free, enough):
     machine.free = free
@@ -110,7 +121,9 @@ def test_folders_of_others_are_found_where_something_is_still_written(working_fo
             f"write access to one of the folders and files in {working_folder}: permission denied"
         )
         assert str(place) in problem
-    assert closed(rest, rest / "train.log")[0].startswith("write access to 2 of the folders and files in ")
+    (several,) = closed(rest, rest / "train.log")
+    assert several.startswith("write access to 2 of the folders and files in ")
+    assert f"folder {rest} " in several, "the first is named"
     # A file that is replaced, a finished run, data that are prepared, and other files of Snakemake need no access.
     data = plan.data[0].folder
     assert closed(rest / "history.csv", done, done / "train.log", data, snakemake / "other.txt") == []
