@@ -110,6 +110,12 @@ def test_networks_begin_with_the_published_number_of_channels(name, scales, gene
     assert first("generator", width=0.25)[-1] == generator / 4
 
 
+@pytest.mark.parametrize(("name", "rates"), [("pix2pix", [0.5]), ("pan", [])])
+def test_only_pix2pix_has_dropout(name, rates):
+    generator = build_method(make_settings("unused", name, options={"downsamplings": 6})).build_generator()
+    assert [m.p for m in generator.modules() if isinstance(m, torch.nn.Dropout)] == rates
+
+
 @pytest.mark.parametrize(("name", "key"), [("msgunet", "beta"), ("pix2pixhd", "perceptual")])
 def test_vgg19_is_loaded_only_for_a_term_with_a_weight(name, key):
     method = get_method(name)
