@@ -2,11 +2,12 @@
 #   make demo   the whole benchmark on a small suite      make test   the tests
 #   make paper  the paper's suite                         make lint   formatting and static checks
 #   make docs   the documentation as a site, in build/docs
+#   make mutants   small changes of the code, which the tests must notice (CONTRIBUTING.md)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
 
-.PHONY: environment demo paper test lint docs lock schema
+.PHONY: environment demo paper test lint docs mutants lock schema
 environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
@@ -38,6 +39,15 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "$(CURDIR)/build/docs/index.html"
+
+# MODULE='claims losses' chooses modules, SAMPLE=0 all of their mutants. The tools have an environment of their own.
+mutants: $(STAMP) .venv-mutants/.made-from-makefile
+	$(BIN)/python tests/mutants.py $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
+
+.venv-mutants/.made-from-makefile: Makefile $(STAMP)
+	$(BIN)/python -m venv --clear .venv-mutants
+	.venv-mutants/bin/pip install --disable-pip-version-check --quiet cosmic-ray==8.7.0 coverage==7.17.5
+	@touch $@
 
 # Needs uv. Locks the dependencies of pyproject.toml in requirements.txt, with the same versions in environment.yml.
 # Versions that still fit are kept; UPGRADE=--upgrade upgrades all, UPGRADE='--upgrade-package NAME' one package.

@@ -54,15 +54,18 @@ def test_metrics_equal_piq_and_scikit_image_in_double_precision():
         for name, value in measure(output, target).items():
             if name != "note":
                 worst[name] = max(worst[name], abs(value - expected[name]))
+    # The sums are rounded in another order; how, depends on the processor.
     assert max(worst.values()) < 1e-10, worst
 
 
-def vif_by_definition(target: np.ndarray, output: np.ndarray) -> float:
-    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp), implemented from its formulas, on luma."""
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def vif_by_definition(target: np.ndarray, output: np.ndarray, weights: np.ndarray = LUMA) -> float:
+    """Pixel-domain VIF (Sheikh and Bovik 2006, the authors' vifp), from its formulas, on a weighted sum of channels."""
     from scipy.ndimage import convolve
 
-    luma = np.array([0.299, 0.587, 0.114])
-    x, y = target @ luma, output @ luma
+    x, y = target @ weights, output @ weights
     above = below = 0.0
     for scale in range(4):
         n = 2 ** (4 - scale) + 1
@@ -123,3 +126,54 @@ def test_metrics_are_finite_or_empty_with_a_reason(case, expected):
 def test_images_of_other_sizes_are_refused():
     with pytest.raises(ValueError, match="the output has shape"):
         measure(make_image(0, 16, 16), make_image(0, 16, 32))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_vif_of_other_than_three_channels_is_that_of_their_mean(channels):
+    draw = np.random.default_rng(channels)
+    smooth = [np.asarray(make_image(seed, 48, 44))[..., 0] for seed in range(channels)]
+    target = np.stack(smooth, axis=-1)
+    output = (target + draw.normal(0, 12, target.shape)).round().clip(0, 255).astype(np.uint8)
+    expected = vif_by_definition(target.astype(float), output.astype(float), np.full(channels, 1 / channels))
+    assert measure(output, target)["vif"] == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 65535), (1000, 3000)])
+def test_values_are_scaled_from_the_range_and_clipped_to_it(low, high):
+    draw = np.random.default_rng(0)
+    target = draw.integers(low, high + 1, (44, 48, 3)).astype(np.uint16)
+    noise = draw.normal(0, (high - low) / 10, target.shape)
+    output = (target + noise).round().clip(0, 65535).astype(np.uint16)
+    ours = measure(output, target, values=(low, high))
+    # Black is zero.
+    a, b = (np.clip(x.astype(float), low, high) - low for x in (target, output))
+    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=high - low), abs=1e-9)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
+    assert ours["ssim"] == pytest.approx(structural_similarity(a, b, data_range=high - low, **options), abs=1e-9)
+    a, b = (x / (high - low) * 255 for x in (a, b))
+    assert ours["vif"] == pytest.approx(vif_by_definition(a, b), abs=1e-8)
+
+
+def test_psnr_is_at_most_100_db():
+    target = np.full((64, 64, 3), 5, np.uint16)
+    output = target.copy()
+    output[0, 0] += 1
+    assert measure(output, target, ("psnr",), (0, 65535)) == {"psnr": 100, "note": ""}
+    assert measure(output, target, ("psnr",))["psnr"] == pytest.approx(20 * np.log10(255 * 64))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 99), (10, 99), (99, 10), (11, 40), (40, 11), (41, 99), (99, 41)])
+def test_the_shorter_side_decides_which_metrics_are_defined(width, height):
+    target = make_image(0, width, height)
+    row, shorter = measure(noisy(target), target), min(width, height)
+    assert (row["psnr"] > 0, row["ssim"] is not None, row["vif"] is not None) == (True, shorter >= 11, shorter >= 41)
+    reasons = {"ssim": "smaller than 11 pixels", "vif": "smaller than 41 pixels"}
+    assert row["note"] == "; ".join(f"{name}: {text}" for name, text in reasons.items() if row[name] is None)
+
+
+def test_one_pixel_makes_a_target_not_constant():
+    for place in ((0, 0), (0, 47), (43, 0), (43, 47)):
+        target = np.full((44, 48, 3), (10, 20, 30), np.uint8)
+        assert measure(target, target)["note"] == "vif: constant target"
+        target[place] = (10, 20, 31)
+        assert measure(target, target)["vif"] > 0.9

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from msgunet.core.metrics import FEWEST_IMAGES
 from msgunet.report.statistics import compare, holm, interval, tied
 
 
@@ -23,9 +22,30 @@ def test_the_interval_is_repeatable_and_widens_with_differences_between_training
     assert interval(values, 200) == interval(values, 200)
     spread = [np.diff(interval(v, 400)[1:])[0] for v in (values[:1], values, values + np.array([[-3], [0], [3]]))]
     assert spread[0] < spread[1] < spread[2] / 5
-    mean, low, high = interval(values[:, : FEWEST_IMAGES - 1], 200)
-    assert mean == pytest.approx(values[:, : FEWEST_IMAGES - 1].mean())
+    mean, low, high = interval(values[:, :4], 200)
+    assert mean == pytest.approx(values[:, :4].mean())
     assert np.isnan([low, high]).all()
+    assert np.isfinite(interval(values[:, :5], 200)).all()
+
+
+def test_the_interval_of_shares_is_the_binomials():
+    """The resampled mean of zeros and ones is a binomial share."""
+    _, low, high = interval((np.arange(1000) < 300)[None].astype(float), 20000)
+    expected = stats.binom.ppf([0.025, 0.975], 1000, 0.3) / 1000
+    assert [low, high] == pytest.approx(expected, abs=0.0011), "to one step"
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_the_interval_of_trainings_without_image_noise_is_students(trainings):
+    means = np.random.default_rng(trainings).normal(5, 2, trainings)
+    mean, low, high = interval(np.repeat(means[:, None], 10, axis=1), 20000)
+    assert mean == pytest.approx(means.mean())
+    expected = stats.t.interval(0.95, trainings - 1, means.mean(), stats.sem(means))
+    assert [low, high] == pytest.approx(expected, abs=2e-3 * (high - low))
+    # A difference has the noise of both, drawn separately: here of one, since the other's trainings are alike.
+    values = {"a": pd.DataFrame(np.repeat(means[None], 10, axis=0)), "b": pd.DataFrame(np.zeros((10, trainings)))}
+    found = compare(values, 20000).iloc[0]
+    assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3 * (high - low))
 
 
 def simulate(trainings, images, noise, effect, count=300):
@@ -106,6 +126,7 @@ def test_wilcoxon_is_the_textbooks():
     assert found["p_holm"] == found["p"]
     assert (found["first"], found["second"], found["images"]) == ("first", "second", 9)
     assert found["difference"] == pytest.approx(np.mean(FIRST) - np.mean(SECOND))
+    assert np.isnan(found["wins"]), "one training cannot win more or less often"
 
 
 def test_holms_correction_by_hand():

@@ -177,6 +177,9 @@ def test_the_schedule_is_constant_then_linear_in_each_phase(decay_from, rates):
     assert [phase.name for _, phase, _ in found] == ["a"] * 15 + ["b"] * 15
     assert [rate for *_, rate in found] == pytest.approx([rate for rate in rates for _ in range(5)])
     assert [schedule.done(step, 0) for step in (0, 15, 30)] == [0, 0.5, 1]
+    assert Schedule([Phase("none", 0, 0)], training, per_epoch=5).done(0, 0) == 1, (
+        "without epochs there is nothing to do"
+    )
     # If the training is time-limited, each epoch gets its share of the time, whatever the number of steps.
     schedule = Schedule(phases, training.model_copy(update={"minutes": 2}), per_epoch=5)
     found = [schedule.at(step, seconds) for step, seconds in enumerate(range(10, 120, 20))]
