@@ -45,6 +45,17 @@ def test_signs_in_one_kernel_are_those_in_three(dtype):
     assert torch.equal(one, three)
 
 
+@pytest.mark.parametrize(("device", "one"), [("cpu", False), ("meta", True)])
+def test_signs_are_one_kernel_where_it_is_the_faster_way(device, one):
+    with Meter() as meter:
+        signs(*features(device=device), torch.ones((), device=device))
+    assert (("smooth_l1_loss_backward", "bf16") in meter.operations) == one
+    with Meter() as meter:
+        x, y = features(device=device)
+        signs(x, y.float(), torch.ones((), device=device))
+    assert ("smooth_l1_loss_backward", "bf16") not in meter.operations, "of two types"
+
+
 def test_the_l1_reads_each_tensor_as_seldom_as_possible():
     with torch.device("meta"), Meter() as meter:
         x, y = features(device="meta")
