@@ -144,7 +144,7 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
             seconds = timed(lambda: generator(sources), device)
             if i >= settings.warmup:
                 times.append(1000 * seconds)
-    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
     return {
         "latency_ms": median,
         "latency_q25_ms": low,

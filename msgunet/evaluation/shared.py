@@ -17,6 +17,7 @@ from msgunet.core.text import printable
 from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.evaluate import metrics_of, translated
 from msgunet.evaluation.trained import load_run
+from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan
 from msgunet.suite.record import SharedResults, SharedRun, read_shared
 from msgunet.suite.runs import RunPlan
@@ -38,13 +39,15 @@ class Compared:
     Attributes:
         verdict: `equal`, `within tolerance` or `different`.
         rows: one row per image and protocol, with `<metric>_shared`, `<metric>_own` and the row's `verdict`.
-        why: what differs in the conditions, or why rounding cannot explain the difference.
+        why: whose generator it is, and what differs in the conditions.
+        same_generator: whether both are results of the same generator, so that no training noise is between them.
 
     """
 
     verdict: str
     rows: pd.DataFrame
     why: str
+    same_generator: bool
 
 
 def verify_shared(folder: Path, images: int, out: Path | None) -> None:
@@ -94,9 +97,9 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
             f"there is nothing to compare yet; run 'snakemake --cores all --config suite={folder / plan.name}.yaml' "
             "first, or, if generators are shared, let them translate: --images N"
         )
-    noise = {} if images else _training_noise(shared, compared)
+    noise = _training_noise(shared, {key: found for key, found in compared.items() if not found.same_generator})
     for key, found in compared.items():
-        explained = noise.get(key[:2])
+        explained = None if found.same_generator else noise.get(key[:2])
         print(printable("\n".join(_lines(key, found, explained))), flush=True)
         if found.verdict == "different" and not (explained and explained[0]):
             problems.append(f"{_name(key)}: different")
@@ -111,8 +114,21 @@ def _plan(folder: Path, record: SharedResults, problems: list[str]) -> Plan:
     try:
         return load_plan(str(suite))
     except UserError as error:
-        copies = [f"{folder / copy} is a copy of {file}" for file, copy in record.methods.items()]
+        copies = [f"the shared method: cp {folder / copy} {file}" for file, copy in record.methods.items()]
         raise UserError(*problems, *error.problems, *copies) from error
+
+
+def _changed_predictions(folder: Path, rows: pd.DataFrame) -> None:
+    """Raise UserError if predictions are not those that were evaluated."""
+    files = rows.drop_duplicates("prediction")
+    changed = [
+        name
+        for name, checksum in zip(files["prediction"], files["prediction_sha256"], strict=True)
+        if not (folder / name).is_file() or sha256_file(folder / name) != checksum
+    ]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(f"{folder / changed[0]}{more} changed after the evaluation")
 
 
 def _metrics(path: Path) -> pd.DataFrame:
@@ -139,7 +155,11 @@ def _other_settings(run: SharedRun, own: RunPlan) -> str:
 def _by_own_run(run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame) -> Compared | None:
     """Compare the shared rows of a run with those of one's own; None if it is not evaluated yet."""
     facts = measured_facts(own.folder, own.settings, plan.suite.evaluation)
+    generator = own.folder / "generator.safetensors"
     if not facts:
+        if found := changed_settings(generator, own.settings):
+            changes = ", ".join(f"{place} {now} → {before}" for place, before, now in found)
+            raise UserError(f"trained here with other settings ({changes}), so the results cannot be compared")
         return None
     path = own.folder / "metrics.csv"
     for name, record in (("the shared results were", run.evaluation), ("it was", facts)):
@@ -147,6 +167,8 @@ def _by_own_run(run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame) 
             raise UserError(f"{name} evaluated before checksums were recorded; evaluate again to have them")
     if sha256_file(path) != facts["metrics_sha256"]:
         raise UserError(f"{path} was changed after the evaluation")
+    if sha256_file(generator) != facts["generator_sha256"]:
+        raise UserError(f"{generator} is not the one that was evaluated")
     if facts["manifest_sha256"] != run.evaluation["manifest_sha256"]:
         raise UserError("the prepared images are not the shared ones: the checksums of the manifests differ")
     same = facts["generator_sha256"] == run.evaluation["generator_sha256"]
@@ -157,7 +179,9 @@ def _by_own_run(run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame) 
         why = "the same generator"
     else:
         why = "another training" if conditions else "another training, although its conditions are the same"
-    return _compare(shared, _metrics(path), same, "; ".join([why, *conditions]))
+    rows = _metrics(path)
+    _changed_predictions(own.folder, rows)
+    return _compare(shared, rows, same, "; ".join([why, *conditions]))
 
 
 def _conditions(there: dict, here: dict) -> Iterator[str]:
@@ -204,7 +228,7 @@ def _compare(shared: pd.DataFrame, own: pd.DataFrame, same_generator: bool, why:
     rows["verdict"] = np.select([both & equal.all(1), both & near.all(1)], ["equal", "within tolerance"], "different")
     rows[_KEYS[:3]] = shared[_KEYS[:3]].iloc[0].to_list()
     verdict = next(word for word in ("different", "within tolerance", "equal") if (rows["verdict"] == word).any())
-    return Compared(verdict, rows, why)
+    return Compared(verdict, rows, why, same_generator)
 
 
 def _training_noise(

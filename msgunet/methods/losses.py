@@ -28,7 +28,14 @@ def cross_entropy(scores: Tensor, real: bool) -> Tensor:
 
 
 def l1_sum(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the sum over layers of the mean absolute difference; the mean is the paper's 1 / E_i (equation 1)."""
+    """Return the sum over layers of the mean absolute difference; the mean is the paper's 1 / E_i (equation 1).
+
+    Raises:
+        TypeError: a tensor is passed instead of a list; its images would be taken for layers.
+
+    """
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        raise TypeError("l1_sum takes two lists of tensors, but got a tensor; put it into a list: l1_sum([a], [b])")
     return torch.stack([_MeanDistance.apply(x, y) for x, y in zip(a, b, strict=True)]).sum()
 
 

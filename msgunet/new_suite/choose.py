@@ -1,6 +1,7 @@
 """The size and the length of trainings that a machine can do in a given time, chosen by timing a few steps."""
 
 import gc
+import math
 import os
 import sys
 import time
@@ -71,9 +72,8 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
     sizes = _sizes(found.size, device)
     if not sizes:
         raise UserError(
-            "images of {}x{} are too small: the shorter side needs at least {} pixels".format(
-                *found.size, _SHORTEST_SIDE
-            )
+            "images of {}x{} are too small: the shorter side needs at least {} pixels (it is the most common size); "
+            "enlarge the images, or write a suite for them (docs/suites.md)".format(*found.size, _SHORTEST_SIDE)
         )
     for size in sizes:
         seconds = _times(found, size, device, hours)
@@ -90,7 +90,7 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
             return Choice(size, epochs, seconds)
     raise UserError(
         f"{hours:g} hours are too few to train {len(METHODS)} methods on {found.counts[0]} pairs, even of small "
-        "images; pass more with --hours"
+        f"images; pass at least --hours {math.ceil(fewest * per_epoch / 36 + 1e-9) / 100:g}"
     )
 
 

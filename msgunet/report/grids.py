@@ -39,6 +39,12 @@ def grid_cells(
     }
 
 
+def shade_range(numbers: pd.DataFrame, digits: int) -> tuple[float, float]:
+    """Return the values at both ends of the shades: at least ten units of the last digit apart, not to show noise."""
+    low, high = numbers.min(axis=None), numbers.max(axis=None)
+    return low, max(high, low + 10 ** (1 - digits))
+
+
 def grid_title(collection: Collection, dataset: str, name: str) -> str:
     """Return the title of a grid's table and figure."""
     grid = collection.grids[name]
@@ -50,12 +56,12 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
     cells = grid_cells(collection, summary, dataset, name)
     rows: list[list[Cell | str]] = []
     for metric, (numbers, states) in cells.items():
-        low, high = numbers.min(axis=None), numbers.max(axis=None)
+        low, high = shade_range(numbers, METRICS[metric].digits)
         for row_label, values in numbers.iterrows():
             row: list[Cell | str] = [METRICS[metric].heading, str(row_label)]
             for column, value in values.items():
                 status = states.loc[row_label, column]
-                shade = None if pd.isna(value) else (value - low) / (high - low) if high > low else 0.0
+                shade = None if pd.isna(value) else (value - low) / (high - low)
                 missing = "undefined" if status == "done" else status
                 row.append(number(value, f".{METRICS[metric].digits}f", missing, shade=shade))
             rows.append(row)
@@ -64,7 +70,7 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
     notes = [
         f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Table 1 has the "
         "interval of each entry, and the table of differences the tests between them.",
-        "Shades range from the lowest to the highest value of a metric.",
+        "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit.",
         collection.data_conditions(dataset),
         *collection.unfinished(dataset),
         collection.environment(),

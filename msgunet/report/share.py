@@ -18,6 +18,7 @@ from msgunet.suite.file import suite_path
 from msgunet.suite.plan import Plan
 from msgunet.suite.record import RECORD, SharedResults, SharedRun
 
+_USERS_OWN = "folder"
 _FOLDERS = ("tables", "figures", "methods", "weights")
 # All other files in a folder of shared results, besides the suite's; earlier versions called that one suite.yaml.
 _FILES = re.compile(r"README\.md|suite\.yaml|runs\.json|metrics\.csv|gradients\.csv|speed\.\w+")
@@ -150,8 +151,7 @@ def _place(plan: Plan, collection: Collection) -> Path:
 
 def _withheld(plan: Plan) -> list[str]:
     """Return the data sets whose images are not redistributable or are the user's own."""
-    users_own = "folder"
-    return [data.name for data in plan.data if data.kind == users_own or not datasets()[data.kind].redistributable]
+    return [data.name for data in plan.data if data.kind == _USERS_OWN or not datasets()[data.kind].redistributable]
 
 
 def _metrics(collection: Collection) -> pd.DataFrame | None:
@@ -186,15 +186,26 @@ def _readme(
         "speed.csv": "`speed.csv`: results of `msgunet bench`",
         "weights": "`weights/*.safetensors`: the generators",
     }
-    lines = [f"# Results of the suite '{markdown(plan.name)}'", "", markdown(plan.suite.description), ""]
+    lines = [f"# Results of the suite '{markdown(plan.name)}'", ""]
+    lines += [markdown(plan.suite.description), ""] if plan.suite.description else []
     lines += [f"- written by {markdown_code(command)}; `{plan.name}.yaml` is the suite"]
     lines += [f"- {text}" for name, text in contents.items() if (out / name).exists()]
     if (out / "metrics.csv").exists():
-        lines += ["", "To verify these results in another checkout, in a copy of this folder called FOLDER:", ""]
+        commits = sorted({run.evaluation_facts()["commit"] for run in collection.runs if run.evaluation_facts()})
+        lines += ["", "To verify these results in another checkout, with this folder there as FOLDER:", ""]
+        if all(re.fullmatch("[0-9a-f]+", commit) for commit in commits):
+            lines += [f"- `git checkout {' or '.join(commits)}`, then `make environment`"]
+        if missing := [data.name for data in plan.data if data.kind == _USERS_OWN]:
+            lines += [
+                f"- put the images of {', '.join(missing)} where `{plan.name}.yaml` names them; they are not here"
+            ]
         for file, copy in copies.items():
             lines += [f"- {markdown_code(f'cp FOLDER/{copy} {file}')}: the method's file where the suite expects it"]
         lines += [f"- `snakemake --cores all --config suite=FOLDER/{plan.name}.yaml` runs the suite again"]
-        lines += ["- `msgunet verify FOLDER` compares, row by row", ""]
+        lines += ["- `msgunet verify FOLDER` compares, row by row: *equal* on the same processor with as many threads"]
+        if (out / "weights").exists():
+            lines += ["- or, without training: `msgunet verify FOLDER --images 3` lets the shared generators translate"]
+        lines += [""]
     speed = collection.speed()
     notes = [] if speed is None else [f"timed on {device_of(speed)}, commit {speed['commit'].iloc[0]}"]
     if (out / "tables").exists():

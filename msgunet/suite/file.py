@@ -12,6 +12,7 @@ from msgunet.core.bugs import MethodBug
 from msgunet.core.checkout import ROOT, repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.registry import suggest
+from msgunet.core.settings import TrainingSettings
 from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
@@ -211,6 +212,14 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
             if kind not in known:
                 problems.append(f"{key}.{name}: unknown {field} '{kind}'; {suggest(kind, known)}")
                 continue
+            options = entry.get("options")
+            if isinstance(entry.get("grid"), dict) and isinstance(options, dict):
+                section = set(TrainingSettings.model_fields) - set(known[kind].Options.model_fields)
+                problems += [
+                    f"{key}.{name}.grid: '{word}' is a setting of the training; write training.{word}"
+                    for word in entry["grid"]
+                    if word in section
+                ]
             problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
             problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
     data = table("data")

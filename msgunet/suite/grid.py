@@ -41,7 +41,9 @@ def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     origins: dict[str, str] = {}
     for name, entry in methods.items():
         grid = entry.get("grid") if isinstance(entry, dict) else None
-        if not (isinstance(grid, dict) and grid and all(isinstance(v, list) and v for v in grid.values())):
+        if not (
+            isinstance(grid, dict) and 1 <= len(grid) <= 2 and all(isinstance(v, list) and v for v in grid.values())
+        ):
             expanded[name] = entry
             continue
         for values in itertools.product(*grid.values()):

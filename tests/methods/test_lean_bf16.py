@@ -35,6 +35,14 @@ def test_the_l1_of_fp32_features_is_unchanged():
     assert l1_sum([x], [y]).item() == (x - y).abs().mean().item()
 
 
+def test_a_tensor_instead_of_a_list_is_refused():
+    """Its images would be taken for layers: the loss would grow with the batch."""
+    x, y = features()
+    for arguments in ((x, y), ([x], y), (x, [y])):
+        with pytest.raises(TypeError, match=r"l1_sum takes two lists of tensors, but got a tensor; put it into a list"):
+            l1_sum(*arguments)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_signs_in_one_kernel_are_those_in_three(dtype):
     x, y = features(dtype)

@@ -145,5 +145,5 @@ def test_an_own_method_goes_along_and_another_file_is_found(working_folder, caps
     assert main(["verify", "shared"]) == 2
     error = capsys.readouterr().err
     assert "my_method.py does not exist" in error
-    assert "shared/methods/my_method.py is a copy of my_method.py" in error
+    assert "the shared method: cp shared/methods/my_method.py my_method.py" in error
     load_plan.cache_clear()

@@ -54,6 +54,15 @@ def edit_facts(run: Path, name: str = "evaluation.json", **facts) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
+def retrained() -> None:
+    """Change the generator as another training would."""
+    generator = RUN / "generator.safetensors"
+    content = bytearray(generator.read_bytes())
+    content[-2] ^= 1
+    generator.write_bytes(content)
+    edit_facts(RUN, generator_sha256=sha256_file(generator))
+
+
 def test_the_same_results_are_equal_to_the_last_bit(shared, verify, tmp_path):
     status, output, error = verify("--out", str(tmp_path / "rows.csv"))
     assert status == 0, error
@@ -98,7 +107,7 @@ def test_rounding_of_one_generator_is_within_tolerance_but_more_is_not(verify):
 
 def test_another_training_says_which_conditions_differ(verify):
     rewrite(RUN, lambda frame: frame.update(frame["psnr"] + 0.01))
-    edit_facts(RUN, generator_sha256="0" * 64)
+    retrained()
     _, output, _ = verify()
     assert re.search(r"pix2pix on .*: different, .*\(another training, although its conditions are the same\)", output)
     edit_facts(RUN, "training.json", threads=7)
@@ -117,7 +126,10 @@ def test_shared_seeds_say_how_much_trainings_differ(shared, verify, shift, statu
     record["files"]["metrics.csv"] = sha256_file(shared / "metrics.csv")
     (shared / "runs.json").write_text(json.dumps(record))
     rewrite(RUN, lambda frame: frame.update(frame["psnr"] + shift))
-    edit_facts(RUN, generator_sha256="0" * 64)
+    status_of_same, output, _ = verify()
+    assert status_of_same == 2, "the generator is the same, so training noise explains nothing"
+    assert "training noise" not in output
+    retrained()
     found, output, _ = verify()
     assert found == status
     # Student's t with one degree of freedom; two trainings 1 dB apart there and one here.
@@ -140,6 +152,27 @@ def test_what_cannot_be_compared_is_told_apart(shared, verify, tmp_path):
     assert "pix2pix on bluemarble, seed 0: the prepared images are not the shared ones" in verify()[2]
     (RUN / "metrics.csv").write_text((RUN / "metrics.csv").read_text().replace("1", "2"))
     assert f"{RUN}/metrics.csv was changed after the evaluation" in verify()[2]
+
+
+def test_own_files_that_changed_are_named(verify):
+    prediction = next((RUN / "predictions").iterdir())
+    content = prediction.read_bytes()
+    prediction.write_bytes(content[:-1])
+    assert f"{prediction} changed after the evaluation" in verify()[2]
+    prediction.write_bytes(content)
+    generator = RUN / "generator.safetensors"
+    generator.write_bytes(generator.read_bytes() + b" ")
+    assert f"{generator} is not the one that was evaluated" in verify()[2]
+
+
+def test_a_run_that_was_trained_here_with_other_settings_is_named(verify):
+    pan = RUN.parent.parent / "pan" / "seed0"
+    shutil.copy(pan / "generator.safetensors", RUN)
+    (RUN / "evaluation.json").unlink()
+    status, _, error = verify()
+    assert status == 2
+    assert "pix2pix on bluemarble, seed 0: trained here with other settings (" in error
+    assert "method pix2pix → pan" in error
 
 
 def test_a_changed_generator_among_the_shared_ones_is_found(shared, verify):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from msgunet.core.metrics import METRICS
 from msgunet.report.collect import Collection
 from msgunet.report.figures.style import HEAT, NamedFigure
-from msgunet.report.grids import grid_cells, grid_title
+from msgunet.report.grids import grid_cells, grid_title, shade_range
 from msgunet.report.tables import Tables
 
 
@@ -33,11 +33,13 @@ def _heat(numbers: dict[str, pd.DataFrame]) -> Figure:
     shape = ((1.1 + 0.75 * columns) * len(numbers) + 0.6, 0.9 + 0.42 * rows)
     figure, axes = plt.subplots(1, len(numbers), figsize=shape, squeeze=False, layout="constrained", sharey=True)
     for axis, (metric, frame) in zip(axes[0], numbers.items(), strict=True):
-        form = f".{METRICS[metric].digits}f"
-        sns.heatmap(frame, annot=True, fmt=form, cmap=HEAT, cbar=False, ax=axis, annot_kws={"size": 7}, linewidths=0.5)
+        digits = METRICS[metric].digits
+        look = {"cmap": HEAT, "cbar": False, "annot_kws": {"size": 7}, "linewidths": 0.5}
+        low, high = shade_range(frame, digits)
+        sns.heatmap(frame, annot=True, fmt=f".{digits}f", vmin=low, vmax=high, ax=axis, **look)
         axis.set(title=METRICS[metric].heading)
         # No lines where a result is missing.
         axis.grid(visible=False)
         axis.tick_params(labelsize=7, rotation=0)
-        axis.tick_params("x", rotation=30 if columns > 1 else 0)
+        axis.tick_params("x", rotation=30 if columns > 2 else 0)
     return figure
