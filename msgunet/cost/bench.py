@@ -137,7 +137,7 @@ def time_part(
                 reset_peak_memory(device)
                 timed(calls[-1], device)
         memory.append(peak[0])
-        work.append(_work(settings, part, variant.precision))
+        work.append(_work(settings, part, variant.precision, device.type))
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(repeats):
         for variant, call, seconds in zip(variants, calls, times, strict=True):
@@ -230,8 +230,8 @@ def _convolution(side: int, device: torch.device, dtype: torch.dtype) -> _Work:
     return lambda: F.conv2d(x, w, padding=1), 2 * channels**2 * 9 * side**2
 
 
-def _work(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
-    """Return the FLOP and the fewest bytes that the convolutions must move, without any recomputation."""
+def _work(settings: RunSettings, part: str, precision: str, kind: str) -> tuple[int, int]:
+    """Return the FLOP and the fewest bytes that convolutions must move on a kind of device, without any recomputation."""
     method = build_method(settings)
     if part == "training":
         training = settings.training.model_copy(update={"precision": precision})
@@ -239,7 +239,7 @@ def _work(settings: RunSettings, part: str, precision: str) -> tuple[int, int]:
         needs = step_needs(method, settings.model_copy(update={"training": training}), phase, ComputeSettings())
         return needs.flop, needs.moved
     with torch.device("meta"), torch.no_grad(), Meter() as meter:
-        network = prepare(method, method.build_generator(), torch.device("meta"), precision)
+        network = prepare(method, method.build_generator(), torch.device("meta"), precision, kind)
         scales = method.scales(method.options, settings.size)
         sources = blank_pyramid(scales, settings.size, channels=method.channels[0])
         before = meter.flop, meter.moved

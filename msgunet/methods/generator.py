@@ -43,18 +43,24 @@ def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) 
         save_file(tensors, str(temporary), metadata)
 
 
-def prepare(method: Method, generator: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
+def prepare(
+    method: Method,
+    generator: nn.Module,
+    device: torch.device,
+    precision: str = "fp32",
+    kind: str | None = None,
+) -> nn.Module:
     """Optimise a generator for inference, in place, and return it.
 
     Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
     folded into the convolutions. Biases that a norm cancels are dropped, except on a CPU. Weights are stored
     channels-last. With `bf16`, weights and activations are bfloat16: the caller passes bfloat16 inputs and receives
-    bfloat16 outputs.
+    bfloat16 outputs. `kind` is the type of the device to prepare for, if the network is on `meta`; by default CUDA.
     """
     method.prepare_inference(generator)
     fold_parametrizations(generator)
     fold_batch_norm(generator)
-    if device.type != "cpu":
+    if (kind or device.type) != "cpu":
         drop_cancelled_biases(generator)
     return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
 

@@ -46,7 +46,7 @@ def test_the_work_of_all_layers_is_what_bench_counts_for_the_pass(name, way):
     for precision in ("fp32", "bf16"):
         inference = variants.Inference(settings, variants.Variant(way, precision), CPU)
         work = profile.layer_work(inference)
-        flop, moved = bench._work(settings, "inference", precision)
+        flop, moved = bench._work(settings, "inference", precision, "cpu")
         assert sum(done.flop for done in work.values()) == flop > 0
         total = sum(done.moved for done in work.values() if done.flop)
         # Folded batch norm adds a bias to the convolutions, which bench counts for both ways.

@@ -1,6 +1,7 @@
 """Errors in the code of a custom method: one line with the method, the place and what is wrong, then the traceback."""
 
 import json
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -251,6 +252,8 @@ def test_every_verb_that_runs_a_method_names_its_error(broken, capsys, verb):
 
 def test_an_error_in_a_new_process_keeps_its_place(broken):
     _, line, settings = broken
+    # A fork server that an earlier test started has that test's environment.
+    forkserver._forkserver._stop()
     keys = ("entry", "method", "size", "options", "file", "code")
     network = Network(part="generator", used=True, **{key: getattr(settings, key) for key in keys})
     with pytest.raises(UserError, match=rf"^mine \(my_method.py:{line}\): shapes do not fit"):
