@@ -231,7 +231,7 @@ def _convolution(side: int, device: torch.device, dtype: torch.dtype) -> _Work:
 
 
 def _work(settings: RunSettings, part: str, precision: str, kind: str) -> tuple[int, int]:
-    """Return the FLOP and the fewest bytes that convolutions must move on a kind of device, without any recomputation."""
+    """Return the FLOP and the fewest bytes that convolutions must move on a kind of device, without recomputation."""
     method = build_method(settings)
     if part == "training":
         training = settings.training.model_copy(update={"precision": precision})
