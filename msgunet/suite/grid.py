@@ -41,9 +41,7 @@ def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     origins: dict[str, str] = {}
     for name, entry in methods.items():
         grid = entry.get("grid") if isinstance(entry, dict) else None
-        if not (
-            isinstance(grid, dict) and 1 <= len(grid) <= 2 and all(isinstance(v, list) and v for v in grid.values())
-        ):
+        if not isinstance(name, str) or not _is_grid(grid):
             expanded[name] = entry
             continue
         for values in itertools.product(*grid.values()):
@@ -52,6 +50,14 @@ def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             expanded[place] = {"method": name, **_at(entry, point)}
             origins[place] = name
     return expanded, origins
+
+
+def _is_grid(grid: Any) -> bool:
+    return (
+        isinstance(grid, dict)
+        and 1 <= len(grid) <= 2
+        and all(isinstance(key, str) and isinstance(values, list) and values for key, values in grid.items())
+    )
 
 
 def grids(methods: Mapping[str, MethodEntry]) -> dict[str, Grid]:

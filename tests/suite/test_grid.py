@@ -59,6 +59,7 @@ def test_a_title_and_another_method_stay(tmp_path):
         ({"width": [1, "x"]}, "methods.pix2pix.options.width: Input should be a valid number"),
         ({"training.epoch": [1]}, "methods.pix2pix.training.epoch: unknown key; did you mean 'epochs'?"),
         ({"width": 1}, "methods.pix2pix.grid.width: Input should be a valid tuple (got 1)"),
+        ({1: [2]}, "methods.pix2pix.grid.1: Input should be a valid string"),
         ({"width": []}, "methods.pix2pix.grid.width: Tuple should have at least 1 item"),
         ({"width": [[1]]}, "methods.pix2pix.grid.width.0: Value error, a value of a grid is a number, a text, true"),
         (
