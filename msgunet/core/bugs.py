@@ -20,8 +20,8 @@ _METHODS: dict[str, tuple[str, ...]] = {}
 _CALLS = ("/torch/nn/modules/module.py", "/torch/nn/modules/container.py")
 
 _LISTS = (
-    "sources, targets and outputs are lists with one tensor per scale, full size first: take sources[0], and so on; what "
-    "PatchGAN returns is, for each scale, the list of its layers' outputs"
+    "sources, targets and outputs are lists with one tensor per scale, full size first: take sources[0], and so on; "
+    "what PatchGAN returns is, for each scale, the list of its layers' outputs"
 )
 
 # What torch and Python say about common mistakes, and the same in words. `{layer}` is the layer that complained.
