@@ -28,7 +28,8 @@ _PROGRAMS = {"msgunet", "snakemake", "cp", *_ELSEWHERE}
 # What commands say on a machine without a GPU, data and results.
 _MISSING = (
     r"torch finds none|is not prepared|there is no .*run 'snakemake|has not been|Missing input files|speed.csv|"
-    "there are no results|marked for report|not a readable generator|no such file|needs .* CITYSCAPES_USERNAME"
+    "there are no results|marked for report|not a readable generator|no such file|needs .* CITYSCAPES_USERNAME|"
+    r"none recorded|there is no \S+runs\.json"
 )
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

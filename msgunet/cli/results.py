@@ -9,10 +9,11 @@ from msgunet.core.text import printable
 
 
 def verify(options: Any) -> None:
-    if Path(options.suite).is_dir():
+    path = Path(options.suite)
+    if path.is_dir() or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml")):
         from msgunet.evaluation.shared import verify_shared
 
-        verify_shared(Path(options.suite), options.images, options.out)
+        verify_shared(path, options.images, options.out)
         return
     from msgunet.evaluation.verify import verify_suite
     from msgunet.suite.plan import load_plan

@@ -189,3 +189,5 @@ def test_another_folder_is_named(verify, shared):
     assert "runs.json is not a readable record of shared results" in verify()[2]
     (shared / "runs.json").unlink()
     assert "there is no" in verify()[2]
+    shutil.rmtree(shared)
+    assert f"there is no {shared}/runs.json; give the name of a suite, or a folder that" in verify()[2]
