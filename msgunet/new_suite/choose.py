@@ -75,6 +75,8 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
             "images of {}x{} are too small: the shorter side needs at least {} pixels (it is the most common size); "
             "enlarge the images, or write a suite for them (docs/suites.md)".format(*found.size, _SHORTEST_SIDE)
         )
+    fewest = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0])))
+    advice = "pass more with --hours"
     for size in sizes:
         seconds = _times(found, size, device, hours)
         if seconds is None:
@@ -84,13 +86,13 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
         concurrent = _concurrent(device)
         per_epoch = max(*each, sum(each) / (0.75 * concurrent if concurrent > 1 else 1))
         epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
-        fewest = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0])))
         print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s per epoch of all methods", file=sys.stderr)
         if epochs >= fewest:
             return Choice(size, epochs, seconds)
+        advice = f"pass at least --hours {math.ceil(fewest * per_epoch / 36) / 100:g}"
     raise UserError(
         f"{hours:g} hours are too few to train {len(METHODS)} methods on {found.counts[0]} pairs, even of small "
-        f"images; pass at least --hours {math.ceil(fewest * per_epoch / 36 + 1e-9) / 100:g}"
+        f"images; {advice}"
     )
 
 

@@ -19,6 +19,7 @@ from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import TrainingSettings
 from msgunet.data.images import read
+from msgunet.new_suite import choose
 from msgunet.new_suite.discover import discover
 from msgunet.suite.plan import load_plan
 
@@ -153,7 +154,7 @@ def test_untidy_folders(tmp_path):
         discover(rest, rest / "a", rest / "b")
 
 
-def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsys):
+def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsys, monkeypatch):
     put(
         working_folder / "pics/a",
         *(f"{i}.png" for i in range(10)),
@@ -184,6 +185,13 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
     assert "a suite needs a file name like my_images.yaml" in capsys.readouterr().err
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
+    # Where steps could be timed, the smallest number of hours that does is named.
+    monkeypatch.setattr(choose, "_times", lambda *_: dict.fromkeys(choose.METHODS, 100.0))
+    assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "0.5"]) == 2
+    hours = re.search(r"pass at least --hours ([\d.]+)", capsys.readouterr().err)[1]
+    assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", str(float(hours) - 0.02)]) == 2
+    assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", hours]) == 0
+    Path("short.yaml").unlink()
     assert not Path("short.yaml").exists()
     for name in "ab":
         put(working_folder / "small" / name, *(f"{i}.png" for i in range(10)), size=(64, 80))
@@ -193,8 +201,6 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
 
 def test_a_suite_can_have_any_name_and_place(working_folder, monkeypatch):
     """Names that YAML reads as numbers or booleans, and paths with special characters."""
-    from msgunet.new_suite import choose
-
     monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
     folder = working_folder / "a: b #c 'd' {e} é"
     for role in ("before", "after"):
