@@ -57,10 +57,11 @@ def read_limits(name: str) -> Limits:
         rows = frame[_COLUMNS].groupby("precision")
         rates = rows["limit_tflop_per_s"].max().to_dict()
         bandwidth = float(frame["bandwidth_gb_per_s"].max())
-    except (OSError, ValueError, KeyError) as error:
+        device = device_of(frame)
+    except (OSError, ValueError, LookupError) as error:
         raise UserError(f"{path} is not a table of 'msgunet bench' with the limits of a device ({error})") from error
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    return Limits(rates, bandwidth, f"{device_of(frame)} at commit {frame['commit'].iloc[0]} ({shown})")
+    return Limits(rates, bandwidth, f"{device} at commit {frame['commit'].iloc[0]} ({shown})")
 
 
 def foretold(operations: Mapping[tuple[str, str], Operation], precision: str, limits: Limits) -> pd.DataFrame:

@@ -19,11 +19,11 @@ from msgunet.evaluation.evaluate import metrics_of, translated
 from msgunet.evaluation.trained import load_run
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan
-from msgunet.suite.record import SharedResults, SharedRun, read_shared
+from msgunet.suite.record import RECORD, SharedResults, SharedRun, read_shared
 from msgunet.suite.runs import RunPlan
 
 # How far the metrics of one generator can be apart on two devices, whose outputs differ by rounding
-# (docs/metrics.md has the measurement).
+# (docs/report.md has the measurement).
 TOLERANCE = {"psnr": 0.05, "ssim": 0.002, "vif": 0.005}
 # Rows that a run lists, from the largest difference.
 _LISTED = 5
@@ -78,6 +78,9 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
         name = _name(run.key)
         if own is None:
             problems.append(f"{name}: {folder / plan.name}.yaml has no such run")
+            continue
+        if "metrics_sha256" not in run.evaluation:
+            problems.append(f"{name}: the shared results were evaluated before checksums were recorded")
             continue
         if other := _other_settings(run, own):
             problems.append(f"{name}: other settings ({other}), so the results cannot be compared")
@@ -162,9 +165,8 @@ def _by_own_run(run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame) 
             raise UserError(f"trained here with other settings ({changes}), so the results cannot be compared")
         return None
     path = own.folder / "metrics.csv"
-    for name, record in (("the shared results were", run.evaluation), ("it was", facts)):
-        if "metrics_sha256" not in record:
-            raise UserError(f"{name} evaluated before checksums were recorded; evaluate again to have them")
+    if "metrics_sha256" not in facts:
+        raise UserError("it was evaluated here before checksums were recorded; evaluate again to have them")
     if sha256_file(path) != facts["metrics_sha256"]:
         raise UserError(f"{path} was changed after the evaluation")
     if sha256_file(generator) != facts["generator_sha256"]:
@@ -198,6 +200,8 @@ def _by_generator(
     generator = folder / run.weights
     if not generator.is_file():
         raise UserError(f"there is no {generator}; 'msgunet share --weights' shares generators, too")
+    if sha256_file(generator) != run.evaluation["generator_sha256"]:
+        raise UserError(f"{generator} is not the generator that was evaluated")
     data = Path(own.settings.data)
     manifest = data / "manifest.csv"
     if not manifest.is_file():
@@ -206,7 +210,7 @@ def _by_generator(
     if sha256_file(manifest) != run.evaluation["manifest_sha256"]:
         raise UserError("the prepared images are not the shared ones: the checksums of the manifests differ")
     settings = own.settings
-    model = load_run(settings, folder / "runs.json", generator, plan.machine)
+    model = load_run(settings, folder / RECORD, generator, plan.machine)
     pairs = PairDataset(data, "test", settings.size, settings.kinds, settings.formats, settings.resampling)
     rows = []
     for index in tqdm(range(min(images, len(pairs))), f"verify {_name(run.key)}", unit="image", disable=None):

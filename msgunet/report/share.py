@@ -19,7 +19,9 @@ from msgunet.suite.plan import Plan
 from msgunet.suite.record import RECORD, SharedResults, SharedRun
 
 _USERS_OWN = "folder"
-_FOLDERS = ("tables", "figures", "methods", "weights")
+_FOLDERS = ("tables", "figures")
+# Further folders of shared results, which a suite's own results do not have.
+_ADDED = ("methods", "weights")
 # All other files in a folder of shared results, besides the suite's; earlier versions called that one suite.yaml.
 _FILES = re.compile(r"README\.md|suite\.yaml|runs\.json|metrics\.csv|gradients\.csv|speed\.\w+")
 
@@ -68,7 +70,9 @@ def _refuse_foreign_files(out: Path, plan: Plan) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder; give another --out")
     existing = out.iterdir() if out.is_dir() else ()
-    if others := sorted(p.name for p in existing if not (p.name in _FOLDERS and p.is_dir()) and not _ours(p, plan)):
+    if others := sorted(
+        p.name for p in existing if not (p.name in (*_FOLDERS, *_ADDED) and p.is_dir()) and not _ours(p, plan)
+    ):
         raise UserError(f"{out} contains {others[0]}, which 'msgunet share' did not write; give another --out")
 
 
@@ -97,9 +101,10 @@ def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: s
         if frame is not None:
             frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format=digits)
     copies = _copy_methods(plan, out / "methods")
-    runs = tuple(_shared_run(run) for run in collection.runs if run.evaluation_facts())
+    evaluated = [run for run in collection.runs if run.evaluation_facts()]
+    runs = tuple(map(_shared_run, evaluated))
     if weights:
-        for run, shared in zip((run for run in collection.runs if run.evaluation_facts()), runs, strict=True):
+        for run, shared in zip(evaluated, runs, strict=True):
             (out / shared.weights).parent.mkdir(exist_ok=True)
             shutil.copy(run.folder / "generator.safetensors", out / shared.weights)
     write_text(out / "README.md", _readme(plan, collection, out, withheld, command, copies))

@@ -17,7 +17,7 @@ from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import custom_methods, methods
-from msgunet.suite.grid import expand, repeated_names
+from msgunet.suite.grid import expand
 from msgunet.suite.models import Suite
 
 # Keys that earlier versions called by another name.
@@ -90,8 +90,7 @@ def load_suite(path: Path) -> Suite:
     problems: list[str] = []
     origins: dict[str, str] = {}
     if isinstance(raw, dict) and isinstance(methods := raw.get("methods"), dict):
-        expanded, origins = expand(methods)
-        problems += repeated_names(methods, origins)
+        expanded, origins, problems = expand(methods)
         raw = {**raw, "methods": expanded}
     found, suite = _validate(Suite, raw if raw is not None else {}, "")
     entry_problems, bugs = _entry_problems(raw) if isinstance(raw, dict) else ([], [])

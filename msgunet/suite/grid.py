@@ -25,20 +25,22 @@ class Grid:
     entries: list[str]
 
 
-def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """Replace each entry that has a grid by one entry for each combination of the grid's values.
 
     Args:
         methods: the section `methods` of a suite's file, as it was read.
 
     Returns:
-        The section with all entries, in which each of a grid has its own values as a grid of one combination; and for
-        each of these entries the name of the one that it comes from. A grid of another form is left for the
-        validation.
+        - The section with all entries, in which each of a grid has its own values as a grid of one combination. A grid
+          of another form is left for the validation.
+        - For each entry of a grid, the name of the one that it comes from.
+        - The problems with names that two entries would have.
 
     """
     expanded: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    problems: list[str] = []
     for name, entry in methods.items():
         grid = entry.get("grid") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not _is_grid(grid):
@@ -47,9 +49,12 @@ def expand(methods: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         for values in itertools.product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
             place = _place(name, point)
+            if place in methods or place in expanded:
+                problems.append(f"methods.{name}.grid: two entries would have the name '{place}'")
+                continue
             expanded[place] = {"method": name, **_at(entry, point)}
             origins[place] = name
-    return expanded, origins
+    return expanded, origins, problems
 
 
 def _is_grid(grid: Any) -> bool:
@@ -89,25 +94,14 @@ def words(key: str) -> str:
     return key.removeprefix(_TRAINING).replace("_", " ")
 
 
-def repeated_names(methods: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """Return the problems with grids two of whose entries, or one of whose and another entry, have the same name."""
-    problems = []
-    for base in dict.fromkeys(origins.values()):
-        grid = methods[base]["grid"]
-        names = [_place(base, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
-        taken = sorted({name for name in names if names.count(name) > 1 or name in methods})
-        problems += [f"methods.{base}.grid: two entries would have the name '{name}'" for name in taken]
-    return problems
-
-
 def _place(name: str, point: Mapping[str, Any]) -> str:
-    words = [word for key, value in point.items() for word in (key.removeprefix(_TRAINING), _text(value))]
-    return "_".join([name, *(re.sub(r"[^a-z0-9]+", "_", word.lower()) for word in words)])
+    parts = [part for key, value in point.items() for part in (key.removeprefix(_TRAINING), _text(value))]
+    return "_".join([name, *(re.sub(r"[^a-z0-9]+", "_", part.lower()) for part in parts)])
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

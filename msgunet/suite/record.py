@@ -27,7 +27,7 @@ class SharedRun(Strict):
     @property
     def weights(self) -> str:
         """The file of its generator, if generators are shared."""
-        return weights_name(*self.key)
+        return "weights/{}.{}.seed{}.safetensors".format(*self.key)
 
 
 class SharedResults(Strict):
@@ -54,11 +54,6 @@ class SharedResults(Strict):
             for name, checksum in self.files.items()
             if not (folder / name).is_file() or sha256_file(folder / name) != checksum
         ]
-
-
-def weights_name(dataset: str, entry: str, seed: int) -> str:
-    """Return the path of a run's generator in a folder of shared results."""
-    return f"weights/{dataset}.{entry}.seed{seed}.safetensors"
 
 
 def read_shared(folder: Path) -> SharedResults:

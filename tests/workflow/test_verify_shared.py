@@ -181,7 +181,7 @@ def test_a_changed_generator_among_the_shared_ones_is_found(shared, verify):
     status, _, error = verify()
     assert status == 2
     assert "bluemarble.pix2pix.seed0.safetensors was changed after it was shared" in error
-    assert "was trained with other settings" in verify("--images", "1")[2]
+    assert "bluemarble.pix2pix.seed0.safetensors is not the generator that was evaluated" in verify("--images", "1")[2]
 
 
 def test_another_folder_is_named(verify, shared):
