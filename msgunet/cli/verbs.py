@@ -43,6 +43,8 @@ def plan(options: Any) -> None:
     from msgunet.suite.forecast import plan_table
     from msgunet.suite.plan import load_plan
 
+    if sum(given is not None for given in (options.speed, options.rate, options.predict)) > 1:
+        raise UserError("--speed, --rate and --predict are three ways to know the speed; give one of them")
     limits = None
     if options.predict is not None:
         from msgunet.device.limits import read_limits
@@ -205,6 +207,8 @@ def _predict(options: Any, plan: Any, settings: Any) -> None:
     from msgunet.device.limits import read_limits
     from msgunet.report.predict import predict_table
 
+    if options.way != "engine" or options.repeats is not None:
+        raise UserError("--predict counts the engine's operations and measures nothing; omit --way and --repeats")
     limits = read_limits(options.predict)
     frame = predict(settings, options.part, options.precision, limits, options.out)
     subject = (

@@ -17,16 +17,13 @@ from torch.nn import functional as F
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, short_hash
 from msgunet.core.settings import ComputeSettings, RunSettings
+from msgunet.cost.predict import needs
 from msgunet.cost.variants import Inference, Variant, training_step
-from msgunet.data.pairs import blank_pyramid
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
-from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
-from msgunet.methods.generator import prepare
 from msgunet.methods.registry import build_method
-from msgunet.training.memory import step_needs
 
 PARTS = ("inference", "training")
 _PRECISIONS = ("fp32", "tf32", "bf16")
@@ -137,7 +134,7 @@ def time_part(
                 reset_peak_memory(device)
                 timed(calls[-1], device)
         memory.append(peak[0])
-        work.append(_work(settings, part, variant.precision, device.type))
+        work.append(needs(settings, part, variant.precision, device.type))
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(repeats):
         for variant, call, seconds in zip(variants, calls, times, strict=True):
@@ -148,7 +145,7 @@ def time_part(
         parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
     rows = []
-    for variant, seconds, peak, (flop, moved) in zip(variants, map(np.array, times), memory, work, strict=True):
+    for variant, seconds, peak, counted in zip(variants, map(np.array, times), memory, work, strict=True):
         low, median, high = 1000 * np.quantile(seconds, [0.25, 0.5, 0.75])
         speedup = np.quantile(first / seconds, [0.25, 0.5, 0.75])
         rows.append(
@@ -166,9 +163,9 @@ def time_part(
                 "speedup_q25": speedup[0],
                 "speedup_q75": speedup[2],
                 "peak_memory_mib": peak,
-                "tflop": flop / 1e12,
-                "moved_gb": moved / 1e9,
-                "tflop_per_s": flop / 1e9 / median,
+                "tflop": counted.flop / 1e12,
+                "moved_gb": counted.moved / 1e9,
+                "tflop_per_s": counted.flop / 1e9 / median,
             }
         )
     return rows
@@ -228,20 +225,3 @@ def _convolution(side: int, device: torch.device, dtype: torch.dtype) -> _Work:
     weights = torch.randn(channels, channels, 3, 3, device=device)
     x, w = (values.to(dtype, memory_format=torch.channels_last) for values in (image, weights))
     return lambda: F.conv2d(x, w, padding=1), 2 * channels**2 * 9 * side**2
-
-
-def _work(settings: RunSettings, part: str, precision: str, kind: str) -> tuple[int, int]:
-    """Return the FLOP and the fewest bytes that convolutions must move on a kind of device, without recomputation."""
-    method = build_method(settings)
-    if part == "training":
-        training = settings.training.model_copy(update={"precision": precision})
-        phase = method.phases(training)[-1]
-        needs = step_needs(method, settings.model_copy(update={"training": training}), phase, ComputeSettings())
-        return needs.flop, needs.moved
-    with torch.device("meta"), torch.no_grad(), Meter() as meter:
-        network = prepare(method, method.build_generator(), torch.device("meta"), precision, kind)
-        scales = method.scales(method.options, settings.size)
-        sources = blank_pyramid(scales, settings.size, channels=method.channels[0])
-        before = meter.flop, meter.moved
-        network([source.to(dtype_of(precision)) for source in sources])
-        return meter.flop - before[0], meter.moved - before[1]

@@ -79,11 +79,11 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
         if own is None:
             problems.append(f"{name}: {folder / plan.name}.yaml has no such run")
             continue
-        if "metrics_sha256" not in run.evaluation:
-            problems.append(f"{name}: the shared results were evaluated before checksums were recorded")
-            continue
         if other := _other_settings(run, own):
             problems.append(f"{name}: other settings ({other}), so the results cannot be compared")
+            continue
+        if "metrics_sha256" not in run.evaluation:
+            problems.append(f"{name}: the shared results were evaluated before checksums were recorded")
             continue
         rows = shared[(shared[_KEYS[:3]] == list(run.key)).all(axis=1)]
         try:

@@ -22,7 +22,7 @@ from msgunet.methods.generator import retraining_note
 from msgunet.methods.registry import build_method
 from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
-from msgunet.training.memory import step_needs
+from msgunet.training.memory import StepNeeds, step_needs
 
 # This project's own measurements, made with `msgunet bench` on two CPUs. The first one that fits is used.
 _MEASURED = ("results/measured/cpu_speed.csv", "results/measured/cpu_bf16_speed.csv")
@@ -51,16 +51,22 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, limits: Limit
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
     rows, hours, timed = [], [], False
     used: list[_Speed] = []
-    counted: dict[str, list[int]] = {}
+    counted: dict[str, list[StepNeeds]] = {}
     for run in (*plan.runs, *plan.gradients):
         if not run.trainable:
             continue
         settings = run.settings
         count, _ = jobs.pairs(plan, run)
-        speed_of = _Speed(rate) if rate else _foretold(settings, limits) if limits else _reached(measured, settings)
+        steps_of = _counted(settings, counted)
+        if rate:
+            speed_of = _Speed(rate)
+        elif limits:
+            speed_of = _foretold(settings, steps_of[-1], limits)
+        else:
+            speed_of = _reached(measured, settings)
         used.append(speed_of)
         total_speed = 1e12 * speed_of.rate * plan.suite.compute.processes
-        steps, flop = _work(settings, count, counted, total_speed)
+        steps, flop = _work(settings, count, [needs.flop for needs in steps_of], total_speed)
         timed |= settings.training.minutes is not None
         hours.append((settings.training.minutes or flop / total_speed / 60) / 60)
         rows.append(
@@ -165,10 +171,8 @@ def _reached(measured: pd.DataFrame, settings: RunSettings) -> _Speed:
     )
 
 
-def _foretold(settings: RunSettings, limits: Limits) -> _Speed:
-    """Return the speed of this training's steps in its last phase at the limits of a device."""
-    method = build_method(settings)
-    needs = step_needs(method, settings, method.phases(settings.training)[-1], ComputeSettings())
+def _foretold(settings: RunSettings, needs: StepNeeds, limits: Limits) -> _Speed:
+    """Return the speed of such steps of this training at the limits of a device."""
     milliseconds = foretold(needs.operations, settings.training.precision, limits)["ms"].sum()
     return _Speed(needs.flop / 1e9 / milliseconds)
 
@@ -182,26 +186,31 @@ def _substitution(wanted: str, precision: str) -> str:
     )
 
 
-def _work(settings: RunSettings, count: int, counted: dict[str, list[int]], speed: float) -> tuple[float, float]:
-    """Return the number of steps of a training and their total FLOP.
-
-    `counted` caches the FLOP of one step in each phase. `speed` in FLOP/s determines the steps of a time-limited
-    training.
-    """
-    method = build_method(settings)
-    phases = method.phases(settings.training)
-    # These settings do not change the FLOP of a step.
+def _counted(settings: RunSettings, counted: dict[str, list[StepNeeds]]) -> list[StepNeeds]:
+    """Return the requirements of one step in each phase of a training. `counted` caches them."""
+    # These settings do not change a step.
     relevant = settings.model_dump(mode="json", exclude={"dataset", "data", "entry", "seed", "gradient_records"})
     key = canonical_json(relevant)
     if key not in counted:
         print(f"counting {settings.entry} at {settings.size[0]}x{settings.size[1]}", file=sys.stderr, flush=True)
-        counted[key] = [step_needs(method, settings, phase, ComputeSettings()).flop for phase in phases]
+        method = build_method(settings)
+        phases = method.phases(settings.training)
+        counted[key] = [step_needs(method, settings, phase, ComputeSettings()) for phase in phases]
+    return counted[key]
+
+
+def _work(settings: RunSettings, count: int, flop_of: list[int], speed: float) -> tuple[float, float]:
+    """Return the number of steps of a training and their total FLOP.
+
+    `flop_of` are the FLOP of one step in each phase. `speed` in FLOP/s determines the steps of a time-limited training.
+    """
+    phases = build_method(settings).phases(settings.training)
     per_epoch = steps_per_epoch(count, settings.training.batch_size)
     steps = [float(phase.length * per_epoch) for phase in phases]
     if settings.training.minutes is not None:
         flop_per_length = 60 * settings.training.minutes * speed / sum(phase.length for phase in phases)
-        steps = [phase.length * flop_per_length / flop for phase, flop in zip(phases, counted[key], strict=True)]
-    return sum(steps), sum(n * flop for n, flop in zip(steps, counted[key], strict=True))
+        steps = [phase.length * flop_per_length / flop for phase, flop in zip(phases, flop_of, strict=True)]
+    return sum(steps), sum(n * flop for n, flop in zip(steps, flop_of, strict=True))
 
 
 def _totals(plan: Plan, hours: Sequence[float], device: str) -> list[str]:

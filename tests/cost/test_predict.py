@@ -8,7 +8,7 @@ from torch import nn
 
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.cost.predict import operations
+from msgunet.cost.predict import needs
 from msgunet.device.limits import Limits, foretold, read_limits
 from msgunet.device.meter import Meter
 from msgunet.suite.networks import trained_networks
@@ -51,7 +51,7 @@ def test_each_operation_is_counted_as_cuda_runs_it():
 )
 def test_inference_at_the_papers_size(entry, calls, without, biases):
     """The numbers were counted once by other code; a change of the engine may lower them."""
-    found = operations(network(entry, (2048, 1024)), "inference", "bf16")
+    found = needs(network(entry, (2048, 1024)), "inference", "bf16").operations
     bias = found.pop(("bias", "bf16"))
     assert sum(len(operation.each) for operation in found.values()) <= calls
     assert sum(operation.bytes for operation in found.values()) / 1e9 <= without + 0.001
@@ -77,7 +77,7 @@ def test_a_call_takes_the_longer_of_arithmetic_and_bytes():
 
 
 def test_a_step_includes_the_optimiser():
-    found = operations(network("pix2pix", (256, 256)), "training", "bf16")
+    found = needs(network("pix2pix", (256, 256)), "training", "bf16").operations
     adam = found["_fused_adam_", "fp32"]
     assert len(adam.each) == 2
     weights = 4 * (54_414_531 + 2_769_601)
@@ -86,7 +86,7 @@ def test_a_step_includes_the_optimiser():
 
 
 def test_a_step_of_the_papers_network_moves_little():
-    found = operations(network("msgunet", (2048, 1024)), "training", "bf16")
+    found = needs(network("msgunet", (2048, 1024)), "training", "bf16").operations
     assert sum(operation.bytes for operation in found.values()) / 1e9 < 98
     assert sum(len(operation.each) for operation in found.values()) < 3000
 
@@ -105,6 +105,20 @@ def test_the_command_prints_totals_and_writes_every_row(working_folder, capsys):
     assert "no measured limits of 'h1000'; did you mean 'h100'?" in capsys.readouterr().err
     assert main([*command, "--predict", "rows.csv"]) == 2
     assert "rows.csv is not a table of 'msgunet bench' with the limits of a device" in capsys.readouterr().err
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, capsys):
+    assert main(["plan", "tiny", "--predict", "h100", "--rate", "20"]) == 2
+    assert "--speed, --rate and --predict are three ways to know the speed; give one" in capsys.readouterr().err
+    command = ["profile", "speed", "--entry", "pix2pix", "--size", "256", "256", "--predict", "h100"]
+    for extra in (["--way", "plain"], ["--repeats", "3"]):
+        assert main([*command, *extra]) == 2
+        assert "--predict counts the engine's operations and measures nothing; omit" in capsys.readouterr().err
+    (tmp_path / "partial.csv").write_text(
+        "precision,limit_tflop_per_s,bandwidth_gb_per_s,device,commit\nbf16,1,1,x,0\n"
+    )
+    assert main([*command, "--predict", str(tmp_path / "partial.csv")]) == 2
+    assert "is not a table of 'msgunet bench' with the limits of a device" in capsys.readouterr().err
 
 
 def test_limits_are_the_best_that_were_measured():

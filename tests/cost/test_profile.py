@@ -13,7 +13,8 @@ from torch import nn
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings, TrainingSettings
-from msgunet.cost import bench, profile, variants
+from msgunet.cost import profile, variants
+from msgunet.cost.predict import needs
 from msgunet.cost.profile import BETWEEN
 
 CPU = torch.device("cpu")
@@ -46,7 +47,8 @@ def test_the_work_of_all_layers_is_what_bench_counts_for_the_pass(name, way):
     for precision in ("fp32", "bf16"):
         inference = variants.Inference(settings, variants.Variant(way, precision), CPU)
         work = profile.layer_work(inference)
-        flop, moved = bench._work(settings, "inference", precision, "cpu")
+        counted = needs(settings, "inference", precision, "cpu")
+        flop, moved = counted.flop, counted.moved
         assert sum(done.flop for done in work.values()) == flop > 0
         total = sum(done.moved for done in work.values() if done.flop)
         # Folded batch norm adds a bias to the convolutions, which bench counts for both ways.
