@@ -137,6 +137,11 @@ class DataSet:
         return RGB, RGB
 
     @classmethod
+    def shaped(cls, options: Any) -> str:
+        """Return how images are given the aspect ratio of the size, for reports; empty if they are only resized."""
+        return ""
+
+    @classmethod
     def allows_outside(cls, options: Any) -> bool:
         """Return whether any number of values outside the range of their format is cut without an error."""
         return False

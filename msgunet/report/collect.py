@@ -16,7 +16,7 @@ from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
 from msgunet.methods.registry import method_of
-from msgunet.report.conditions import training_conditions
+from msgunet.report.conditions import data_parts, training_conditions
 from msgunet.report.files import lead_protocol
 
 
@@ -237,10 +237,8 @@ class Collection:
         splits = [pair.split for pair in read_manifest(manifest)]
         settings = next(run.settings for run in self.runs if run.settings.dataset == dataset)
         formats = " → ".join(dict.fromkeys(map(str, settings.formats)))
-        filters = {"lanczos": "Lanczos", "bicubic": "bicubic"}
-        photos = f"; photographs resized by {filters[settings.resampling]}" if "photo" in settings.kinds else ""
         counts = f"{splits.count('train')} training and {splits.count('test')} test pairs"
-        return f"{title} at {size}, {formats}: {counts}{photos}"
+        return f"{title} at {size}, {formats}: {'; '.join([counts, *data_parts(settings)])}"
 
     def run_conditions(self, runs: list[Run]) -> str:
         """Describe the training behind a row."""

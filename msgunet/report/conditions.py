@@ -1,9 +1,12 @@
-"""The conditions of trainings in words."""
+"""The conditions of data and trainings in words."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgunet.core.settings import RunSettings
+from msgunet.data.registry import datasets
 from msgunet.methods.method import Method, perceptual_label, schedule_label
 from msgunet.methods.registry import build_method
 
@@ -26,6 +29,25 @@ def shared_conditions(rows: Sequence[Sequence["Run"]]) -> str:
     sentences = [f"All methods: {', '.join(common)}"] if common else []
     sentences += [f"{title}: {', '.join(rest)}" for title, rest in zip(titles, own, strict=True) if rest]
     return "; ".join(sentences)
+
+
+def data_parts(settings: RunSettings) -> list[str]:
+    """Describe how the prepared images of a run were given their size, in parts of a sentence."""
+    filters = {"lanczos": "Lanczos", "bicubic": "bicubic"}
+    parts = [f"photographs resized by {filters[settings.resampling]}"] if "photo" in settings.kinds else []
+    roles = [role for role, kind in zip(("sources", "targets"), settings.kinds, strict=True) if kind == "labels"]
+    if roles:
+        parts.append(f"{' and '.join(roles)} are labels, resized by nearest neighbour")
+    return [*parts, *filter(None, [_shaped(Path(settings.data) / "dataset.json")])]
+
+
+def _shaped(file: Path) -> str:
+    """Return how images were given their aspect ratio; empty if they were only resized or the file is gone."""
+    if not file.is_file():
+        return ""
+    recorded = json.loads(file.read_text(encoding="utf-8"))
+    dataset = datasets()[recorded["kind"]]
+    return dataset.shaped(dataset.Options.model_validate(recorded["options"]))
 
 
 def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method: Method | None = None) -> list[str]:

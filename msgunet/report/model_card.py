@@ -15,7 +15,7 @@ from msgunet.core.table import number
 from msgunet.core.text import markdown, markdown_code
 from msgunet.data.registry import datasets
 from msgunet.methods.generator import LoadedGenerator
-from msgunet.report.conditions import training_conditions
+from msgunet.report.conditions import data_parts, training_conditions
 
 # The last heading, by which a card is recognised.
 _CHECKS = "## Checks of this file"
@@ -64,6 +64,7 @@ def model_card(
         "method": f"{method.title}{f' ({method.reference})' if method.reference else ''}",
         "data set": _dataset(settings),
         "source → target": f"{source_format} ({settings.source_kind}) → {target_format} ({settings.target_kind})",
+        "prepared images": "; ".join(data_parts(settings)),
         "trained at": "{}×{} pixels, seed {}".format(*settings.size, settings.seed),
         "training": ", ".join(training_conditions(settings, facts, method)),
     }

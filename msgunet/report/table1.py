@@ -27,8 +27,8 @@ _SIZES = (
 _PROTOCOLS = {
     "native": "Native protocol: each output is compared with the target at the network's own size, as in the paper.",
     "full": (
-        "Full protocol: each output is first resized to the data set's full size (bicubic) and compared with the same "
-        "target for all methods."
+        "Full protocol: each output is first resized to the data set's full size (bicubic; outputs that are labels by "
+        "nearest neighbour) and compared with the same target for all methods."
     ),
 }
 _FLAT = "The rows 'copy' and 'mean' are reference points for the numbers."

@@ -102,6 +102,13 @@ class Folder(DataSet):
         return options.source_format, options.target_format
 
     @classmethod
+    def shaped(cls, options: Any) -> str:
+        return {
+            "crop": "images of other shapes cropped to their centre (fit: crop)",
+            "pad": "images of other shapes padded as in a mirror (fit: pad)",
+        }.get(options.fit, "")
+
+    @classmethod
     def allows_outside(cls, options: Any) -> bool:
         return options.allow_outside
 
