@@ -141,9 +141,8 @@ def ablate(options: Any) -> None:
 
 
 def cost(options: Any) -> None:
-    import pandas as pd
-
     from msgunet.core.files import read_settings
+    from msgunet.core.frames import read_frame
     from msgunet.core.settings import NetworkList
     from msgunet.cost.count import cost
     from msgunet.report.costs import cost_table
@@ -158,7 +157,7 @@ def cost(options: Any) -> None:
         machine = machine if options.compute else plan.machine
     cost(networks, options.out, machine, options.counts_only)
     if networks.networks:
-        print(cost_table(pd.read_csv(options.out), titles, command_of(options)).text())
+        print(cost_table(read_frame(options.out), titles, command_of(options)).text())
 
 
 def bench(options: Any) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, short_hash
+from msgunet.core.frames import read_frame
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.predict import needs
 from msgunet.cost.variants import Inference, Variant, training_step
@@ -106,7 +107,7 @@ def _existing_rows(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
     """Return the rows that were measured before."""
     if not out.is_file():
         return pd.DataFrame(columns=[*_KEY, "way", "precision"])
-    frame = pd.read_csv(out)
+    frame = read_frame(out)
     for key in ("commit", "device", "threads"):
         if (frame[key] != environment[key]).any():
             raise UserError(

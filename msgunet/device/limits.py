@@ -9,6 +9,7 @@ import pandas as pd
 
 from msgunet.core.checkout import ROOT
 from msgunet.core.errors import UserError
+from msgunet.core.frames import read_frame
 from msgunet.core.provenance import device_of
 from msgunet.core.registry import suggest
 from msgunet.device.meter import Operation
@@ -53,7 +54,7 @@ def read_limits(name: str) -> Limits:
             )
         path = known[name]
     try:
-        frame = pd.read_csv(path)
+        frame = read_frame(path)
         rows = frame[_COLUMNS].groupby("precision")
         rates = rows["limit_tflop_per_s"].max().to_dict()
         bandwidth = float(frame["bandwidth_gb_per_s"].max())

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from msgunet.core.attempts import measured_facts
 from msgunet.core.errors import UserError
+from msgunet.core.frames import read_frame
 from msgunet.core.metrics import METRICS
 from msgunet.core.registry import suggest
 from msgunet.core.settings import EvaluationSettings
@@ -53,7 +52,7 @@ def explain(plan: Plan, entry: str, metric: str, image: str | None) -> Iterator[
 
 def _explain_mean(run: RunPlan, metric: str) -> Iterator[str]:
     path = run.folder / "metrics.csv"
-    frame = pd.read_csv(path, converters={"id": str})
+    frame = read_frame(path)
     yield f"  file: {path}, column {metric}"
     for protocol, rows in frame.groupby("protocol", sort=False):
         values = rows.set_index("id")[metric].dropna()
@@ -74,7 +73,7 @@ def _explain_image(plan: Plan, run: RunPlan, metric: str, image: str) -> Iterato
     pair = pairs.pairs[index]
     prediction = run.folder / "predictions" / f"{image}{settings.target_format.suffix}"
     output = read(prediction, str(prediction), settings.target_format)
-    recorded = pd.read_csv(run.folder / "metrics.csv", converters={"id": str}).set_index(["id", "protocol"])
+    recorded = read_frame(run.folder / "metrics.csv").set_index(["id", "protocol"])
     yield f"  prediction: {prediction}, {output.shape[1]}×{output.shape[0]}"
     yield f"  target: {pairs.folder / pair.target}, {pair.width}×{pair.height}, values {settings.target_format}"
     wanted = EvaluationSettings(metrics=(metric,), protocols=plan.suite.evaluation.protocols)

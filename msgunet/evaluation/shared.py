@@ -12,6 +12,7 @@ from tqdm import tqdm
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.files import differences, sha256_file, write_csv
+from msgunet.core.frames import read_frame
 from msgunet.core.metrics import METRICS
 from msgunet.core.text import printable
 from msgunet.data.pairs import PairDataset
@@ -71,11 +72,14 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
     record = read_shared(folder)
     problems = record.changed(folder)
     plan = _plan(folder, record, problems)
-    shared = _metrics(folder / "metrics.csv")
+    shared = read_frame(folder / "metrics.csv")
     compared: dict[tuple[str, str, int], Compared] = {}
     for run in record.runs:
         own = next((own for own in plan.runs if _key(own) == run.key), None)
         name = _name(run.key)
+        if own is None and any(other.settings.entry == run.key[1] and not other.trainable for other in plan.runs):
+            # Earlier versions repeated reference rows for every seed.
+            continue
         if own is None:
             problems.append(f"{name}: {folder / plan.name}.yaml has no such run")
             continue
@@ -134,10 +138,6 @@ def _changed_predictions(folder: Path, rows: pd.DataFrame) -> None:
         raise UserError(f"{folder / changed[0]}{more} changed after the evaluation")
 
 
-def _metrics(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, converters={"id": str})
-
-
 def _key(run: RunPlan) -> tuple[str, str, int]:
     return run.settings.dataset, run.settings.entry, run.settings.seed
 
@@ -181,7 +181,7 @@ def _by_own_run(run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame) 
         why = "the same generator"
     else:
         why = "another training" if conditions else "another training, although its conditions are the same"
-    rows = _metrics(path)
+    rows = read_frame(path)
     _changed_predictions(own.folder, rows)
     return _compare(shared, rows, same, "; ".join([why, *conditions]))
 

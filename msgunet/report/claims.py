@@ -100,7 +100,8 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
 
 
 def _seeds_note(collection: Collection) -> str:
-    counts = sorted({len(runs) for dataset in collection.datasets for runs in collection.runs_of(dataset).values()})
+    rows = [runs for dataset in collection.datasets for runs in collection.runs_of(dataset).values()]
+    counts = sorted({len(runs) for runs in rows if runs[0].trainable})
     if counts == [1]:
         return (
             "One training of each method: nothing is known of training noise, and another training could reverse any "

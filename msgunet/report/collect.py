@@ -12,6 +12,7 @@ import pandas as pd
 from msgunet.core.attempts import State, ablated_facts, measured_facts, state_of, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.files import read_settings, sha256_file
+from msgunet.core.frames import read_frame
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
@@ -72,24 +73,19 @@ class Run:
 
     def measured(self) -> pd.DataFrame | None:
         """Return one row per test image and protocol, or None if the run is not evaluated yet."""
-        return _read(self.folder / "metrics.csv") if self.evaluation_facts() else None
+        return read_frame(self.folder / "metrics.csv") if self.evaluation_facts() else None
 
     def ablation(self) -> pd.DataFrame | None:
         """Return one row per test image and ablation cell, or None if the ablation is not done yet."""
-        return _read(self.folder / "ablation.csv") if ablated_facts(self.folder, self.settings) else None
+        return read_frame(self.folder / "ablation.csv") if ablated_facts(self.folder, self.settings) else None
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a CSV written by the training, or None if it is not done."""
-        return _read(self.folder / name) if self.facts() else None
+        return pd.read_csv(self.folder / name) if self.facts() else None
 
 
 def _sha256_if_there(path: Path) -> str | None:
     return sha256_file(path) if path.is_file() else None
-
-
-def _read(path: Path) -> pd.DataFrame:
-    # Without the converter, pandas would read the id 0001 as a number and NA as missing.
-    return pd.read_csv(path, converters={"id": str})
 
 
 class Collection:
@@ -118,7 +114,10 @@ class Collection:
         return self.settings["datasets"]
 
     def runs_of(self, dataset: str) -> dict[str, list[Run]]:
-        """Return the rows of a data set in the suite's order: for each entry, one run per seed."""
+        """Return the rows of a data set in the suite's order: for each entry, one run per seed.
+
+        A reference row has only one run.
+        """
         rows: dict[str, list[Run]] = {}
         for run in self.runs:
             if run.settings.dataset == dataset:
@@ -145,8 +144,8 @@ class Collection:
         ]
 
     def several_seeds(self) -> bool:
-        """Whether each row covers several trainings, one per seed."""
-        return len({run.settings.seed for run in self.runs}) > 1
+        """Whether each trained row covers several trainings, one per seed."""
+        return len(self.settings["seeds"]) > 1
 
     def protocols(self, dataset: str) -> list[str]:
         """Return the evaluated protocols, the one that compares the methods of a data set best first."""
@@ -162,8 +161,8 @@ class Collection:
         ]
 
     def label(self, run: Run) -> str:
-        """Return a run's title, with its seed if the suite has several."""
-        return f"{run.title}, seed {run.settings.seed}" if self.several_seeds() else run.title
+        """Return a run's title, with its seed if the entry has a training for each of several."""
+        return f"{run.title}, seed {run.settings.seed}" if self.several_seeds() and run.trainable else run.title
 
     def unfinished(self, dataset: str) -> list[str]:
         """Return a note on each run of a data set that is not finished, or whose results were changed since."""
@@ -200,7 +199,7 @@ class Collection:
         path = self.results / "cost.csv"
         if not path.is_file() or path.stat().st_size <= 1:
             return None
-        frame = pd.read_csv(path)
+        frame = read_frame(path)
         networks = read_settings(self.results / "settings" / "cost.json", NetworkList).networks
         frame = frame[frame["settings"].isin({network.identity for network in networks})].reset_index(drop=True)
         return frame if len(frame) else None
@@ -210,7 +209,7 @@ class Collection:
         path = self.results / "speed.csv"
         if not path.is_file():
             return None
-        frame = pd.read_csv(path)
+        frame = read_frame(path)
         return frame[frame["entry"].isin(self.titles)] if frame["entry"].isin(self.titles).any() else None
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from msgunet.core.checkout import repository_file
+from msgunet.core.frames import read_frame
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table, number
 from msgunet.report.published import published
@@ -75,7 +76,7 @@ def complexity_notes(frame: pd.DataFrame) -> list[str]:
     ]
     measured, where = frame, "here"
     if "latency_ms" not in frame:
-        measured = pd.read_csv(repository_file(_CPU_COST))
+        measured = read_frame(repository_file(_CPU_COST))
         where = f"by 'msgunet cost --suite cpu' at commit {measured['commit'].iloc[0]} ({_CPU_COST})"
     networks = paper_networks(measured[measured["part"] == "generator"])
     if networks is not None:

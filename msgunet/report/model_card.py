@@ -5,10 +5,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
+from msgunet.core.frames import read_frame
 from msgunet.core.metrics import METRICS
 from msgunet.core.settings import EvaluationSettings, ImageFormat, RunSettings
 from msgunet.core.table import number
@@ -130,7 +129,7 @@ def _metrics(folder: Path, settings: RunSettings) -> str:
     evaluation = EvaluationSettings(**{key: recorded[key] for key in ("metrics", "protocols") if key in recorded})
     if not measured_facts(folder, settings, evaluation):
         return "Not evaluated, or the results are not next to the model."
-    frame = pd.read_csv(folder / "metrics.csv", dtype={"id": str})
+    frame = read_frame(folder / "metrics.csv")
     means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std", "count"])
     count = frame["id"].nunique()
     head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.metrics) + " |"

@@ -3,11 +3,12 @@
 import pandas as pd
 
 from msgunet.core.checkout import repository_file
+from msgunet.core.frames import read_frame
 
 
 def published(name: str) -> pd.DataFrame:
     """Return a table of the paper's numbers: `table1`, `table2`, `table3` or `complexity`."""
-    return pd.read_csv(repository_file(f"results/published/{name}.csv"))
+    return read_frame(repository_file(f"results/published/{name}.csv"))
 
 
 def with_paper_cost(frame: pd.DataFrame) -> pd.DataFrame:

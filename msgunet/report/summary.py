@@ -77,7 +77,7 @@ def per_image(runs: list[Run], protocol: str, metric: str) -> pd.DataFrame:
 def trainings(collection: Collection) -> pd.DataFrame:
     """Return one row per data set, entry, seed and protocol: the means over the test images of each training."""
     rows = []
-    for run in collection.runs:
+    for run in (run for run in collection.runs if run.trainable):
         frame = run.measured()
         if frame is None:
             continue

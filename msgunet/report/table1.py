@@ -55,7 +55,7 @@ def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
     rows = []
     for _, row in part.iterrows():
         cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
-        cells += [number(row["seeds"], ",")] if several else []
+        cells += [number(row["seeds"] if row["trained"] else None, ",")] if several else []
         for metric in metrics:
             cells.append(_with_interval(row, metric, row["entry"] in winners[metric]))
             if with_paper:
@@ -85,7 +85,7 @@ def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
 def interval_note(part: pd.DataFrame, counts: Sequence[str]) -> str:
     """Say what the intervals of some rows cover; `counts` are the columns with the number of images."""
     few = ((part[counts] > 0) & (part[counts] < FEWEST_IMAGES)).any(axis=None)
-    seeds = sorted(set(part["seeds"]))
+    seeds = sorted(set(part.loc[part["trained"], "seeds"])) or [1]
     text = "Brackets: 95 % interval over test images"
     if seeds == [1]:
         text += (

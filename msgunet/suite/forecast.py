@@ -12,6 +12,7 @@ import pandas as pd
 from msgunet.core.checkout import repository_file
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
+from msgunet.core.frames import read_frame
 from msgunet.core.permissions import explain
 from msgunet.core.provenance import device_of
 from msgunet.core.settings import ComputeSettings, RunSettings
@@ -141,7 +142,7 @@ def _measured(speed: Path | None) -> pd.DataFrame:
 
 def _training_steps(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path)
+        frame = read_frame(path)
         frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
     except PermissionError as error:
         raise UserError(explain(error, path)) from error

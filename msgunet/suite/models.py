@@ -105,7 +105,9 @@ class Suite(Strict):
 
     description: Text = Field("", description="one sentence for the page")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        (0,), min_length=1, description="each entry is trained once per seed on every data set"
+        (0,),
+        min_length=1,
+        description="each entry is trained once per seed on every data set; a reference row has one run",
     )
     datasets: dict[Name, DataSetEntry] = Field(min_length=1)
     methods: dict[Name, MethodEntry] = Field(min_length=1)

@@ -66,7 +66,7 @@ class Plan:
         title = self.titles[run.settings.entry]
         if run.settings.gradient_records:
             return f"{title} (gradients, {run.folder.name} intermediate outputs)"
-        return f"{title} (seed {run.settings.seed})" if len(self.suite.seeds) > 1 else title
+        return f"{title} (seed {run.settings.seed})" if len(self.suite.seeds) > 1 and run.trainable else title
 
     @property
     def report(self) -> dict[str, Any]:
@@ -136,6 +136,9 @@ def load_plan(name: str = "paper") -> Plan:
         for plan in data:
             for key, entry in suite.methods.items():
                 if entry.datasets is not None and plan.name not in entry.datasets:
+                    continue
+                if seed != suite.seeds[0] and not get_method(entry.method or key, entry.file).trainable:
+                    # A seed decides only what is trained: another run would be the same.
                     continue
                 settings, problem = run_settings(suite_name, suite, plan, key, entry, seed)
                 runs.append(RunPlan(settings, results / "runs" / plan.name / key / f"seed{seed}"))

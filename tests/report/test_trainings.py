@@ -32,6 +32,8 @@ def test_each_training_has_a_row_and_a_mark(working_folder):
     frame = pd.read_csv(plan.results / "tables" / "seeds.csv")
     for run in plan.runs:
         measured = pd.read_csv(run.folder / "metrics.csv")
+        if not run.trainable:
+            continue
         row = frame[(frame["entry"] == run.settings.entry) & (frame["seed"] == run.settings.seed)]
         row = row[row["protocol"] == "native"].iloc[0]
         expected = measured[measured["protocol"] == "native"][METRICS].mean()
@@ -47,6 +49,18 @@ def test_each_training_has_a_row_and_a_mark(working_folder):
     figures = write_figures(plan.results / "settings" / "report.json", plan.results)
     captions = {figure["name"]: figure["caption"] for figure in figures}
     assert "White diamonds: the mean of each training." in captions["distributions_bluemarble"]
+
+
+def test_reference_rows_have_one_run_whatever_the_seeds(working_folder):
+    plan, texts = report(working_folder, seeds=[3, 5])
+    (run,) = (run for run in plan.runs if run.settings.entry == "mean")
+    assert run.settings.seed == 3
+    assert plan.label(run) == "mean (training target)"
+    (row,) = (line for line in texts["table1_bluemarble_full"].splitlines() if line.startswith("| mean"))
+    assert row.split("|")[3].strip() == "–"
+    assert "one training" not in texts["table1_bluemarble_full"]
+    assert set(pd.read_csv(plan.results / "tables" / "seeds.csv")["entry"]) == {"pix2pix", "msgunet"}
+    assert "Trainings of each method: 2." in texts["claims"]
 
 
 def test_a_single_training_is_said_to_be_one(working_folder):
