@@ -129,10 +129,15 @@ class State:
         return self.status if self.status in ("failed", "out of memory") else "not yet"
 
     @property
+    def words(self) -> str:
+        """The status in words."""
+        return "trained, not evaluated" if self.status == "trained" else self.status
+
+    @property
     def sentence(self) -> str:
         """The state with the training's progress and the reason, where there are any."""
         at = "" if self.step is None else f" at step {self.step} of {self.total}"
-        return f"{self.status}{at if self.status in ('running', 'stopped') else ''}{self.why and f': {self.why}'}"
+        return f"{self.words}{at if self.status in ('running', 'stopped') else ''}{self.why and f': {self.why}'}"
 
 
 def state_of(folder: Path, settings: RunSettings, evaluation: EvaluationSettings) -> State:

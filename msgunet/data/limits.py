@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import OutOfMemory, UserError
 
 SETTING = "MSGUNET_MAX_MEGAPIXELS"
 # Four times the largest images here, those of the globe (10800x5400). A larger one in an archive is more likely an
@@ -24,6 +24,27 @@ def limited_by_memory(available: float) -> Iterator[None]:
         yield
     finally:
         _memory.reset(token)
+
+
+def check_limit(limit: float, used: float, least: float) -> None:
+    """Refuse a limit on the memory of this process that the process exceeds by itself; all in bytes.
+
+    Args:
+        limit: what the user allows.
+        used: what the process takes now.
+        least: what its smallest piece of work takes in addition.
+
+    Raises:
+        OutOfMemory: the limit is below `used`.
+
+    """
+    if limit < used:
+        # Rounded up, with a tenth for a small image.
+        gigabytes = math.ceil((used + least) / 1e8 + 1) / 10
+        raise OutOfMemory(
+            f"the memory limit of {_amount(limit)} (--memory) is below what this process takes by itself, "
+            f"{_amount(used)}; allow at least {gigabytes:.1f} GB, and more for large images"
+        )
 
 
 def check_size(name: str, *shape: int, value_bytes: int) -> None:

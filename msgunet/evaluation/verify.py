@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from msgunet.core.attempts import measured_facts
+from msgunet.core.attempts import measured_facts, state_of
 from msgunet.core.errors import UserError
 from msgunet.core.files import sha256_file
 from msgunet.core.metrics import VERSION
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
+from msgunet.core.text import printable
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
 from msgunet.evaluation.evaluate import checksums, metrics_of, translated
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
+from msgunet.suite.runs import RunPlan
 
 # How far a metric that is computed again may be from the recorded one, by the version of the metrics.
 TOLERANCE = {1: 2e-3, VERSION: 1e-9}
@@ -55,15 +57,19 @@ class Verification:
 def verify_suite(plan: Plan, images: int) -> None:
     """Check the test images of a suite and each evaluated run, and print a line for each run.
 
-    The generators translate the first `images` test images again.
+    The generators translate the first `images` test images again. Of each other run, the line says why it is not
+    evaluated.
 
     Raises:
         UserError: nothing is evaluated yet, or something does not agree; all of it is listed.
 
     """
     evaluated = [run for run in plan.runs if measured_facts(run.folder, run.settings, plan.suite.evaluation)]
+    missing = [_why_not_evaluated(plan, run) for run in plan.runs if run not in evaluated]
+    if missing:
+        missing.append(f"the suite continues with '{plan.report['command']}'; 'msgunet status' tells how far it is")
     if not evaluated:
-        raise UserError(f"suite '{plan.name}' has no evaluated run yet")
+        raise UserError(f"suite '{plan.name}' has no evaluated run yet", *missing)
     problems = []
     for data in plan.data:
         if (data.folder / "manifest.csv").is_file():
@@ -74,10 +80,16 @@ def verify_suite(plan: Plan, images: int) -> None:
         outputs = f"; {found.equal} of {found.outputs} outputs are equal to the bit" if found.outputs else ""
         print(f"{name}: {found.agreeing} of {found.rows} rows agree{outputs}", flush=True)
         problems += [f"{name}: {problem}" for problem in found.problems]
-    if len(evaluated) < len(plan.runs):
-        print(f"{len(plan.runs) - len(evaluated)} of {len(plan.runs)} runs are not evaluated yet")
+    if missing:
+        text = "\n".join([f"{len(plan.runs) - len(evaluated)} of {len(plan.runs)} runs are not evaluated:", *missing])
+        print(printable(text))
     if problems:
         raise UserError(*problems)
+
+
+def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:
+    state = state_of(run.folder, run.settings, plan.suite.evaluation)
+    return f"{plan.label(run)} on {run.settings.dataset}: {state.sentence}"
 
 
 def verify(

@@ -30,7 +30,7 @@ def status_table(plan: Plan, command: str) -> Table:
             [
                 name,
                 run.settings.dataset,
-                state.status if state.status != "trained" else "trained, not evaluated",
+                state.words,
                 _counts(run, state, total),
                 Cell("–") if state.seconds is None else Cell(duration(state.seconds), state.seconds),
                 Cell("?") if seconds is None else Cell(duration(seconds) if seconds else "–", seconds),

@@ -63,6 +63,8 @@ def translate_files(
 
     """
     model.check_scale(scale)
+    # Refuses a limit that leaves nothing for any image, once and before the first.
+    model.memory_for_sources()
     jobs = _jobs(paths, out, model.settings.target_format, keep_format)
     for note in unread(path for path in paths if path.is_dir()):
         print(printable(note), file=sys.stderr)

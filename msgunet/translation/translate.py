@@ -15,7 +15,7 @@ from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ComputeSettings
 from msgunet.core.user import ensure_user
 from msgunet.data.images import resize
-from msgunet.data.limits import limited_by_memory
+from msgunet.data.limits import check_limit, limited_by_memory
 from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
 from msgunet.device.meter import Meter
@@ -217,9 +217,8 @@ class Model:
         smallest = self._tile_bytes(self._min_side, self._min_side) + row_bytes * self._min_side
         if smallest > available:
             raise OutOfMemory(
-                f"{self.settings.entry} needs {smallest / 2**20:,.0f} MiB for a tile of {self._min_side}x"
-                f"{self._min_side} of this image, but only {max(0, available) / 2**20:,.0f} MiB are available; "
-                "free some, or allow more (--memory)"
+                f"a tile of {self._min_side}x{self._min_side} of this image needs {smallest / 2**20:,.0f} MiB, but "
+                f"only {max(0, available) / 2**20:,.0f} MiB are available; free some, or allow more (--memory)"
             )
         # The memory of a tile grows at most in proportion to its pixels.
         pixel_bytes = self._tile_bytes(self._min_side, self._min_side) / self._min_side**2
@@ -234,6 +233,7 @@ class Model:
         if self._memory_limit is None:
             return available
         used = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
+        check_limit(self._memory_limit, used, self._tile_bytes(self._min_side, self._min_side))
         return min(available, self._memory_limit - used)
 
     def memory_for_sources(self) -> float:

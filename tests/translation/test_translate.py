@@ -1,5 +1,6 @@
 """Translating images of any size with a published generator: files, tiles, memory, and the Python side."""
 
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from msgunet.cli.main import main
 from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.settings import ImageFormat
 from msgunet.data.images import read
+from msgunet.device.measuring import memory_mib
 from msgunet.evaluation.evaluate import EvaluationSettings, evaluate
 from msgunet.methods.generator import save_generator
 from msgunet.methods.registry import build_method
@@ -234,9 +236,28 @@ def test_a_large_image_stays_within_the_memory_limit(tmp_path):
 
 
 def test_too_little_memory_is_reported(tmp_path):
-    model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e6)
-    with pytest.raises(OutOfMemory, match=r"needs .* MiB for a tile of 256x256 of this image, but only 0 MiB are"):
+    model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e12)
+    model._memory_limit = 2**20 * memory_mib("VmRSS") + 50e6
+    with pytest.raises(OutOfMemory, match=r"tile of 256x256 of this image needs .* MiB, but only \d+ MiB are"):
         model.translate(make_image(0, 300, 300))
+
+
+def test_a_limit_below_the_process_itself_names_both_and_the_least(tmp_path, capsys):
+    model, image = untrained(tmp_path), tmp_path / "a.png"
+    make_image(0, 300, 300).save(image)
+    command = ["translate", str(model), str(image), "--out", str(tmp_path / "out"), "--device", "cpu", "--memory"]
+    assert main([*command, "0.01"]) == 2
+    message = capsys.readouterr().err
+    found = re.fullmatch(
+        r"error: the memory limit of 10\.0 MB \(--memory\) is below what this process takes by itself, "
+        r"(.*); allow at least (.*) GB, and more for large images\n",
+        message,
+    )
+    assert found is not None, message
+    amount, least = found.groups()
+    used = float(amount.split()[0].replace(",", "")) * {"GB": 1e9, "MB": 1e6}[amount.split()[1]]
+    assert used == pytest.approx(2**20 * memory_mib("VmRSS"), abs=0.2e9)
+    assert main([*command, least]) == 0, "the least that is named is enough"
 
 
 @pytest.mark.parametrize("name", [name for name in METHOD_OF if name != "mean"])

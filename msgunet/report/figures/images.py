@@ -63,7 +63,7 @@ def _grid(columns: list[tuple[str, list[np.ndarray]]], size: tuple[int, int]) ->
     crops = [most_detail(pixels) for pixels in targets]
     for j, (name, column) in enumerate(columns):
         left = j * (1 + gap)
-        heading = "\n".join(wrapped(line, int(14 * inches)) for line in name.splitlines())
+        heading = "\n".join(wrapped(line, int(14 * inches), cut=True) for line in name.splitlines())
         axis.text(left + 0.5, -gap, heading, ha="center", va="bottom", fontsize=8)
         for i, (pixels, (x, y, w, h)) in enumerate(zip(column, crops, strict=True)):
             top, below = 2 * i * (ratio + gap), (2 * i + 1) * (ratio + gap)

@@ -45,9 +45,12 @@ def styles(collection: Collection) -> dict[str, dict[str, Any]]:
     }
 
 
-def wrapped(text: str, width: int) -> str:
-    """Break a text into lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(text, width))
+def wrapped(text: str, width: int, cut: bool = False) -> str:
+    """Break a text between words, not at hyphens, into lines of at most `width` characters.
+
+    A longer word has a longer line of its own. `cut` breaks it, for places where nothing can be wider.
+    """
+    return "\n".join(textwrap.wrap(text, width, break_long_words=cut, break_on_hyphens=False))
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], texts: Sequence[str], place: str) -> None:
@@ -62,7 +65,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], texts: Sequence[str], 
 
     """
     width, height = figure.get_size_inches()
-    texts = [wrapped(text, int(17 * width) - 8) for text in texts]
+    texts = [wrapped(text, int(17 * width) - 8, cut=True) for text in texts]
     for columns in range(len(texts), 0, -1):
         legend = figure.legend(handles, texts, loc=place, ncols=columns, fontsize=7)
         box = legend.get_window_extent(figure.canvas.get_renderer())
