@@ -1,11 +1,14 @@
 """Errors in the code of custom methods: which errors they are, and one line that says where and what is wrong."""
 
+import builtins
 import contextlib
 import inspect
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -151,7 +154,8 @@ def load_bug(error: BaseException, path: Path, sources: Iterable[Path], hint: st
     if isinstance(error, SyntaxError) and error.filename in files:
         places, text = [(error.filename, error.lineno or 1)], error.msg
     file, line = places[-1] if places else (str(path), 1)
-    return MethodBug("", f"{_shown(file)}:{line}", f"{type(error).__name__}: {text}{hint}", trace_of(error, files))
+    text = f"{type(error).__name__}: {text}{nearest(error)}{hint}"
+    return MethodBug("", f"{_shown(file)}:{line}", text, trace_of(error, files))
 
 
 def in_words(error: BaseException, layer: str = "the layer") -> str:
@@ -161,7 +165,24 @@ def in_words(error: BaseException, layer: str = "the layer") -> str:
         if match := re.search(pattern, message, re.DOTALL):
             found = {name.rstrip("2"): value for name, value in match.groupdict().items() if value is not None}
             return words.format(layer=layer, **found)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{type(error).__name__}: {message}{nearest(error)}" if message else type(error).__name__
+
+
+def nearest(error: BaseException) -> str:
+    """Return '; did you mean ...?' for a misspelt attribute, option, variable or import, if there is a near name."""
+    known: list[str] = []
+    name = getattr(error, "name", None)
+    with contextlib.suppress(Exception):
+        if isinstance(error, AttributeError):
+            # Options have many inherited attributes that nobody means.
+            known = list(getattr(type(error.obj), "model_fields", None) or dir(error.obj))
+        elif isinstance(error, NameError):
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            known = [*frame.f_locals, *frame.f_globals, *dir(builtins)]
+        elif isinstance(error, ImportError) and (match := re.match(r"cannot import name '(\w+)'", str(error))):
+            name, known = match[1], dir(sys.modules[str(error.name)])
+    close = get_close_matches(name, known, 1) if isinstance(name, str) else []
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def trace_of(error: BaseException, files: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,10 @@ def _require_methods(cls: type[Method], file: str, tree: ast.Module) -> None:
     if missing:
         nodes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
         line = next((node.lineno for node in nodes), 1)
-        text = f"class {cls.__name__} does not define {', '.join(missing)} (see docs/own-method.md)"
+        own = [name for name in vars(cls) if not hasattr(Method, name)]
+        near = [f"'{found}' to be '{name}'" for name in missing for found in get_close_matches(name, own, 1, 0.8)]
+        hint = f"; did you mean {' and '.join(near)}?" if near else ""
+        text = f"class {cls.__name__} does not define {', '.join(missing)} (see docs/own-method.md){hint}"
         raise MethodBug(cls.name, f"{file}:{line}", text)
 
 

@@ -19,6 +19,7 @@ from msgunet.new_suite.look import look
 _LISTED = 10
 # With fewer training pairs, networks learn them by heart.
 _FEW_PAIRS = 20
+_SPLITS = ("training", "test")
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def discover(
             f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one",
             *unread_in(set(places.values())),
         )
+    training, testing = (f"{n} {split} pair{'s' if n > 1 else ''}" for n, split in zip(counts, _SPLITS, strict=True))
     if counts[0] < _FEW_PAIRS:
-        notes.append(f"Only {counts[0]} training pairs: enough to try the commands, too few to compare methods.")
+        notes.append(f"Only {training}: enough to try the commands, too few to compare methods.")
     if counts[1] < FEWEST_IMAGES:
         notes.append(
-            f"Only {counts[1]} test pairs: with fewer than {FEWEST_IMAGES}, means have no interval, and methods cannot "
-            "be told apart."
+            f"Only {testing}: with fewer than {FEWEST_IMAGES}, means have no interval, and methods cannot be told "
+            "apart."
         )
     notes += [f"{note}." for note in unread_in(set(places.values()))]
     # Source and target of a pair have the same name.

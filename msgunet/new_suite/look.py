@@ -74,9 +74,12 @@ def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind
         return image_format, notes, "labels" if few else "photo"
     (found,) = values.nonzero()
     given = image_format.model_copy(update={"range": _sensor_range(int(found[0]), int(found[-1]))})
+    key = "source_format and target_format" if role == "image" else f"{role}_format"
     note = (
-        f"The {role}s have 16 bits, with values from {found[0]} to {found[-1]} in all {len(files)} images. The range "
-        "is a guess that holds them; write that of the sensor if you know it."
+        f"The {role}s have 16 bits. Networks see the range {list(given.range)} from black to white: a guess from the "
+        f"values of all {len(files)} images, which are between {found[0]} and {found[-1]}. If you know the lowest and "
+        f"highest value that your device can give, write them in {key}; values outside the range are refused or cut "
+        "(docs/own-data.md)."
     )
     return given, [*notes, note], "photo"
 

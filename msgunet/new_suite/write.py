@@ -80,7 +80,7 @@ def _text(path: Path, found: Discovery, choice: Choice, hours: float, device: to
         description=f"Custom images: {place}.",
         found=found,
         choice=choice,
-        stretch=_stretch(found.size, choice.size),
+        sizes=_sizes(found, choice.size),
         shapes=_shapes(found, choice.size),
         methods={method: entry_of(method, device) for method in METHODS},
         perceptual=perceptual_of(device),
@@ -95,6 +95,22 @@ def _stretch(size: tuple[int, int], to: tuple[int, int]) -> float:
     """Return by how much resizing changes an aspect ratio: 0.5 if one side becomes 1.5 times longer than the other."""
     ratio = to[0] * size[1] / (to[1] * size[0])
     return max(ratio, 1 / ratio) - 1
+
+
+def _sizes(found: Discovery, to: tuple[int, int]) -> str:
+    """Return what sizes the pairs have, and what resizing does to them; `_shapes` tells of visible changes."""
+    (width, height), count = found.size, sum(found.sizes.values())
+    if not found.other_sizes:
+        text = f"All {count} pairs are {width}x{height}"
+    else:
+        text = f"{found.sizes[found.size]} of {count} pairs are {width}x{height}, the others have other sizes"
+    if found.size == to and not found.other_sizes:
+        return f"{text} and keep this size."
+    stretch = _stretch(found.size, to)
+    small = 0.005 <= stretch < _VISIBLE
+    whose = f"the aspect ratio of {width}x{height}" if found.other_sizes else "their aspect ratio"
+    change = f", which changes {whose} by {100 * stretch:.0f} %" if small else ""
+    return f"{text}. All are resized to {to[0]}x{to[1]}{change}."
 
 
 def _shapes(found: Discovery, to: tuple[int, int]) -> str:

@@ -11,11 +11,11 @@ from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
 from msgunet.report.costs import paper_networks
-from msgunet.report.published import published
+from msgunet.report.published import other_network, published
 from msgunet.report.statistics import LEVEL
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
-FEW, OPEN = "too few images", "not measured"
+FEW, OPEN, OTHER = "too few images", "not measured", "not tested"
 # The share of a claimed factor that must be reached: the paper says "nearly" and "about".
 _FACTOR_SHARE = 0.9
 # The largest drop in SSIM with inputs of half the size that counts as "not much degraded".
@@ -69,7 +69,9 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
     measured = next((t for t in tables if t is not None and {"median_ms", "latency_ms"} & {*t}), None)
     rows = [[row.claim, row.verdict, row.measured or "–", row.on, row.place] for row in frame.itertuples()]
     verdicts = frame["verdict"].value_counts()
-    counts = ", ".join(f"{word}: {verdicts[word]}" for word in (HOLDS, PARTLY, FAILS, FEW, OPEN) if word in verdicts)
+    counts = ", ".join(
+        f"{word}: {verdicts[word]}" for word in (HOLDS, PARTLY, FAILS, FEW, OPEN, OTHER) if word in verdicts
+    )
     deficits = published_deficits()
     notes = [
         f"{len(frame)} claims: {counts}" if len(frame) else "None of the paper's claims applies to this suite.",
@@ -83,6 +85,8 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         f"difference as in the tables of differences: p below {LEVEL:g} in Wilcoxon's signed-rank test on the same "
         "images with Holm's correction (this needs at least six images for two methods and eight for four), zero "
         "outside the 95 % interval, and all trainings agree on the sign.",
+        "At the paper's size and data, a claim is not tested if the options make another network than the paper's. "
+        "Elsewhere, the networks are the suite's own, so a verdict says nothing about those of the paper.",
         "Methods of one size are compared in the native protocol, as in the paper; methods of different sizes in the "
         "full protocol, on the same targets.",
         _seeds_note(collection),
@@ -169,19 +173,30 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                 )
                 both = [rows[name][0].settings for name in (ours, other)]
                 in_paper = all((entry["kind"], s.method, *s.size) in paper for s in both)
+                others = [
+                    f"{collection.titles[s.entry]}: {text}" for s in both if in_paper and (text := other_network(s))
+                ]
                 sizes = " and ".join(dict.fromkeys("{}×{}".format(*s.size) for s in both))
                 # The paper compares each method at its own size; between sizes, only the full protocol is fair.
                 protocol = "native" if both[0].size == both[1].size else "full"
                 differences, enough = _differences(pairs, dataset, protocol, ours, other)
+                remark = (
+                    f"not the paper's networks: {'; '.join(others)}"
+                    if others
+                    else ""
+                    if in_paper
+                    else "not in the paper"
+                )
+                verdict = _better if better else _close
                 yield Claim(
                     claim,
                     "Table 1" if better else "Section 4",
-                    f"{dataset}, {sizes}, {protocol} protocol{'' if in_paper else ' (not in the paper)'}",
+                    f"{dataset}, {sizes}, {protocol} protocol{remark and f' ({remark})'}",
                     ", ".join(
                         f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"
                         for m, (d, significant) in differences.items()
                     ),
-                    FEW if better and not enough else (_better if better else _close)(differences),
+                    OTHER if others else FEW if better and not enough else verdict(differences),
                 )
 
 

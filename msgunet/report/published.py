@@ -4,6 +4,13 @@ import pandas as pd
 
 from msgunet.core.checkout import repository_file
 from msgunet.core.frames import read_frame
+from msgunet.core.settings import RunSettings
+from msgunet.methods.registry import method_of
+
+# The options that make another generator than the paper's, and what else than the defaults is the paper's: it does not
+# state which generator of Pix2Pix-HD it trained, and counts the one with three downsamplings.
+_NETWORK = ("width", "channels", "levels", "scales", "blocks", "downsamplings", "intermediate_outputs")
+_ALSO_PAPERS = {("pix2pixhd", "downsamplings"): 3}
 
 
 def published(name: str) -> pd.DataFrame:
@@ -20,3 +27,17 @@ def with_paper_cost(frame: pd.DataFrame) -> pd.DataFrame:
     paper = published("complexity").drop(columns=["place", "title"]).assign(part="generator")
     figures = {"tflop": "paper_tflop", "memory_gb": "paper_memory_gb", "relative_time": "paper_relative_time"}
     return frame.merge(paper.rename(columns=figures), "left", ["method", "part", "width", "height", "parameters"])
+
+
+def other_network(settings: RunSettings) -> str:
+    """Return the options with which a run's generator is another than the paper's; empty if it is the paper's."""
+    method = method_of(settings)
+    defaults = method.Options()
+    papers = {**defaults.model_dump(mode="json"), "scales": method.scales(defaults, settings.size)}
+    given = {key: settings.options.get(key) for key in _NETWORK}
+    others = {
+        key: value
+        for key, value in given.items()
+        if value not in (None, papers.get(key), _ALSO_PAPERS.get((method.name, key)))
+    }
+    return ", ".join(f"{key} {value}" for key, value in others.items())

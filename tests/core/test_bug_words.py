@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import msgunet
 from msgunet.core.bugs import in_words
 from msgunet.training.fitting import layers_checked
 
@@ -37,3 +38,39 @@ def test_torchs_own_check_of_channels_is_put_in_words(layer):
     with pytest.raises(RuntimeError) as caught:
         layer(torch.zeros(1, 64, 8, 8))
     assert "takes 32 channels, but its input has 64 (shape [1, 64, 8, 8])" in in_words(caught.value)
+
+
+class Options(msgunet.MethodOptions):
+    width: float = 1.0
+
+
+def misspelt_variable():
+    some_width = 3
+    return some_width + some_widht  # noqa: F821
+
+
+def misspelt_import():
+    from msgunet import PatchGan  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("call", "near"),
+    [
+        (lambda: Options().widht, "width"),
+        (lambda: torch.nn.Cov2d, "Conv2d"),
+        (lambda: torch.zeros(1).sqeeze(), "squeeze"),
+        (lambda: msgunet.Metod, "Method"),
+        (misspelt_variable, "some_width"),
+        (misspelt_import, "PatchGAN"),
+    ],
+)
+def test_the_nearest_name_is_offered(call, near):
+    with pytest.raises((AttributeError, NameError, ImportError)) as caught:
+        call()
+    assert in_words(caught.value).endswith(f"; did you mean '{near}'?")
+
+
+def test_without_a_near_name_nothing_is_offered():
+    with pytest.raises(AttributeError) as caught:
+        Options().zzz  # noqa: B018
+    assert in_words(caught.value) == "AttributeError: 'Options' object has no attribute 'zzz'"

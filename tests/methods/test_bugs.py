@@ -146,7 +146,8 @@ BUGS = {
     "missing": (
         [("def generator_losses", "def generator_loss")],
         "class Mine",
-        "class Mine does not define generator_lo",
+        "class Mine does not define generator_losses (see docs/own-method.md); "
+        "did you mean 'generator_loss' to be 'generator_losses'?",
     ),
     "recipe": (
         [('return {"learning_rate": 1e-4', 'return 1 / 0, {"learning_rate": 1e-4')],

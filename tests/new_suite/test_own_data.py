@@ -166,9 +166,9 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
     assert main(given) == 0
     text = Path("mine.yaml").read_text()
     assert "# Sources are in a, targets in b." in text
-    assert "# The images are 200x130; all are resized to this size" in text
     suite = yaml.safe_load(text)
     data = suite["datasets"]["mine"]
+    assert "# All 10 pairs are 200x130. All are resized to {}x{}".format(*data["size"]) in text
     assert data["options"]["source_format"] == {"channels": 1, "range": [0, 255]}
     width, height = data["size"]
     assert width <= 256

@@ -155,9 +155,10 @@ def test_inputs_of_half_the_size_are_judged_at_full_output(full, half, measured,
 
 def quality(kind: str, method: str, size=(512, 512), ours=(512, 512), **changes):
     """Return the claim on MSG U-Net and another method on a data set; in the full protocol, all is 7 lower."""
+    as_published = {"options": {}, "file": None, "code": None}
     entries = {"mean": ("mean", size), "other": (method, size), "ours": ("msgunet", ours)}
     runs = {
-        name: [SimpleNamespace(settings=SimpleNamespace(method=name_of, size=size_of))] * 2
+        name: [SimpleNamespace(settings=SimpleNamespace(**as_published, entry=name, method=name_of, size=size_of))] * 2
         for name, (name_of, size_of) in entries.items()
     }
     titles = {"ours": "MSG U-Net", "other": "the other"}
@@ -223,7 +224,8 @@ def test_gradients_are_those_of_the_last_quarter_of_the_records(count, last):
 
 def test_how_many_trainings_there_are_is_said():
     def note(*counts):
-        runs = {str(n): [None] * count for n, count in enumerate(counts)}
+        runs = {str(n): [SimpleNamespace(trainable=True)] * count for n, count in enumerate(counts)}
+        runs["mean"] = [SimpleNamespace(trainable=False)] * 5
         return claims._seeds_note(SimpleNamespace(datasets=["maps"], runs_of=lambda _: runs))
 
     assert note(1, 1).startswith("One training of each method: nothing is known of training noise")
