@@ -1,14 +1,17 @@
 """`msgunet verify SUITE` names the runs that are not evaluated, and why."""
 
 import contextlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made import fill, make_plan
 
 from msgunet.cli.main import main
 from msgunet.core.attempts import LOCK, attempt
-from msgunet.core.errors import OutOfMemory
+from msgunet.core.errors import OutOfMemory, UserError
 from msgunet.core.files import KernelLock
+from msgunet.evaluation import shared
 
 CONTINUES = "the suite continues with 'snakemake --cores all --config suite=made.yaml'"
 
@@ -53,3 +56,14 @@ def test_without_any_evaluated_run_the_error_lists_all(plan, capsys):
     assert "MSG U-Net (seed 0) on bluemarble: running\n" in error
     assert "mean (training target) on bluemarble: not yet\n" in error
     assert CONTINUES in error
+
+
+def test_shared_reference_rows_of_a_further_seed_are_left_out(plan, monkeypatch):
+    """Earlier versions repeated them for every seed; a trained run that is missing is still named."""
+    keys = [("bluemarble", "mean", 1), ("bluemarble", "msgunet", 7)]
+    record = SimpleNamespace(runs=[SimpleNamespace(key=key) for key in keys], changed=lambda _: [], suite="made")
+    monkeypatch.setattr(shared, "read_shared", lambda _: record)
+    monkeypatch.setattr(shared, "read_frame", lambda _: None)
+    with pytest.raises(UserError) as caught:
+        shared.verify_shared(Path(), 0, None)
+    assert caught.value.problems == ("msgunet on bluemarble, seed 7: made.yaml has no such run",)
