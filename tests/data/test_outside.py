@@ -51,7 +51,7 @@ def test_the_range_of_a_new_suite_holds_the_values_of_all_images(tmp_path):
     found = discover(tmp_path)
     assert found.options["target_format"]["range"] == [0, 4095]
     assert found.options["source_format"]["range"] == [0, 1023]
-    assert any("The targets have 16 bits, with values from 0 to 3900 in all 40 images." in note for note in found.notes)
+    assert any("the values of all 40 images, which are between 0 and 3900" in note for note in found.notes)
 
 
 def test_values_far_from_zero_get_a_range_of_their_own(tmp_path):

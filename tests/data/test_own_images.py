@@ -175,8 +175,8 @@ def test_few_pairs_give_a_suite_with_a_warning(working_folder, monkeypatch, caps
         put(Path("pairs") / role, *(f"{i}.png" for i in range(count)), size=(128, 128))
     assert main(["new-suite", "mine.yaml", "--data", "pairs", "--hours", "500", "--device", "cpu"]) == 0
     warnings = (
-        f"Only {count - 1} training pairs: enough to try the commands, too few to compare methods.",
-        "Only 1 test pairs: with fewer than 5, means have no interval, and methods cannot be told apart.",
+        f"Only {count - 1} training pair{'s' if count > 2 else ''}: enough to try the commands, too few to compare methods.",
+        "Only 1 test pair: with fewer than 5, means have no interval, and methods cannot be told apart.",
     )
     printed, written = capsys.readouterr().out, Path("mine.yaml").read_text()
     for warning in warnings:
