@@ -174,8 +174,9 @@ def test_few_pairs_give_a_suite_with_a_warning(working_folder, monkeypatch, caps
     for role in "ab":
         put(Path("pairs") / role, *(f"{i}.png" for i in range(count)), size=(128, 128))
     assert main(["new-suite", "mine.yaml", "--data", "pairs", "--hours", "500", "--device", "cpu"]) == 0
+    training = {2: "1 training pair", 3: "2 training pairs"}[count]
     warnings = (
-        f"Only {count - 1} training pair{'s' if count > 2 else ''}: enough to try the commands, too few to compare methods.",
+        f"Only {training}: enough to try the commands, too few to compare methods.",
         "Only 1 test pair: with fewer than 5, means have no interval, and methods cannot be told apart.",
     )
     printed, written = capsys.readouterr().out, Path("mine.yaml").read_text()
