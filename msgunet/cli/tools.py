@@ -24,6 +24,13 @@ def add_tools(verb: AddVerb) -> None:
         "--cluster", action="store_true", help="the trainings run on a cluster, so this machine needs no GPU"
     )
 
+    check.add_argument(
+        "--gpu",
+        action="store_true",
+        help="instead, check in about a minute whether this machine's GPU works: free memory, precisions, and for each "
+        "network of the suite an image, a training step and its memory, compared with the CPU",
+    )
+
     plan = verb(
         "plan",
         verbs.plan,
@@ -179,6 +186,13 @@ def add_tools(verb: AddVerb) -> None:
         "relative to plain PyTorch in the first of fp32, tf32 and bf16 that is timed",
     )
     bench.add_argument("--repeats", type=positive, default=10, metavar="N", help="timed passes (default: 10)")
+    bench.add_argument(
+        "--budget",
+        type=above_zero,
+        metavar="SECONDS",
+        help="begin no network after this time (default: no limit); inference of all networks comes first, what is "
+        "timed is kept, and the same command continues",
+    )
     bench.add_argument("--compile", action="store_true", help="time the engine under torch.compile too")
     path(
         bench,

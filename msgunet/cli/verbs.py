@@ -29,11 +29,27 @@ def check(options: Any) -> None:
     from msgunet.suite.preflight import check, rehearse
 
     plan = load_plan(options.suite)
+    if options.gpu:
+        _check_gpu(plan)
+        return
     for line in rehearse(plan):
         print(line)
     check(plan, remote=options.cluster)
     exception = ", except for GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
     print(f"suite {plan.name}: {len(plan.runs)} runs; this machine meets their requirements{exception}")
+
+
+def _check_gpu(plan: Any) -> None:
+    from msgunet.cost.check_device import check_device, gpu
+    from msgunet.suite.networks import trained_networks
+
+    problems = []
+    for line, advice in check_device(trained_networks(plan), gpu()):
+        print(f"{'WRONG' if advice else 'ok':5}  {line}", flush=True)
+        if advice:
+            problems.append(f"{line}: {advice}")
+    if problems:
+        raise UserError(*problems)
 
 
 def plan(options: Any) -> None:
@@ -171,7 +187,7 @@ def bench(options: Any) -> None:
     runs = trained_networks(plan, options.entry, options.size and tuple(options.size))
     machine = _machine(options) if options.compute else plan.machine
     parts, out = options.part or PARTS, options.out or plan.results / "speed.csv"
-    frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile)
+    frame = bench(runs, out, machine, parts, options.precision, options.repeats, options.compile, options.budget)
     table = speed_table(frame, plan.titles, command_of(options))
     if options.out is None:
         table.write(out.parent)

@@ -4,7 +4,9 @@
 and losses read after each step. `engine` is this project's optimised path. Both are timed in one process, in turns.
 """
 
+import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.predict import needs
 from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.device.facts import flat_facts
+from msgunet.device.limits import Limits, foretold
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
 from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
@@ -42,8 +45,11 @@ def bench(
     precisions: Sequence[str] | None = None,
     repeats: int = 10,
     compiled: bool = False,
+    budget: float | None = None,
 ) -> pd.DataFrame:
-    """Time the network of every run. The CSV is written after each one; rows that it already holds are skipped.
+    """Time the network of every run, in each part. The CSV is written after each one; rows that it holds are skipped.
+
+    The first part of all networks comes before the second part of any. After `budget` seconds no further one begins.
 
     Raises:
         UserError: the CSV comes from another commit, device or number of threads, or the device does not support a
@@ -57,8 +63,10 @@ def bench(
     environment = flat_facts(device, compute.threads)
     frame = _existing_rows(out, environment)
     limits: dict[str, float] = {}
-    for settings in runs:
-        for part in parts:
+    end = math.inf if budget is None else time.monotonic() + budget
+    left = []
+    for part in parts:
+        for settings in runs:
             key = [settings.entry, *settings.size, part, _identity(settings)]
             existing = (frame[_KEY] == key).all(axis=1)
             measured = set(zip(frame["way"][existing], frame["precision"][existing], strict=True))
@@ -68,16 +76,25 @@ def bench(
             selected = requested | measured
             variants = [Variant(way, p) for p in _PRECISIONS for way in _WAYS if (way, p) in selected]
             label = f"{settings.entry} at {settings.size[0]}x{settings.size[1]}, {part}"
+            if len(frame) and time.monotonic() > end:
+                left.append(label)
+                continue
             print(label, file=sys.stderr, flush=True)
             selected_precisions = {precision for _, precision in selected}
+            if device.type == "cuda":
+                # Networks in other precisions have products in fp32, too.
+                selected_precisions.add("fp32")
             if not selected_precisions <= limits.keys():
                 limits = in_new_process("the device limits", device_limits, compute, selected_precisions)
-            rows = in_new_process(label, time_part, settings, part, variants, compute, repeats)
-            labelled = [dict(zip(_KEY, key, strict=True)) | row | limits_of(row, limits) for row in rows]
+            rows = in_new_process(label, time_part, settings, part, variants, compute, repeats, limits)
+            labelled = [dict(zip(_KEY, key, strict=True)) | row for row in rows]
             new = pd.DataFrame(labelled).assign(**environment)
             frame = pd.concat([frame[~existing], new], ignore_index=True) if len(frame) else new
             with atomic(out) as temporary:
                 frame.to_csv(temporary, index=False, lineterminator="\n")
+    if left:
+        text = f"not begun within {budget:g} seconds: {'; '.join(left)}; the same command continues with them"
+        print(text, file=sys.stderr, flush=True)
     return frame
 
 
@@ -118,13 +135,21 @@ def _existing_rows(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
 
 
 def time_part(
-    settings: RunSettings, part: str, variants: Sequence[Variant], compute: ComputeSettings, repeats: int
+    settings: RunSettings,
+    part: str,
+    variants: Sequence[Variant],
+    compute: ComputeSettings,
+    repeats: int,
+    limits: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """Measure time, memory and operations of all variants in turns. Speedups are relative to the first variant."""
+    """Measure time, memory and operations of all variants in turns, and compare them with the limits of the device.
+
+    Speed-ups are relative to the first variant. `foretold_ms` is the time of the engine on a GPU at these limits.
+    """
     device = pick_device(compute)
     warm_up_libraries(device)
     make = {"inference": Inference, "training": training_step}[part]
-    calls, memory, work = [], [], []
+    calls, memory = [], []
     for variant in variants:
         with peak_memory(device) as peak:
             set_precision(variant.precision)
@@ -135,7 +160,6 @@ def time_part(
                 reset_peak_memory(device)
                 timed(calls[-1], device)
         memory.append(peak[0])
-        work.append(needs(settings, part, variant.precision, device.type))
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(repeats):
         for variant, call, seconds in zip(variants, calls, times, strict=True):
@@ -145,30 +169,35 @@ def time_part(
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
+    work = {p: needs(settings, part, p, device.type) for p in dict.fromkeys(v.precision for v in variants)}
     rows = []
-    for variant, seconds, peak, counted in zip(variants, map(np.array, times), memory, work, strict=True):
+    for variant, seconds, peak in zip(variants, map(np.array, times), memory, strict=True):
+        counted = work[variant.precision]
         low, median, high = 1000 * np.quantile(seconds, [0.25, 0.5, 0.75])
         speedup = np.quantile(first / seconds, [0.25, 0.5, 0.75])
-        rows.append(
-            {
-                "way": variant.way,
-                "precision": variant.precision,
-                "parameters": parameters,
-                "median_ms": median,
-                "q25_ms": low,
-                "q75_ms": high,
-                "repeats": repeats,
-                "batch": batch,
-                "images_per_s": 1000 * batch / median,
-                "speedup": speedup[1],
-                "speedup_q25": speedup[0],
-                "speedup_q75": speedup[2],
-                "peak_memory_mib": peak,
-                "tflop": counted.flop / 1e12,
-                "moved_gb": counted.moved / 1e9,
-                "tflop_per_s": counted.flop / 1e9 / median,
-            }
-        )
+        row: dict[str, Any] = {
+            "way": variant.way,
+            "precision": variant.precision,
+            "parameters": parameters,
+            "median_ms": median,
+            "q25_ms": low,
+            "q75_ms": high,
+            "repeats": repeats,
+            "batch": batch,
+            "images_per_s": 1000 * batch / median,
+            "speedup": speedup[1],
+            "speedup_q25": speedup[0],
+            "speedup_q75": speedup[2],
+            "peak_memory_mib": peak,
+            "tflop": counted.flop / 1e12,
+            "moved_gb": counted.moved / 1e9,
+            "tflop_per_s": counted.flop / 1e9 / median,
+        }
+        row |= limits_of(row, limits)
+        if device.type == "cuda" and variant.way == "engine":
+            measured = Limits({p: limits[p] for p in limits if p != "bandwidth"}, limits["bandwidth"], "this device")
+            row["foretold_ms"] = foretold(counted.operations, variant.precision, measured)["ms"].sum()
+        rows.append(row)
     return rows
 
 

@@ -36,6 +36,12 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
         "Speed-up",
     ]
     columns += ["quartiles", "Memory (MiB)", "TFLOP/s", "Share of limit"]
+    # Only for GPUs, and not in tables of earlier versions.
+    foretold = "foretold_ms" in frame and frame["foretold_ms"].notna().any()
+    columns += ["Foretold (ms)"] if foretold else []
+    # The rows of a network together, whatever the order of the measurements.
+    places = frame.groupby(["entry", "width", "height"], sort=False).ngroup()
+    frame = frame.loc[places.sort_values(kind="stable").index]
     rows = []
     for row in frame.to_dict("records"):
         rows.append(
@@ -53,6 +59,7 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
                 number(row["peak_memory_mib"], ".0f"),
                 number(row["tflop_per_s"], ".3g"),
                 number(row["share_of_limit"], ".0%"),
+                *([number(row["foretold_ms"], ".1f")] if foretold else []),
             ]
         )
     first = frame.iloc[0]
@@ -69,7 +76,21 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
         "Share of limit: the least possible time as a share of the measured time. It is the larger of the operations "
         "divided by that rate and the fewest bytes that the convolutions move divided by that bandwidth. Recomputed "
         "operations are not counted; 1 MAC = 2 FLOP.",
-        "Memory: that of the device."
+        *(
+            ["A share above 100 %: the library computes some convolutions with fewer operations (Winograd, FFT)."]
+            if (frame["share_of_limit"] > 1).any()
+            else []
+        ),
+        *(
+            [
+                "Foretold: each operation of the engine takes the longer of its arithmetic at that rate and its bytes "
+                "at that bandwidth, one after the other ('msgunet profile --predict' lists them)."
+            ]
+            if foretold
+            else []
+        ),
+        "Memory: that of the device, with the working memory of the algorithms that cuDNN's search found fastest; "
+        "another search can find others."
         if first["device_type"] == "cuda"
         else "Memory: that of the process, above its level before the measurement.",
         *(

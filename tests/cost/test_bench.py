@@ -1,6 +1,7 @@
 """`msgunet bench` on tiny networks, the engine compared with plain PyTorch, and torch.compile."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,42 @@ def test_bench_writes_its_results_and_resumes(tmp_path, working_folder, capsys, 
     monkeypatch.setattr("msgunet.core.provenance.commit", lambda: "another")
     assert main(arguments) == 2
     assert "holds rows with commit" in capsys.readouterr().err
+
+
+def test_a_budget_ends_the_measurement_and_loses_nothing(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 11.0, 11.0, 11.0])
+    monkeypatch.setattr(bench, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    runs = [make_settings("unused", name) for name in ("msgunet", "pix2pix")]
+    arguments = [runs, tmp_path / "b.csv", ComputeSettings(device="cpu"), ["inference", "training"], ["fp32"], 2]
+    frame = bench.bench(*arguments, budget=10)
+    assert set(frame["entry"] + " " + frame["part"]) == {"msgunet inference"}
+    left = "pix2pix at 64x64, inference; msgunet at 64x64, training; pix2pix at 64x64, training"
+    assert f"not begun within 10 seconds: {left}; the same command continues" in capsys.readouterr().err
+    monkeypatch.undo()
+    whole = bench.bench(*arguments[:3], ["inference"], *arguments[4:], budget=1000)
+    assert list(whole["entry"]) == ["msgunet", "msgunet", "pix2pix", "pix2pix"]
+    pd.testing.assert_frame_equal(whole[:2], frame, check_dtype=False)
+
+
+def test_the_table_shows_foretold_times_and_explains_shares_above_the_limit():
+    frame = pd.read_csv(ROOT / "results" / "gpu" / "h100" / "speed" / "speed.csv")
+    before = speed_table(frame, {}, "")
+    assert "Foretold (ms)" not in before.columns
+    assert not any("Winograd" in note for note in before.notes)
+    engine = frame["way"] == "engine"
+    frame = frame.assign(foretold_ms=frame["median_ms"].where(engine) / 2)
+    frame.loc[0, "share_of_limit"] = 1.02
+    # Measured part by part.
+    table = speed_table(frame.sort_values("part", kind="stable"), {}, "")
+    place = table.columns.index("Foretold (ms)")
+    shown = {tuple(row[:5]): row[place] for row in table.rows}
+    assert len(shown) == len(frame)
+    assert [row[0] for row in table.rows] == [row[0] for row in before.rows]
+    first = frame[engine].iloc[0]
+    key = (first["entry"], f"{first['width']}×{first['height']}", first["part"], "engine", first["precision"])
+    assert shown[key].text == f"{first['foretold_ms']:.1f}"
+    assert any("Winograd" in note for note in table.notes)
+    assert any("one after the other" in note for note in table.notes)
 
 
 def test_no_network_exceeds_the_device_limit(tmp_path):
