@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from msgunet.core.settings import RunSettings
 from msgunet.cost.count import noise_pyramid
 from msgunet.device.precision import autocast, dtype_of
-from msgunet.methods.generator import prepare
+from msgunet.methods.generator import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import VGG19Features
@@ -46,7 +46,8 @@ class Inference:
             self.network.to(device)
         else:
             prepare(method, self.network, device, variant.precision)
-            self.sources = [s.to(dtype=dtype, memory_format=torch.channels_last) for s in self.sources]
+            layout = layout_of(self.network, device.type, variant.precision)
+            self.sources = [s.to(dtype=dtype, memory_format=layout) for s in self.sources]
         if variant.way == "compiled":
             self.network.compile()
         self.autocast = autocast(device, variant.precision if plain else "fp32")

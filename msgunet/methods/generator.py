@@ -1,5 +1,6 @@
 """Save, load and run generators: safetensors files with the run's settings in the metadata."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.pick import own_random_state
-from msgunet.device.precision import dtype_of, set_precision
+from msgunet.device.precision import dtype_of, inference_layout, set_precision
 from msgunet.methods.contract import built, checked_outputs
 from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
+from msgunet.methods.fuse import rewrite_for_cuda
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.nearest import instead_of
-from msgunet.methods.norms import fixed_statistics
+from msgunet.methods.norms import fixed_statistics, per_image_norms
 from msgunet.methods.registry import method_of
 
 _METADATA = "msgunet-generator-1"
@@ -53,16 +55,26 @@ def prepare(
     """Optimise a generator for inference, in place, and return it.
 
     Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
-    folded into the convolutions. Biases that a norm cancels are dropped, except on a CPU. Weights are stored
-    channels-last. With `bf16`, weights and activations are bfloat16: the caller passes bfloat16 inputs and receives
-    bfloat16 outputs. `kind` is the type of the device to prepare for, if the network is on `meta`; by default CUDA.
+    folded into the convolutions. Weights are stored in the layout of `layout_of`. For CUDA, biases that a norm cancels
+    are dropped, and layers are fused (`msgunet/methods/fuse.py`). With `bf16`, weights and activations are bfloat16:
+    the caller passes bfloat16 inputs and receives bfloat16 outputs. `kind` is the type of the device to prepare for, if
+    the network is on `meta`; by default CUDA.
     """
     method.prepare_inference(generator)
     fold_parametrizations(generator)
     fold_batch_norm(generator)
-    if (kind or device.type) != "cpu":
+    kind = kind or ("cuda" if device.type == "meta" else device.type)
+    layout = layout_of(generator, kind, precision)
+    if kind != "cpu":
         drop_cancelled_biases(generator)
-    return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
+        if layout == torch.channels_last:
+            rewrite_for_cuda(generator, device, precision)
+    return generator.to(device, dtype_of(precision), memory_format=layout)
+
+
+def layout_of(generator: nn.Module, kind: str, precision: str) -> torch.memory_format:
+    """Return the layout of a generator's weights and inputs on a type of device."""
+    return inference_layout(kind, precision, bool(per_image_norms(generator)))
 
 
 @dataclass
@@ -92,10 +104,22 @@ class LoadedGenerator:
             with fixed_statistics(self.network, self._to_device(sources)):
                 yield
 
+    def on_shapes(self) -> "LoadedGenerator":
+        """Return this generator on shapes alone, prepared for the same kind of device, to count what it needs."""
+        meta = torch.device("meta")
+        with meta:
+            network = built(self.method, "build_generator")
+            prepare(self.method, network, meta, self.precision, self.device.type)
+        return LoadedGenerator(self.settings, self.method, network, meta, self.precision)
+
     def _to_device(self, sources: Sequence[Tensor]) -> list[Tensor]:
         set_precision(self.precision)
         dtype = dtype_of(self.precision)
-        return [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
+        return [source.to(self.device, dtype, memory_format=self._layout) for source in sources]
+
+    @functools.cached_property
+    def _layout(self) -> torch.memory_format:
+        return layout_of(self.network, self.device.type, self.precision)
 
 
 def load_generator(

@@ -20,7 +20,7 @@ from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
 from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device
-from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
+from msgunet.methods.generator import LoadedGenerator, load_generator
 from msgunet.methods.norms import whole_image_layers
 from msgunet.training.memory import free_memory
 from msgunet.translation.sources import as_source, read_source, to_pillow
@@ -251,14 +251,11 @@ class Model:
 
     def _count_memory(self, width: int, height: int) -> list[tuple[int, int]]:
         """Count the memory of a tile from shapes alone, and return the width and height of each output."""
-        generator, meta = self._generator, torch.device("meta")
-        with meta:
-            network = prepare(generator.method, generator.method.build_generator(), meta, generator.precision)
-            shadow = LoadedGenerator(self.settings, generator.method, network, meta, generator.precision)
-            with Meter() as meter:
-                outputs = shadow(
-                    blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
-                )
+        shadow = self._generator.on_shapes()
+        with torch.device("meta"), Meter() as meter:
+            outputs = shadow(
+                blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
+            )
         self._peak_bytes[width, height] = meter.peak
         return [(output.shape[-1], output.shape[-2]) for output in outputs]
 
