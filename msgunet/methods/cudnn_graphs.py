@@ -5,7 +5,6 @@ chosen by running them once.
 """
 
 import functools
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from msgunet.core.text import first_line
+from msgunet.device.notes import say
 
 # Plans of cuDNN's heuristics that are tried. Trying all of them took minutes, and one never returned.
 _PLANS = 3
@@ -119,12 +119,6 @@ def problem(device: torch.device) -> str | None:
     except Exception as error:  # an old driver or library can make it raise anything
         return first_line(error)
     return None
-
-
-@functools.cache
-def say(text: str) -> None:
-    """Print a line on the standard error output, once."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def run(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from msgunet.device.notes import say
 from msgunet.methods import cudnn_graphs, norm_act
 from msgunet.methods.conv_act import MULTIPLE, ConvAct
 from msgunet.methods.networks import SameConv4, TanhConv
@@ -27,13 +28,13 @@ def rewrite_for_cuda(network: nn.Module, device: torch.device, precision: str) -
     """
     real = device.type == "cuda" or torch.cuda.is_available()
     if real and (problem := norm_act.problem()) is not None:
-        cudnn_graphs.say(f"norms run as plain layers, which takes more time: Triton cannot be used ({problem})")
+        say(f"norms run as plain layers, which takes more time: Triton cannot be used ({problem})")
         reflect_by_slices(network)
     else:
         fuse_norms(network)
     gpu = device if device.type == "cuda" else torch.device("cuda")
     if precision == "bf16" and real and (problem := cudnn_graphs.problem(gpu)) is not None:
-        cudnn_graphs.say(f"convolutions run as plain layers, which takes more time: {problem}")
+        say(f"convolutions run as plain layers, which takes more time: {problem}")
     elif precision == "bf16":
         fuse_convolutions(network)
         return

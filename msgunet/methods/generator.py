@@ -1,6 +1,5 @@
 """Save, load and run generators: safetensors files with the run's settings in the metadata."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.nearest import instead_of
 from msgunet.methods.norms import fixed_statistics, per_image_norms
 from msgunet.methods.registry import method_of
+from msgunet.methods.replay import CudaRecording, Replayed
 
 _METADATA = "msgunet-generator-1"
 
@@ -79,13 +79,22 @@ def layout_of(generator: nn.Module, kind: str, precision: str) -> torch.memory_f
 
 @dataclass
 class LoadedGenerator:
-    """A published generator, ready to run."""
+    """A published generator, ready to run.
+
+    `cuda_graphs`: `auto` replays passes of a size that repeats as a CUDA graph; `off` does not.
+    """
 
     settings: RunSettings
     method: Method
     network: nn.Module
     device: torch.device
     precision: str = "fp32"
+    cuda_graphs: str = "auto"
+
+    def __post_init__(self) -> None:
+        graphs = self.device.type == "cuda" and self.cuda_graphs == "auto"
+        self._layout = layout_of(self.network, self.device.type, self.precision)
+        self._passes = Replayed(self.network, CudaRecording if graphs else None)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -93,7 +102,7 @@ class LoadedGenerator:
         inputs = self._to_device(sources)
         with own_random_state(self.device):
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            outputs = checked_outputs(self.method, self.network, self.network(inputs))
+            outputs = checked_outputs(self.method, self.network, self._passes(inputs))
             return [output.float() for output in outputs]
 
     @contextmanager
@@ -101,8 +110,13 @@ class LoadedGenerator:
         """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
         with own_random_state(self.device), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            with fixed_statistics(self.network, self._to_device(sources)):
-                yield
+            inputs = self._to_device(sources)
+            self._passes.paused = bool(per_image_norms(self.network))
+            try:
+                with fixed_statistics(self.network, inputs):
+                    yield
+            finally:
+                self._passes.paused = False
 
     def on_shapes(self) -> "LoadedGenerator":
         """Return this generator on shapes alone, prepared for the same kind of device, to count what it needs."""
@@ -117,15 +131,17 @@ class LoadedGenerator:
         dtype = dtype_of(self.precision)
         return [source.to(self.device, dtype, memory_format=self._layout) for source in sources]
 
-    @functools.cached_property
-    def _layout(self) -> torch.memory_format:
-        return layout_of(self.network, self.device.type, self.precision)
-
 
 def load_generator(
-    path: Path, device: torch.device | str, precision: str = "fp32", method_file: Path | None = None
+    path: Path,
+    device: torch.device | str,
+    precision: str = "fp32",
+    method_file: Path | None = None,
+    cuda_graphs: str = "auto",
 ) -> LoadedGenerator:
     """Load a generator written by `save_generator`; `precision` is fp32, tf32 (CUDA) or bf16.
+
+    `cuda_graphs` is `auto` or `off` (see `LoadedGenerator`).
 
     The file holds no code, and none is executed because the file names it: the code of a custom method comes from
     `method_file`, whose hash is compared before it is executed.
@@ -156,7 +172,8 @@ def load_generator(
             raise UserError(f"{path}: the weights contain NaN or infinite values (tensor '{name}')")
     network = built(method, "build_generator")
     network.load_state_dict({name: tensors[name] for name in expected})
-    return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
+    prepare(method, network, device, precision)
+    return LoadedGenerator(settings, method, network, device, precision, cuda_graphs)
 
 
 def changed_settings(path: Path, settings: RunSettings) -> list[tuple[str, Any, Any]]:

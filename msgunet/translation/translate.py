@@ -272,6 +272,7 @@ def load(
     memory: float | None = None,
     threads: int | None = None,
     method: Path | str | None = None,
+    cuda_graphs: Literal["auto", "off"] = "auto",
 ) -> Model:
     """Load a published `generator.safetensors` as a model.
 
@@ -283,6 +284,7 @@ def load(
             is used.
         threads: the number of CPU threads; by default PyTorch's current setting.
         method: the file of a custom method, if it is no longer at the path that the suite named.
+        cuda_graphs: on a GPU, auto replays the pass of a size that repeats as a CUDA graph; off does not.
 
     Raises:
         UserError: a file is missing, damaged, or not a generator; the method's code differs from the code that it was
@@ -294,4 +296,4 @@ def load(
         raise UserError("device cuda: torch finds no CUDA GPU; choose the device auto or cpu")
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
-    return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)
+    return Model(load_generator(Path(path), pick_device(compute), precision, file, cuda_graphs), memory)

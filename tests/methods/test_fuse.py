@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msgunet.data.pairs import pyramid
 from msgunet.device.meter import Meter
+from msgunet.device.notes import say
 from msgunet.methods import cudnn_graphs, generator, norm_act
 from msgunet.methods.conv_act import ConvAct, filled
 from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
@@ -188,7 +189,7 @@ def test_without_the_package_layers_stay_plain_and_a_line_says_so_once(monkeypat
     monkeypatch.setattr(cudnn_graphs, "problem", lambda device: reason)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(norm_act, "problem", lambda: None)
-    cudnn_graphs.say.cache_clear()
+    say.cache_clear()
     method = build_method(make_settings("unused"))
     for _ in range(2):
         network = generator.prepare(method, method.build_generator(), CPU, "bf16", "cuda")
