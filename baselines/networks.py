@@ -102,7 +102,7 @@ class GlobalGenerator(nn.Module):
         self.head = Stages(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
 
     @property
-    def chain(self) -> tuple[Stages, Stages]:
+    def stages_in_order(self) -> tuple[Stages, Stages]:
         """The stages that run one after the other; layers of both may be fused."""
         return self.body, self.head
 

@@ -114,7 +114,7 @@ def problem(device: torch.device) -> str | None:
             cudnn.create_handle()
     except ImportError as error:
         if error.name == "cudnn":
-            return "the package nvidia-cudnn-frontend is missing (pip install 'msgunet[cuda]')"
+            return "the package nvidia-cudnn-frontend, which is the extra 'cuda', is missing"
         return first_line(error)
     except Exception as error:  # an old driver or library can make it raise anything
         return first_line(error)

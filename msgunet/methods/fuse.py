@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from msgunet.device.notes import say
 from msgunet.methods import cudnn_graphs, norm_act
 from msgunet.methods.conv_act import MULTIPLE, ConvAct
-from msgunet.methods.networks import SameConv4, TanhConv
+from msgunet.methods.networks import MSGUNet, SameConv4, TanhConv
 from msgunet.methods.norm_act import NormAct, Reflect
 from msgunet.methods.norms import InstanceNorm
 from msgunet.methods.recompute import Stages
@@ -90,7 +90,7 @@ def fuse_convolutions(network: nn.Module) -> None:
         for name, layer in parent.named_children():
             if type(layer) is TanhConv:
                 setattr(parent, name, _fused(layer, None))
-        if hasattr(parent, "channel_multiple"):
+        if isinstance(parent, MSGUNet):
             parent.channel_multiple = MULTIPLE
 
 
@@ -136,8 +136,8 @@ class _Place:
 
 
 def _chains(network: nn.Module) -> list[list[_Place]]:
-    """Return the places of layers that always run one after the other; a module's `chain` names stages that do."""
-    chains = [module.chain for module in network.modules() if hasattr(module, "chain")]
+    """Return the places of layers that always run one after the other, in one or several stages."""
+    chains = [module.stages_in_order for module in network.modules() if hasattr(module, "stages_in_order")]
     chained = {stages for chain in chains for stages in chain}
     alone = [(module,) for module in network.modules() if isinstance(module, Stages) and module not in chained]
     return [[_Place(stages, i) for stages in chain for i in range(len(stages))] for chain in [*chains, *alone]]

@@ -1,6 +1,7 @@
 """Generators rewritten for CUDA compute what they computed before, and are counted as they run there."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from msgunet.methods.conv_act import ConvAct, filled
 from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
 from msgunet.methods.fuse import CroppedConv, crop_padding, fuse_convolutions, fuse_norms, reflect_by_slices
 from msgunet.methods.networks import MSGUNet, SameConv4, conv_block
-from msgunet.methods.norm_act import NormAct
+from msgunet.methods.norm_act import NormAct, Reflect
 from msgunet.methods.norms import InstanceNorm, fixed_statistics, per_image_norms
 from msgunet.methods.recompute import Stages
 from msgunet.methods.registry import build_method
@@ -185,13 +186,56 @@ def test_only_cuda_is_rewritten():
 
 
 def test_without_the_package_layers_stay_plain_and_a_line_says_so_once(monkeypatch, capsys):
-    reason = "the package nvidia-cudnn-frontend is missing (pip install 'msgunet[cuda]')"
-    monkeypatch.setattr(cudnn_graphs, "problem", lambda device: reason)
+    reason = "the package nvidia-cudnn-frontend, which is the extra 'cuda', is missing"
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cudnn_graphs.problem.cache_clear()
     monkeypatch.setattr(norm_act, "problem", lambda: None)
     say.cache_clear()
     method = build_method(make_settings("unused"))
     for _ in range(2):
         network = generator.prepare(method, method.build_generator(), CPU, "bf16", "cuda")
         assert {ConvAct, CroppedConv} & {type(layer) for layer in network.modules()} == {CroppedConv}
+    cudnn_graphs.problem.cache_clear()
     assert capsys.readouterr().err == f"convolutions run as plain layers, which takes more time: {reason}\n"
+
+
+def test_an_old_gpu_stays_plain(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    cudnn_graphs.problem.cache_clear()
+    assert cudnn_graphs.problem(torch.device("cuda")) == "they need compute capability 8.0 or newer"
+    cudnn_graphs.problem.cache_clear()
+
+
+def test_without_triton_reflection_keeps_the_layout(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(norm_act, "problem", lambda: "No module named 'triton'")
+    monkeypatch.setattr(cudnn_graphs, "problem", lambda device: None)
+    say.cache_clear()
+    method = build_method(make_settings("unused", "pix2pixhd"))
+    for _ in range(2):
+        network = generator.prepare(method, method.build_generator(), CPU, "bf16", "cuda")
+        kinds = {type(layer) for layer in network.modules()}
+        assert {ConvAct, Reflect, InstanceNorm} <= kinds
+        assert {NormAct, nn.ReflectionPad2d}.isdisjoint(kinds)
+    expected = "norms run as plain layers, which takes more time: Triton cannot be used (No module named 'triton')\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "kind", "expected"),
+    [
+        ("pix2pixhd", "fp32", "cuda", torch.contiguous_format),
+        ("pix2pixhd", "tf32", "cuda", torch.channels_last),
+        ("pix2pix", "fp32", "cuda", torch.contiguous_format),
+        ("msgunet", "fp32", "cuda", torch.channels_last),
+        ("pix2pixhd", "fp32", "cpu", torch.channels_last),
+    ],
+)
+def test_the_layout_is_the_one_that_was_measured_to_be_faster(name, precision, kind, expected):
+    method = build_method(make_settings("unused", name))
+    network = generator.prepare(method, method.build_generator(), CPU, precision, kind)
+    weights = [w for w in network.parameters() if w.ndim == 4 and min(w.shape) > 1]
+    assert all(weight.is_contiguous(memory_format=expected) for weight in weights)
+    assert generator.layout_of(network, kind, precision) == expected
