@@ -15,10 +15,11 @@ from torch import Tensor
 from msgunet.core.text import first_line
 from msgunet.device.notes import say
 
-# Plans of cuDNN's heuristics that are tried. Trying all of them took minutes, and one never returned.
+# Plans of cuDNN's heuristics that are tried. Trying all of them took minutes.
 _PLANS = 3
-# Seconds after which no further plan of a layer is tried, and after which no further graph is built.
-_LAYER_SECONDS, _ALL_SECONDS = 2.0, 90.0
+# Seconds after which no further plan of a layer is tried, of all layers together only the first one, and after which no
+# further graph is built.
+_LAYER_SECONDS, _CHOOSING_SECONDS, _ALL_SECONDS = 0.5, 20.0, 90.0
 _X, _WEIGHT, _BIAS, _OTHER, _OUTPUT = range(1, 6)
 
 
@@ -111,7 +112,7 @@ def problem(device: torch.device) -> str | None:
         import cudnn
 
         with torch.cuda.device(device):
-            cudnn.create_handle()
+            cudnn.destroy_handle(cudnn.create_handle())
     except ImportError as error:
         if error.name == "cudnn":
             return "the package nvidia-cudnn-frontend, which is the extra 'cuda', is missing"
@@ -184,7 +185,8 @@ class _Graphs:
                 times[index] = min(self._milliseconds(graph, index, pointers) for _ in range(3))
             except Exception as error:  # a plan that cannot be built is left out
                 problems.append(error)
-            if times and time.monotonic() - start > _LAYER_SECONDS:
+            seconds = time.monotonic() - start
+            if times and (seconds > _LAYER_SECONDS or self._seconds + seconds > _CHOOSING_SECONDS):
                 break
         if not times:
             raise problems[0] if problems else RuntimeError("there is no plan")
