@@ -74,7 +74,7 @@ class ResidualBlock(nn.Module):
         self.body = Stages(*first, *_norm_relu(), *second, InstanceNorm())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        return self.body.plus(x, x)
 
 
 class GlobalGenerator(nn.Module):
@@ -100,6 +100,11 @@ class GlobalGenerator(nn.Module):
             body += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), *_norm_relu()]
         self.body = Stages(*body)
         self.head = Stages(nn.ReflectionPad2d(3), nn.Conv2d(filters, target, 7), nn.Tanh())
+
+    @property
+    def stages_in_order(self) -> tuple[Stages, Stages]:
+        """The stages that run one after the other; layers of both may be fused."""
+        return self.body, self.head
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """Map one source (N, C, H, W) in [-1, 1], sides divisible by 2^downsamplings, to one output."""
@@ -157,7 +162,7 @@ class LocalEnhancer(nn.Module):
         x = sources[0]
         if self.coarse_only:
             return [self.coarse_head(self.coarse(x))]
-        return [self.exit(self.entry(x) + self.coarse(pooled_half(x)))]
+        return [self.exit(self.entry.plus(x, self.coarse(pooled_half(x))))]
 
 
 class PANDiscriminator(nn.Module):

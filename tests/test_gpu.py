@@ -16,7 +16,11 @@ import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import InterruptedTraining
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, TrainingSettings
+from msgunet.data.pairs import pyramid
 from msgunet.evaluation.evaluate import evaluate
+from msgunet.methods import cudnn_graphs
+from msgunet.methods.conv_act import layer_of
+from msgunet.methods.generator import load_generator
 from msgunet.methods.registry import build_method
 from msgunet.training import loop
 from msgunet.training.memory import step_needs
@@ -111,6 +115,52 @@ def test_a_stopped_training_resumes_to_the_same_result(tmp_path, data, compute, 
     # A GPU sums in a different order each time, and Adam turns even a tiny gradient into a full step.
     worst = max((whole[key].float() - parts[key].float()).abs().mean().item() for key in whole)
     assert worst <= (0 if device == "cpu" else 1e-3)
+
+
+@pytest.mark.parametrize(("name", "device"), EVERY)
+def test_fused_layers_and_replayed_passes_are_near_to_fp32(trained_runs, no_dropout, capsys, name, device):
+    """The largest error of a pixel, relative to the outputs' largest value, in every pass up to replayed ones."""
+    path = trained_runs / name / "generator.safetensors"
+    exact = load_generator(path, "cpu")
+    method, settings = exact.method, exact.settings
+    scales = method.scales(method.options, settings.size)
+    # Rounding to 8 bits in each of some 20 layers. A wrongly padded or activated layer is off by much more.
+    allowed = {"fp32": 5e-3, "tf32": 0.02, "bf16": 0.2 if name in ROUGH else 0.08}
+    for precision in precisions(device):
+        model = load_generator(path, device, precision)
+        for key in range(5):
+            torch.manual_seed(key)
+            size = settings.size[::-1]
+            sources = pyramid(torch.rand(1, settings.channels[0], *size) * 2 - 1, scales, settings.source_kind)
+            for right, found in zip(exact(sources, key), model(sources, key), strict=True):
+                error = float((found.cpu() - right).abs().max() / right.abs().max())
+                print(f"{name}, {precision}, pass {key}: largest relative error {error:.1e}")
+                assert error < allowed[precision], (precision, key)
+        assert len(model._passes._recordings) == (device == "cuda"), precision
+    assert "cuDNN refuses" not in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@GPU[1]
+def test_cudnn_computes_what_pytorch_computes():
+    """Each kind of fused layer alone, in bf16; the largest error is relative to the largest value."""
+    assert cudnn_graphs.problem(torch.device("cuda")) is None
+    torch.manual_seed(0)
+    for transposed, pad, end in [(False, (1, 2, 1, 2), "leaky_relu"), (False, (2, 1, 2, 1), "none")] + [
+        (True, (1, 1, 1, 1), end) for end in ("leaky_relu", "tanh", "none")
+    ]:
+        x, weight = torch.randn(2, 16, 24, 40), torch.randn(16, 16, 4, 4) / 16
+        bias, stride = torch.randn(16), (2, 2) if transposed else (1, 1)
+        other = torch.randn(2, 16, 48, 80) if transposed else torch.randn(2, 16, 24, 40)
+        settings = (stride, pad, transposed, (0, 0), end, 0.2, 256)
+        for given in (other, None):
+            tensors = [None if t is None else t.bfloat16() for t in (x, weight, bias, given)]
+            right = torch.ops.msgunet.conv_act(*(None if t is None else t.float() for t in tensors), *settings)
+            on_gpu = [None if t is None else t.cuda() for t in tensors]
+            layer = layer_of(*on_gpu, *settings)
+            found = cudnn_graphs.run(layer, *on_gpu)
+            assert found is not None, layer
+            assert float((found.cpu().float() - right).abs().max() / right.abs().max()) < 0.01, layer
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -63,6 +63,7 @@ def imported_packages(folder: str) -> set[str]:
 def test_what_is_imported_is_declared():
     """Also what is imported where it is needed only."""
     packages = {"PIL": "pillow", "yaml": "pyyaml", "urllib3": "requests"}
+    packages |= {"cudnn": "nvidia-cudnn-frontend", "triton": "torch"}
     names = {packages.get(name, name).replace("_", "-") for name in imported_packages("msgunet")}
     assert {"torch", "pillow", "pandas", "onnx"} <= names
     assert names <= {requirement.name for requirement in declared()}

@@ -25,7 +25,7 @@ from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
 from msgunet.methods.contract import built
 from msgunet.methods.folding import fold_parametrizations
-from msgunet.methods.generator import prepare
+from msgunet.methods.generator import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import VGG19Features
@@ -134,10 +134,9 @@ def timing(network: Network, settings: CostSettings, compute: ComputeSettings) -
     with peak_memory(device) as peak, torch.inference_mode():
         method, generator = build(network)
         prepare(method, generator, device)
-        sources = [
-            source.contiguous(memory_format=torch.channels_last)
-            for source in noise_pyramid(method, device, channels=network.channels[0])
-        ]
+        layout = layout_of(generator, device.type, "fp32")
+        noise = noise_pyramid(method, device, channels=network.channels[0])
+        sources = [source.contiguous(memory_format=layout) for source in noise]
         for i in range(settings.warmup + settings.repeats):
             if i == settings.warmup:
                 reset_peak_memory(device)

@@ -26,7 +26,7 @@ def load_run(run: RunSettings, run_file: Path, generator: Path, compute: Compute
     device = pick_device(compute)
     if method_of(run).trainable:
         require_gpu(compute, device)
-    model = load_generator(generator, device)
+    model = load_generator(generator, device, cuda_graphs=compute.cuda_graphs)
     if model.settings != run:
         raise UserError(
             f"{generator} was trained with other settings than those in {run_file}; give the run.json that it was "

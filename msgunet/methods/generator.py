@@ -20,14 +20,16 @@ from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.pick import own_random_state
-from msgunet.device.precision import dtype_of, set_precision
+from msgunet.device.precision import dtype_of, inference_layout, set_precision
 from msgunet.methods.contract import built, checked_outputs
 from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
+from msgunet.methods.fuse import rewrite_for_cuda
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.nearest import instead_of
-from msgunet.methods.norms import fixed_statistics
+from msgunet.methods.norms import fixed_statistics, per_image_norms
 from msgunet.methods.registry import method_of
+from msgunet.methods.replay import CudaRecording, Replayed
 
 _METADATA = "msgunet-generator-1"
 
@@ -53,27 +55,46 @@ def prepare(
     """Optimise a generator for inference, in place, and return it.
 
     Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
-    folded into the convolutions. Biases that a norm cancels are dropped, except on a CPU. Weights are stored
-    channels-last. With `bf16`, weights and activations are bfloat16: the caller passes bfloat16 inputs and receives
-    bfloat16 outputs. `kind` is the type of the device to prepare for, if the network is on `meta`; by default CUDA.
+    folded into the convolutions. Weights are stored in the layout of `layout_of`. For CUDA, biases that a norm cancels
+    are dropped, and layers are fused (`msgunet/methods/fuse.py`). With `bf16`, weights and activations are bfloat16:
+    the caller passes bfloat16 inputs and receives bfloat16 outputs. `kind` is the type of the device to prepare for, if
+    the network is on `meta`; by default CUDA.
     """
     method.prepare_inference(generator)
     fold_parametrizations(generator)
     fold_batch_norm(generator)
-    if (kind or device.type) != "cpu":
+    kind = kind or ("cuda" if device.type == "meta" else device.type)
+    layout = layout_of(generator, kind, precision)
+    if kind != "cpu":
         drop_cancelled_biases(generator)
-    return generator.to(device, dtype_of(precision), memory_format=torch.channels_last)
+        if layout == torch.channels_last:
+            rewrite_for_cuda(generator, device, precision)
+    return generator.to(device, dtype_of(precision), memory_format=layout)
+
+
+def layout_of(generator: nn.Module, kind: str, precision: str) -> torch.memory_format:
+    """Return the layout of a generator's weights and inputs on a type of device."""
+    return inference_layout(kind, precision, bool(per_image_norms(generator)))
 
 
 @dataclass
 class LoadedGenerator:
-    """A published generator, ready to run."""
+    """A published generator, ready to run.
+
+    `cuda_graphs`: `auto` replays passes of a size that repeats as a CUDA graph; `off` does not.
+    """
 
     settings: RunSettings
     method: Method
     network: nn.Module
     device: torch.device
     precision: str = "fp32"
+    cuda_graphs: str = "auto"
+
+    def __post_init__(self) -> None:
+        graphs = self.device.type == "cuda" and self.cuda_graphs == "auto"
+        self._layout = layout_of(self.network, self.device.type, self.precision)
+        self._passes = Replayed(self.network, CudaRecording if graphs else None)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -81,7 +102,7 @@ class LoadedGenerator:
         inputs = self._to_device(sources)
         with own_random_state(self.device):
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            outputs = checked_outputs(self.method, self.network, self.network(inputs))
+            outputs = checked_outputs(self.method, self.network, self._passes(inputs))
             return [output.float() for output in outputs]
 
     @contextmanager
@@ -89,19 +110,38 @@ class LoadedGenerator:
         """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
         with own_random_state(self.device), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
-            with fixed_statistics(self.network, self._to_device(sources)):
-                yield
+            inputs = self._to_device(sources)
+            self._passes.paused = bool(per_image_norms(self.network))
+            try:
+                with fixed_statistics(self.network, inputs):
+                    yield
+            finally:
+                self._passes.paused = False
+
+    def on_shapes(self) -> "LoadedGenerator":
+        """Return this generator on shapes alone, prepared for the same kind of device, to count what it needs."""
+        meta = torch.device("meta")
+        with meta:
+            network = built(self.method, "build_generator")
+            prepare(self.method, network, meta, self.precision, self.device.type)
+        return LoadedGenerator(self.settings, self.method, network, meta, self.precision)
 
     def _to_device(self, sources: Sequence[Tensor]) -> list[Tensor]:
         set_precision(self.precision)
         dtype = dtype_of(self.precision)
-        return [source.to(self.device, dtype, memory_format=torch.channels_last) for source in sources]
+        return [source.to(self.device, dtype, memory_format=self._layout) for source in sources]
 
 
 def load_generator(
-    path: Path, device: torch.device | str, precision: str = "fp32", method_file: Path | None = None
+    path: Path,
+    device: torch.device | str,
+    precision: str = "fp32",
+    method_file: Path | None = None,
+    cuda_graphs: str = "auto",
 ) -> LoadedGenerator:
     """Load a generator written by `save_generator`; `precision` is fp32, tf32 (CUDA) or bf16.
+
+    `cuda_graphs` is `auto` or `off` (see `LoadedGenerator`).
 
     The file holds no code, and none is executed because the file names it: the code of a custom method comes from
     `method_file`, whose hash is compared before it is executed.
@@ -132,7 +172,8 @@ def load_generator(
             raise UserError(f"{path}: the weights contain NaN or infinite values (tensor '{name}')")
     network = built(method, "build_generator")
     network.load_state_dict({name: tensors[name] for name in expected})
-    return LoadedGenerator(settings, method, prepare(method, network, device, precision), device, precision)
+    prepare(method, network, device, precision)
+    return LoadedGenerator(settings, method, network, device, precision, cuda_graphs)
 
 
 def changed_settings(path: Path, settings: RunSettings) -> list[tuple[str, Any, Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msgunet.methods.conv_act import filled, up_to_multiple
 from msgunet.methods.norms import InstanceNorm
 from msgunet.methods.recompute import Stages
 
@@ -46,10 +47,17 @@ class SameConv4(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, odd_pixel: str = "end") -> None:
         super().__init__(inputs, outputs, 4, bias=False)
-        self._pad = (1, 2, 1, 2) if odd_pixel == "end" else (2, 1, 2, 1)
+        self.pad = (1, 2, 1, 2) if odd_pixel == "end" else (2, 1, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, self._pad))
+        return super().forward(F.pad(x, self.pad))
+
+
+class TanhConv(nn.Conv2d):
+    """A convolution and tanh."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(super().forward(x))
 
 
 def conv_block(conv: nn.Module, channels: int) -> Stages:
@@ -70,7 +78,12 @@ class MSGUNet(nn.Module):
         intermediate_outputs: False keeps only the full-resolution head (the paper's Fig. 2, left).
         odd_pixel: side on which the 4x4 stride-1 convolutions pad one extra pixel, `end` or `start`.
 
+    Attributes:
+        channel_multiple: sources are filled with channels of zeros up to a multiple; for layers that take no others.
+
     """
+
+    channel_multiple = 1
 
     def __init__(
         self,
@@ -93,10 +106,11 @@ class MSGUNet(nn.Module):
         self.up = nn.ModuleList(conv_block(nn.ConvTranspose2d(b, a, 4, 2, 1, bias=False), a) for a, b in pairs)
         self.refine = nn.ModuleList(conv_block(SameConv4(a, a, odd_pixel), a) for a in widths[:-1])
         heads = scales if intermediate_outputs else 1
-        self.heads = nn.ModuleList(nn.Conv2d(a, target, 3, padding=1) for a in widths[:heads])
+        self.heads = nn.ModuleList(TanhConv(a, target, 3, padding=1) for a in widths[:heads])
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """Map `scales` sources (N, C, H / 2^k, W / 2^k) in [-1, 1] to one output per head."""
+        sources = [filled(source, up_to_multiple(source.shape[1], self.channel_multiple)) for source in sources]
         features = [self.entry(sources[0])]
         for level, down in enumerate(self.down, start=1):
             x = down(features[-1])
@@ -106,9 +120,9 @@ class MSGUNet(nn.Module):
         x = features.pop()
         outputs: list[Tensor] = []
         for level in reversed(range(len(self.down))):
-            x = self.refine[level](self.up[level](x) + features.pop())
+            x = self.refine[level](self.up[level].plus(x, features.pop()))
             if level < len(self.heads):
-                outputs.append(torch.tanh(self.heads[level](x)))
+                outputs.append(self.heads[level](x))
         return outputs[::-1]
 
     def depth(self, parameter: str) -> int:

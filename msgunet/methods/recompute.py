@@ -25,6 +25,15 @@ class Stages(nn.Sequential):
             x = recomputed(stage, x)
         return x
 
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return the output for `x`, plus `other`; a last layer that `adds` does so in its own pass over memory."""
+        layers = [layer for layer in self if not isinstance(layer, nn.Identity)]
+        if not getattr(layers[-1], "adds", False):
+            return self(x) + other
+        for layer in layers[:-1]:
+            x = layer(x)
+        return layers[-1](x, other)
+
     def _stages(self) -> list[nn.Sequential]:
         stages: list[list[nn.Module]] = [[]]
         for layer in self:

@@ -20,7 +20,7 @@ from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
 from msgunet.device.measuring import memory_mib
 from msgunet.device.meter import Meter
 from msgunet.device.pick import pick_device
-from msgunet.methods.generator import LoadedGenerator, load_generator, prepare
+from msgunet.methods.generator import LoadedGenerator, load_generator
 from msgunet.methods.norms import whole_image_layers
 from msgunet.training.memory import free_memory
 from msgunet.translation.sources import as_source, read_source, to_pillow
@@ -251,14 +251,11 @@ class Model:
 
     def _count_memory(self, width: int, height: int) -> list[tuple[int, int]]:
         """Count the memory of a tile from shapes alone, and return the width and height of each output."""
-        generator, meta = self._generator, torch.device("meta")
-        with meta:
-            network = prepare(generator.method, generator.method.build_generator(), meta, generator.precision)
-            shadow = LoadedGenerator(self.settings, generator.method, network, meta, generator.precision)
-            with Meter() as meter:
-                outputs = shadow(
-                    blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
-                )
+        shadow = self._generator.on_shapes()
+        with torch.device("meta"), Meter() as meter:
+            outputs = shadow(
+                blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
+            )
         self._peak_bytes[width, height] = meter.peak
         return [(output.shape[-1], output.shape[-2]) for output in outputs]
 
@@ -275,6 +272,7 @@ def load(
     memory: float | None = None,
     threads: int | None = None,
     method: Path | str | None = None,
+    cuda_graphs: Literal["auto", "off"] = "auto",
 ) -> Model:
     """Load a published `generator.safetensors` as a model.
 
@@ -286,6 +284,7 @@ def load(
             is used.
         threads: the number of CPU threads; by default PyTorch's current setting.
         method: the file of a custom method, if it is no longer at the path that the suite named.
+        cuda_graphs: on a GPU, auto replays the pass of a size that repeats as a CUDA graph; off does not.
 
     Raises:
         UserError: a file is missing, damaged, or not a generator; the method's code differs from the code that it was
@@ -297,4 +296,4 @@ def load(
         raise UserError("device cuda: torch finds no CUDA GPU; choose the device auto or cpu")
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
-    return Model(load_generator(Path(path), pick_device(compute), precision, file), memory)
+    return Model(load_generator(Path(path), pick_device(compute), precision, file, cuda_graphs), memory)
