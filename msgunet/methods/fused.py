@@ -41,13 +41,14 @@ def _kernel(name: str, device: torch.device, dtype: torch.dtype) -> Callable[...
     """Return the kernel, or the operations that it replaces if it cannot be compiled or computes something else."""
     count = {"bias_relu": 2, "relu_l1_backward": 4}[name]
     # Each pair of a negative, zero and positive value, and one value for the others.
-    values = [torch.tensor(v, device=device, dtype=dtype) for v in ([[-1.5], [0.0], [2.0]], [-0.5, 0.0, 3.0], 0.25, 0.5)]
-    tried = values[:2] if count == 2 else [values[2], values[0], values[1], values[3]]
+    some, others = [[-1.5], [0.0], [2.0]], [-0.5, 0.0, 3.0]
+    values = (some, others) if count == 2 else (0.25, some, others, 0.5)
+    tried = [torch.tensor(value, device=device, dtype=dtype) for value in values]
     try:
         kernel = torch.cuda.jiterator._create_jit_fn(SOURCES[name])
         found = kernel(*tried)
         reason = "" if torch.equal(found, _SLOW[name](*tried)) else "it computes something else"
-    except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails in any way)
+    except Exception as error:  # a compiler that is missing, or fails in any way
         reason = str(error).splitlines()[0]
     if reason:
         print(f"{name}: several kernels instead of one ({reason})", file=sys.stderr, flush=True)

@@ -43,8 +43,7 @@ def _forward(
     method: Method, state: TrainingState, sources: list[Tensor], targets: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the generator's outputs and the targets at the scales of these outputs."""
-    with state.autocast():
-        outputs = checked_outputs(method, state.generator, state.generator(sources))
+    outputs = checked_outputs(method, state.generator, state.generator(sources))
     return outputs, targets[: len(outputs)]
 
 
@@ -59,7 +58,8 @@ def _generator_first(
     """Pix2Pix-HD's order: both losses use the discriminator before its update, so that one pass serves both."""
     generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     for sources, all_targets in parts:
-        outputs, targets = _forward(method, state, sources, all_targets)
+        with state.autocast():
+            outputs, targets = _forward(method, state, sources, all_targets)
         discriminator = _OnePass(method, state.discriminator)
         # Detach the outputs, so that both losses can backpropagate through the same pass of the discriminator.
         leaves = [output.detach().requires_grad_() for output in outputs]
@@ -95,7 +95,8 @@ def _discriminator_first(
     """Pix2Pix's order: the discriminator is updated first, and the generator's loss uses the updated discriminator."""
     generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     # Keep the generator's graphs of all micro-batches until the discriminator has been updated with all of them.
-    pending = [(sources, *_forward(method, state, sources, targets)) for sources, targets in parts]
+    with state.autocast():  # one context, so that the weights are converted once
+        pending = [(sources, *_forward(method, state, sources, targets)) for sources, targets in parts]
     for sources, outputs, targets in pending:
         detached = [output.detach() for output in outputs]
         with state.autocast():
