@@ -195,6 +195,9 @@ class ComputeSettings(Strict):
         False, description="recompute activations in training instead of keeping them: less memory, more time"
     )
     compile: bool = Field(False, description="train with torch.compile; on a CPU this needs a C++ compiler")
+    cuda_graphs: Literal["auto", "off"] = Field(
+        "auto", description="auto: launch a whole training step at once, as a CUDA graph, where it can be captured"
+    )
     workers: int = Field(0, ge=0, description="data loader workers of each training, which decode images")
     job_hours: float = Field(
         24.0,
