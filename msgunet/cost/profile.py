@@ -4,6 +4,7 @@ A layer is a module without submodules that computes something. Everything that 
 as additions, concatenations and resizing, is one row, `between layers`.
 """
 
+import functools
 import os
 import sys
 from collections import Counter, defaultdict
@@ -75,7 +76,9 @@ def profile(
         limits = in_new_process("the device limits", device_limits, compute, [variant.precision])
     set_precision(variant.precision)
     warm_up_libraries(device)
-    call = (Inference if part == "inference" else training_step)(settings, variant, device)
+    # The operations of a CUDA graph could not be told apart.
+    step = functools.partial(training_step, graphs=False)
+    call = (Inference if part == "inference" else step)(settings, variant, device)
     for _ in range(2):
         timed(call, device)
     rows = []

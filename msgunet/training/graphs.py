@@ -129,10 +129,13 @@ class Steps:
         self._optimizers = optimizers
         self._queue: deque[Callable[[], None]] = deque()
         self._inputs: list[Tensor] = []
+        self._values: Tensor | None = None
         self.begin_phase()
 
     def begin_phase(self) -> None:
         """Forget the captured step: another phase has other operations, and new optimisers."""
+        if self._values is not None:
+            self._graph.discard()
         self._done, self._names, self._values = 0, [], None
         self._waits: str | None = None
 

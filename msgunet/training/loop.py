@@ -224,9 +224,10 @@ def _train(
                 number = signals.received or signal.SIGTERM
                 # torchrun ends the other processes once one has ended, so wait until the state is saved.
                 team.wait()
+                total = f" of {round(state.step / done)}" if done else ""
                 raise InterruptedTraining(
-                    f"stopped by {signal.Signals(number).name} after step {state.step}"
-                    f"{f' of {round(state.step / done)}' if done else ''}; the state is saved in {folder}; the same command resumes from it",
+                    f"stopped by {signal.Signals(number).name} after step {state.step}{total}; the state is saved in "
+                    f"{folder}; the same command resumes from it",
                     number,
                 )
             if done == 1:
