@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.count import noise_pyramid
+from msgunet.device.pick import seed_random_numbers
 from msgunet.device.precision import autocast, dtype_of
 from msgunet.methods.generator import prepare
 from msgunet.methods.method import Method
@@ -37,7 +38,7 @@ class Inference:
     """
 
     def __init__(self, settings: RunSettings, variant: Variant, device: torch.device) -> None:
-        torch.manual_seed(0)
+        seed_random_numbers(device, 0)
         method = build_method(settings)
         self.network = method.build_generator()
         self.sources = noise_pyramid(method, device, channels=method.channels[0])
