@@ -30,9 +30,9 @@ ROUGH = {"spade": (1.5, 24)}
 
 
 # Relative differences between the trainings of a GPU and a CPU in fp32: losses and norms of gradients in the first
-# step, then in all steps. On an H100, the losses of the first step agreed and its norms differed by up to 1.5 %; the norms of
-# steps 12 to 14 by up to 18 % (with the enhancer). Later steps diverge, since Adam turns a tiny gradient into a full
-# step. SPADE's do most: on a CPU, the memory layout alone changes its later losses by 22 %. Three times that.
+# step, then in all steps. On an H100, the losses of the first step agreed and its norms differed by up to 1.5 %; the
+# norms of steps 12 to 14 by up to 18 % (with the enhancer). Later steps diverge, since Adam turns a tiny gradient into
+# a full step. SPADE's do most: on a CPU, the memory layout alone changes its later losses by 22 %. Three times that.
 FP32 = {"spade": (1e-3, 0.05, 0.66, 0.35)}
 # The same for the first step in tf32 and bf16, three times what bf16 changes on a CPU: losses by 0.03 % (Pix2Pix) to
 # 0.7 %, norms by 0.3 % to 6 % (Pix2Pix-HD, whose instance norms magnify rounding).

@@ -168,6 +168,7 @@ class Steps:
     def _copy(self, batch: Sequence[Tensor]) -> None:
         """Copy the batch to where the captured step reads it."""
         if [x.shape for x in self._inputs] != [x.shape for x in batch]:
+            self.begin_phase()
             self._inputs = [torch.empty_like(x, device=self._device) for x in batch]
         for place, values in zip(self._inputs, batch, strict=True):
             place.copy_(values, non_blocking=True)

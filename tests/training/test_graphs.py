@@ -146,8 +146,8 @@ def deterministic(monkeypatch):
 def test_steps_as_a_graph_are_those_without(deterministic, name, device):
     """Through all phases, with dropout, a falling rate, an average of the weights, and a step that runs alone.
 
-    Some operations of a GPU have no fixed order, such as the gradient of reflection padding. Where two trainings without
-    a graph differ, one with a graph may differ ten times as much.
+    Some operations of a GPU have no fixed order, such as the gradient of reflection padding. Where two trainings
+    without a graph differ, one with a graph may differ ten times as much.
     """
     graph = Kept() if device == "cpu" else CudaGraph(torch.device(device))
     with_graph = run(name, device, graph, alone=(5,), ema=0.9)
@@ -259,6 +259,19 @@ def test_a_step_that_changes_more_than_tensors_is_not_captured(capsys, change, r
     graph = KeepsRandom() if change is drawing else Kept()
     assert_same(run("msgunet", "cpu", graph, 7, change=change), run("msgunet", "cpu", None, 7, change=change))
     assert f"no CUDA graph, since {reason};" in capsys.readouterr().err
+
+
+def test_images_of_another_size_are_captured_anew():
+    """The captured step would read the images of before."""
+    graph = Kept()
+    state = prepared("pix2pix", "cpu", None)[1]
+    steps = Steps(torch.device("cpu"), graph, (), state.optimizers.values)
+    sums = [
+        steps(lambda images: {"sum": images[0].sum()}, [torch.full((size,), float(i))])["sum"].item()
+        for i, size in enumerate([2] * 6 + [3] * 6)
+    ]
+    assert sums == [i * size for i, size in enumerate([2] * 6 + [3] * 6)]
+    assert (graph.captures, graph.replays) == (2, 6)
 
 
 @pytest.mark.parametrize(
