@@ -176,9 +176,8 @@ class Pix2PixHD(Method):
             target_features = perceptual(targets[0], _VGG_LAYERS, self.options.normalise_vgg)
 
             def distance(image):
-                features = perceptual(image, _VGG_LAYERS, self.options.normalise_vgg)
-                layers = zip(_VGG_WEIGHTS, features, target_features, strict=True)
-                return sum(w * msgunet.l1_sum([f], [t]) for w, f, t in layers)
+                layers = perceptual.distances(image, target_features, _VGG_LAYERS, self.options.normalise_vgg)
+                return sum(w * layer for w, layer in zip(_VGG_WEIGHTS, layers, strict=True))
 
             terms["perceptual"] = self.options.perceptual * msgunet.eager_gradient(distance, outputs[0])
         return terms

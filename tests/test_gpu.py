@@ -33,6 +33,23 @@ EVERY = [("msgunet", "cpu"), *(pytest.param(name, "cuda", marks=GPU) for name in
 ROUGH = {"spade": (1.5, 24)}
 
 
+# Relative differences between the trainings of a GPU and a CPU in fp32: losses and norms of gradients in the first
+# step, then in all steps. On an H100, the losses of the first step agreed and its norms differed by up to 1.5 %; the
+# norms of steps 12 to 14 by up to 18 % (with the enhancer). Later steps diverge, since Adam turns a tiny gradient into
+# a full step. SPADE's do most: on a CPU, the memory layout alone changes its later losses by 22 %. Three times that.
+FP32 = {"spade": (1e-3, 0.05, 0.66, 0.35)}
+# The same for the first step in tf32 and bf16, three times what bf16 changes on a CPU: losses by 0.03 % (Pix2Pix) to
+# 0.7 %, norms by 0.3 % to 6 % (Pix2Pix-HD, whose instance norms magnify rounding).
+LOWER = {
+    "msgunet": (0.012, 0.06),
+    "pan": (0.003, 0.06),
+    "pix2pix": (0.003, 0.05),
+    "pix2pixhd": (0.005, 0.17),
+    "pix2pixhd_local": (0.02, 0.05),
+    "spade": (0.02, 0.05),
+}
+
+
 @pytest.fixture
 def no_dropout(monkeypatch):
     """Disable dropout, because devices draw different random numbers."""
@@ -76,14 +93,13 @@ def test_a_training_equals_that_of_the_cpu(tmp_path, data, compute, no_dropout, 
         train(tmp_path / where, settings, on(where, compute))
         histories.append(pd.read_csv(tmp_path / where / "history.csv").drop(columns="seconds"))
     first, second = histories
-    # Norms of gradients magnify rounding, since some maps have only a few values to normalise: on a CPU, the memory
-    # layout alone changes them by 0.1 % (MSG U-Net) to 7 % (SPADE), and the steps after it diverge.
     norms = ["gradient_generator", "gradient_discriminator"]
     losses = first.columns.drop(norms)
-    np.testing.assert_allclose(first.loc[0, losses], second.loc[0, losses], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(first.loc[0, norms], second.loc[0, norms], rtol=0.1)
-    np.testing.assert_allclose(first[losses], second[losses], rtol=0.05, atol=0.01)
-    np.testing.assert_allclose(first[norms], second[norms], rtol=0.3)
+    tolerances = FP32.get(name, (1e-3, 0.05, 0.05, 0.3))
+    np.testing.assert_allclose(first.loc[0, losses], second.loc[0, losses], rtol=tolerances[0], atol=1e-4)
+    np.testing.assert_allclose(first.loc[0, norms], second.loc[0, norms], rtol=tolerances[1])
+    np.testing.assert_allclose(first[losses], second[losses], rtol=tolerances[2], atol=0.01)
+    np.testing.assert_allclose(first[norms], second[norms], rtol=tolerances[3])
     facts = json.loads((tmp_path / device / "training.json").read_text())
     assert facts["device_type"] == device
     assert facts["peak_memory_mib"] > 0
@@ -92,7 +108,8 @@ def test_a_training_equals_that_of_the_cpu(tmp_path, data, compute, no_dropout, 
         train(tmp_path / precision, rough, on(device, compute))
         history = pd.read_csv(tmp_path / precision / "history.csv").drop(columns="seconds")
         assert np.isfinite(history.to_numpy()).all()
-        np.testing.assert_allclose(first.iloc[0], history.iloc[0], rtol=0.1, atol=0.05)
+        for columns, tolerance in zip((losses, norms), LOWER[name], strict=True):
+            np.testing.assert_allclose(first.loc[0, columns], history.loc[0, columns], rtol=tolerance, atol=1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -203,17 +220,17 @@ def test_the_check_of_this_gpu_finds_nothing(capsys):
 @GPU[1]
 @pytest.mark.parametrize("name", ["pix2pix", "pix2pixhd", "msgunet"])
 def test_a_step_needs_the_forecast_memory(tmp_path, compute, name):
-    # Eight steps, since the peak counts only after the first two.
+    # The peak counts from the third step on, and is recorded before the sample grid, after which it counts again.
     data = make_data(tmp_path / "data", 256, 256, train=8, test=1)
     settings = make_settings(data, name, (256, 256), options={"width": 0.5, "discriminator_width": 0.5})
+    settings = settings.model_copy(update={"training": TrainingSettings(epochs=1, decay_epochs=0, batch_size=1)})
     method = build_method(settings)
     needs = step_needs(method, settings, method.phases(settings.training)[-1], compute)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    train(tmp_path / "run", settings, on("cuda", compute))
-    peak = torch.cuda.max_memory_allocated()
+    train(tmp_path / "run", settings, on("cuda", compute.model_copy(update={"sample_epochs": 1})))
+    facts = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert facts["steps"] == 8
     # cuDNN needs additional working memory.
-    assert 0.8 * needs.memory < peak < 1.5 * needs.memory + 2**28
+    assert 0.8 * needs.memory < 2**20 * facts["peak_memory_mib"] < 1.5 * needs.memory + 2**28
 
 
 @pytest.mark.gpu

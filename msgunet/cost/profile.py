@@ -75,11 +75,8 @@ def profile(
         limits = in_new_process("the device limits", device_limits, compute, [variant.precision])
     set_precision(variant.precision)
     warm_up_libraries(device)
-    if part == "inference":
-        # The operations of a CUDA graph could not be told apart.
-        call = Inference(settings, variant, device, graphs=False)
-    else:
-        call = training_step(settings, variant, device)
+    # The operations of a CUDA graph could not be told apart.
+    call = (Inference if part == "inference" else training_step)(settings, variant, device, graphs=False)
     for _ in range(2):
         timed(call, device)
     rows = []

@@ -1,20 +1,22 @@
 """Two ways to do the same work: plain PyTorch, and the engine of this project (also under torch.compile)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from msgunet.core.settings import RunSettings
+from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.count import noise_pyramid
+from msgunet.device.pick import seed_random_numbers
 from msgunet.device.precision import autocast, dtype_of
 from msgunet.methods.generator import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.replay import CudaRecording, Replayed
 from msgunet.methods.vgg19 import VGG19Features
+from msgunet.training.graphs import Steps, graph_for
 from msgunet.training.state import TrainingState
 from msgunet.training.step import step
 
@@ -39,7 +41,7 @@ class Inference:
     """
 
     def __init__(self, settings: RunSettings, variant: Variant, device: torch.device, graphs: bool = True) -> None:
-        torch.manual_seed(0)
+        seed_random_numbers(device, 0)
         method = build_method(settings)
         self.network = method.build_generator()
         self.sources = noise_pyramid(method, device, channels=method.channels[0])
@@ -62,8 +64,13 @@ class Inference:
             self._passes(self.sources)
 
 
-def training_step(settings: RunSettings, variant: Variant, device: torch.device) -> Callable[[], Any]:
-    """Return a function that runs one step of the last phase, which trains everything."""
+def training_step(
+    settings: RunSettings, variant: Variant, device: torch.device, graphs: bool = True
+) -> Callable[[], Any]:
+    """Return a function that runs one step of the last phase, which trains everything.
+
+    On a GPU the engine's steps are a CUDA graph from the fourth one on, as in a training, unless `graphs` is false.
+    """
     training = settings.training.model_copy(update={"precision": variant.precision})
     settings = settings.model_copy(update={"training": training})
     method = build_method(settings)
@@ -91,7 +98,15 @@ def training_step(settings: RunSettings, variant: Variant, device: torch.device)
         state.compile()
         if perceptual is not None:
             perceptual.compile()
-    return lambda: step(method, state, sources, targets, perceptual, training.learning_rate, None)
+    compute = ComputeSettings(compile=variant.way == "compiled", cuda_graphs="auto" if graphs else "off")
+    watched = filter(None, (method, state.generator, state.discriminator, perceptual))
+    steps = Steps(device, graph_for(compute, device, 1), watched, state.optimizers.values)
+
+    def one(images: Sequence[Tensor]) -> dict[str, Tensor]:
+        views = images[: len(sources)], images[len(sources) :]
+        return step(method, state, *map(list, views), perceptual, training.learning_rate, None)
+
+    return lambda: steps(one, [*sources, *targets])
 
 
 def plain_step(

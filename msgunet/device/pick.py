@@ -17,6 +17,20 @@ _held: list[FileLock] = []
 _CHOSEN = "MSGUNET_GPU"
 
 
+def random_generator(device: torch.device) -> torch.Generator:
+    """Return the generator of random numbers that torch uses on a device, which no other GPU shares."""
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+
+
+def seed_random_numbers(device: torch.device, seed: int) -> None:
+    """Seed the random numbers of the CPU and of this device; `torch.manual_seed` would also seed every other GPU."""
+    for generator in {torch.default_generator, random_generator(device)}:
+        generator.manual_seed(seed)
+
+
 def own_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Return a context whose random numbers leave those outside it alone, on the CPU and on this device only."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from msgunet.device.precision import upcast
+from msgunet.methods.fused import mean_distance
 
 # torch's number for a reduction by summing.
 _SUM = 2
@@ -40,19 +41,12 @@ def l1_sum(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 class _MeanDistance(torch.autograd.Function):
-    """Mean L1 that saves x and y, which the graph keeps anyway; torch's would also save their difference.
-
-    In bf16 the difference stays in bf16, which keeps its sign, and only the sum is in fp32: copies in fp32 would move
-    four times the bytes.
-    """
+    """Mean L1 that saves x and y, which the graph keeps anyway; torch's would also save their difference."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
-        difference = x - y
-        if difference.dtype in (torch.bfloat16, torch.float16):
-            return torch.linalg.vector_norm(difference, 1, dtype=torch.float32) / x.numel()
-        return difference.abs_().mean()
+        return mean_distance(x, y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -157,7 +157,8 @@ class MSGUNetMethod(Method):
         """Return one scale of the perceptual term."""
         layers = self.options.vgg_layers
         real = network(target, layers)
-        return losses.eager_gradient(lambda image: self._over_layers(network(image, layers), real), output)
+        count = len(real) if self.options.sums == "mean" else 1
+        return losses.eager_gradient(lambda image: network.distances(image, real, layers).sum() / count, output)
 
     def _over_layers(self, fake, real):
         return losses.l1_sum(fake, real) / (len(fake) if self.options.sums == "mean" else 1)

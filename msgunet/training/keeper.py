@@ -19,6 +19,7 @@ from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import own_random_state
 from msgunet.device.precision import autocast
 from msgunet.methods.method import Method, Phase
+from msgunet.training.clock import Clock
 from msgunet.training.progress import History, Progress, save_grid
 from msgunet.training.state import TrainingState, checkpoint_folder
 
@@ -39,7 +40,9 @@ class Keeper:
         out: Path,
         compute: ComputeSettings,
         state: TrainingState,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._method, self._settings, self._compute, self._state = method, settings, compute, state
         self._folder = checkpoint_folder(out, settings)
         self._progress_file = out / PROGRESS
@@ -70,26 +73,29 @@ class Keeper:
         """
         state, compute = self._state, self._compute
         self._history.add(losses)
-        total = round(state.step / done)
+        # Unknown until the clock of a time-limited training runs.
+        total = round(state.step / done) if done else None
         self._progress.step(losses, total)
         last = done == 1
         now = time.monotonic()
-        if save or last or now - self._last_progress > _PROGRESS_SECONDS:
+        if total is not None and (save or last or now - self._last_progress > _PROGRESS_SECONDS):
             self._write_progress(now, total)
         if state.step % compute.log_steps == 0 or last:
             self._history.row(state.step, state.step / per_epoch, rate, state.seconds)
         epoch, rest = divmod(state.step, per_epoch)
         if last or (rest == 0 and epoch % compute.sample_epochs == 0):
             self._history.settle()
-            # Its size can be new to cuDNN, whose search for algorithms takes memory that no step needs.
-            state.record_peak()
-            path, columns = self._sample.grid(self._method, phase, state.published(), epoch, device)
-            self._grids.write(path, lambda: save_grid(path, columns))
-            reset_peak_memory(device)
+            with self._clock.paused():
+                # Its size can be new to cuDNN, whose search for algorithms takes memory that no step needs.
+                state.record_peak()
+                path, columns = self._sample.grid(self._method, phase, state.published(), epoch, device)
+                self._grids.write(path, lambda: save_grid(path, columns))
+                reset_peak_memory(device)
         due = self._waits is None and now - self._last_save > 60 * compute.checkpoint_minutes
         if save or due or now > self._next_try:
             self._history.settle()
-            self._save(urgent=save)
+            with self._clock.paused():
+                self._save(urgent=save)
 
     def _save(self, urgent: bool) -> None:
         """Write a checkpoint. If the disk is full, the training goes on, and later steps try again a few times."""

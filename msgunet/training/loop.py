@@ -4,13 +4,13 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import Timeout
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from msgunet.core.attempts import LOCK, attempt
@@ -19,21 +19,24 @@ from msgunet.core.errors import InterruptedTraining, OutOfMemory, UserError, is_
 from msgunet.core.files import KernelLock, read_settings, write_csv, write_json
 from msgunet.core.settings import ComputeSettings, RunSettings, batch_problem
 from msgunet.data.manifest import steps_per_epoch
-from msgunet.data.pairs import PairDataset, keyed_seed, training_order
+from msgunet.data.pairs import PairDataset, PairTensors, keyed_seed, training_order
 from msgunet.device.facts import device_name, facts
 from msgunet.device.measuring import reset_peak_memory
-from msgunet.device.pick import pick_device, require_gpu
+from msgunet.device.pick import pick_device, require_gpu, seed_random_numbers
 from msgunet.device.precision import has_bf16, set_precision
 from msgunet.methods.generator import retraining_note, save_generator
-from msgunet.methods.method import Method
+from msgunet.methods.method import Method, Phase
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
 from msgunet.training import memory
 from msgunet.training.checkpoint import checkpoints, load_checkpoint
+from msgunet.training.clock import Clock
 from msgunet.training.gradients import GradientRecorder
+from msgunet.training.graphs import Steps, graph_for
 from msgunet.training.keeper import Keeper, pyramids
 from msgunet.training.processes import Processes, processes
 from msgunet.training.schedule import Schedule
+from msgunet.training.signals import Signals, ignore_signals
 from msgunet.training.state import TrainingState, checkpoint_folder
 from msgunet.training.step import step
 
@@ -167,33 +170,48 @@ def _train(
         pairs,
         batch_sampler=(team.share(batch, training.accumulate) for batch in order),
         num_workers=compute.workers,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=ignore_signals,
         pin_memory=device.type == "cuda",
     )
     if state.phase is None and state.step:
         state.phase, _, _ = schedule.at(state.step - 1, state.seconds)
-    keeper = Keeper(method, settings, pairs, out, compute, state) if team.first else None
+    clock = Clock()
+    keeper = Keeper(method, settings, pairs, out, compute, state, clock) if team.first else None
+    steps = Steps(
+        device,
+        graph_for(compute, device, team.size),
+        filter(None, (method, state.generator, state.discriminator, perceptual)),
+        state.optimizers.values,
+        copies=2 if settings.gradient_records else 1,
+    )
     first_step = state.step
-    clock = time.monotonic()
-    with _Signals() as signals:
+    with Signals() as signals:
         for batch in loader:
             index, phase, rate = schedule.at(state.step, state.seconds)
             if index != state.phase or state.step == first_step:
                 if state.step > first_step:
                     state.record_peak()
                 state.begin_phase(method, phase, resumed=index == state.phase)
+                steps.begin_phase()
                 state.phase, phase_start = index, state.step
-            sources, targets = pyramids(batch, method, phase, settings, device, state.layout)
             # Dropout is also seeded by the step, so that checkpoints need no random state.
-            torch.manual_seed(keyed_seed(settings.seed, "step", state.step))
+            seed_random_numbers(device, keyed_seed(settings.seed, "step", state.step))
+            # A captured step reads the rate, but does not set it.
+            state.set_rate(rate)
             recording = recorder.is_due(state.step)
-            losses = step(method, state, sources, targets, perceptual, rate, recorder if recording else None)
+
+            def one(images: Sequence[Tensor], phase: Phase = phase, rate: float = rate, recording: bool = recording):
+                views = pyramids(PairTensors(*images), method, phase, settings, device, state.layout)
+                return step(method, state, *views, perceptual, rate, recorder if recording else None)
+
+            losses = steps(one, batch, alone=recording)
             state.step += 1
             if state.step == phase_start + _WARM_UP:
                 reset_peak_memory(device)
             state.update_average(training.ema)
-            now = time.monotonic()
-            state.seconds, clock = state.seconds + now - clock, now
+            if steps.warm:
+                clock.start(device)
+            state.seconds += clock.elapsed()
             if training.minutes is not None:
                 # All processes must use the same learning rate and end after the same step.
                 state.seconds = team.broadcast(state.seconds)
@@ -206,9 +224,10 @@ def _train(
                 number = signals.received or signal.SIGTERM
                 # torchrun ends the other processes once one has ended, so wait until the state is saved.
                 team.wait()
+                total = f" of {round(state.step / done)}" if done else ""
                 raise InterruptedTraining(
-                    f"stopped by {signal.Signals(number).name} after step {state.step} of "
-                    f"{round(state.step / done)}; the state is saved in {folder}; the same command resumes from it",
+                    f"stopped by {signal.Signals(number).name} after step {state.step}{total}; the state is saved in "
+                    f"{folder}; the same command resumes from it",
                     number,
                 )
             if done == 1:
@@ -264,29 +283,3 @@ def _explain_memory_errors(settings: RunSettings, compute: ComputeSettings) -> I
             f"{settings.training.batch_size}; {memory.advice(settings, compute)}",
             f"  {str(error).splitlines()[0]}",
         ) from error
-
-
-def _ignore_signals(_: int) -> None:
-    """Make a worker ignore signals; the main process handles them after it has finished the step."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Signals(contextlib.AbstractContextManager):
-    """Records SIGTERM and SIGINT instead of exiting. A second SIGINT interrupts immediately."""
-
-    received: int | None = None
-
-    def __enter__(self) -> "_Signals":
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._old = {number: signal.signal(number, self._record) for number in numbers}
-        return self
-
-    def _record(self, number: int, _: Any) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)

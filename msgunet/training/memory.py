@@ -5,7 +5,7 @@ The step is run on torch's `meta` device, where tensors have shapes but no value
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def step_needs(method: Method, settings: RunSettings, phase: Phase, compute: Com
         sources, targets = blank_batch(method, settings, phase, meta)
         before = meter.flop, meter.moved
         meter.operations.clear()
-        with _meta_autocast() if settings.training.precision == "bf16" else nullcontext():
+        with state.conversions.convolutions() if settings.training.precision == "bf16" else nullcontext():
             step(method, state, sources, targets, perceptual, settings.training.learning_rate, None)
         return StepNeeds(meter.peak, meter.flop - before[0], meter.moved - before[1], meter.operations)
 
@@ -67,22 +67,45 @@ def blank_batch(
     return sources, targets
 
 
-@contextmanager
-def _meta_autocast() -> Iterator[None]:
-    """Run convolutions in bf16 as autocast does, also when they are recomputed.
+class _Autocast:
+    """Runs convolutions in bf16 as autocast does, which torch does not have for the `meta` device.
 
-    torch has no autocast for the `meta` device.
+    Like autocast, it converts each trained weight once in a context (`casts`). A convolution that is recomputed in the
+    backward pass is outside of it.
     """
-    originals = F.conv2d, F.conv_transpose2d
 
-    def narrowed(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *args: function(*(a.bfloat16() if isinstance(a, Tensor) else a for a in args))
+    def __init__(self) -> None:
+        self._known: dict[int, Tensor] | None = None
 
-    F.conv2d, F.conv_transpose2d = map(narrowed, originals)
-    try:
-        yield
-    finally:
-        F.conv2d, F.conv_transpose2d = originals
+    @contextmanager
+    def convolutions(self) -> Iterator[None]:
+        """Within this context, convolutions run in bf16."""
+        originals = F.conv2d, F.conv_transpose2d
+
+        def narrowed(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            return lambda *args: function(*(self._cast(a) if isinstance(a, Tensor) else a for a in args))
+
+        F.conv2d, F.conv_transpose2d = map(narrowed, originals)
+        try:
+            yield
+        finally:
+            F.conv2d, F.conv_transpose2d = originals
+
+    @contextmanager
+    def casts(self) -> Iterator[None]:
+        """Within this context, each leaf that requires a gradient is converted once."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def _cast(self, x: Tensor) -> Tensor:
+        if self._known is None or not (x.requires_grad and x.is_leaf):
+            return x.bfloat16()
+        if id(x) not in self._known:
+            self._known[id(x)] = x.bfloat16()
+        return self._known[id(x)]
 
 
 @contextmanager
@@ -97,7 +120,14 @@ def _without_power_iterations() -> Iterator[None]:
 
 
 class _MetaState(TrainingState):
-    """A training state whose optimisers work on shapes, which torch's own do not."""
+    """A training state whose optimisers work on shapes, which torch's own do not, and which has its own autocast."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.conversions = _Autocast()
+
+    def autocast(self) -> AbstractContextManager:
+        return self.conversions.casts()
 
     def renew_optimizers(self, names: Any) -> None:
         for name in names:

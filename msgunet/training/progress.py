@@ -142,8 +142,8 @@ class Progress:
         self._title, self._first, self._done = title, done, done
         self._start = self._last = time.monotonic()
 
-    def step(self, losses: dict[str, Tensor], total: int) -> None:
-        """Count one step out of `total`, as currently estimated. The losses are read only when they are displayed."""
+    def step(self, losses: dict[str, Tensor], total: int | None) -> None:
+        """Count one step out of `total`, as currently estimated, or None. Losses are read only when displayed."""
         self._done += 1
         now = time.monotonic()
         if not self._bar.disable:
@@ -152,7 +152,7 @@ class Progress:
             if now - self._last > 0.5:
                 self._bar.set_postfix_str(_losses(losses), refresh=False)
                 self._last = now
-        elif now - self._last > _LINE_SECONDS:
+        elif total is not None and now - self._last > _LINE_SECONDS:
             rate = (self._done - self._first) / (now - self._start)
             left = (total - self._done) / rate
             counts = f"step {self._done}/{total}, {rate:.2f} steps/s, {duration(left)} left"

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json, differences
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import keyed_seed
 from msgunet.device.measuring import process_peak_memory
+from msgunet.device.pick import seed_random_numbers
 from msgunet.device.precision import autocast, training_layout
 from msgunet.methods.contract import built
 from msgunet.methods.method import Method, Phase
@@ -47,7 +48,7 @@ class TrainingState:
         """Build the initial state. `compute` and `processes` determine how the work is done, and change no result."""
         compute = compute or ComputeSettings()
         self.processes = processes or Processes()
-        torch.manual_seed(keyed_seed(settings.seed, "initialisation"))
+        seed_random_numbers(device, keyed_seed(settings.seed, "initialisation"))
         self.generator = built(method, "build_training_generator")
         self.discriminator = built(method, "build_discriminator")
         networks = (self.generator, self.discriminator)
@@ -61,6 +62,14 @@ class TrainingState:
         self._training = settings.training
         self._rates = method.rates
         self._device = device
+        # As tensors, so that a captured step reads the current rates. CUDA's Adam takes 32 bits; on a CPU, 64 bits give
+        # the same update as a number.
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        self._current = settings.training.learning_rate
+        self._learning = {
+            name: torch.tensor(self.rate(name, self._current), dtype=dtype, device=device)
+            for name in ("generator", "discriminator")
+        }
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(("generator", "discriminator"))
         self.average = copy.deepcopy(self.generator) if settings.training.ema else None
@@ -78,12 +87,18 @@ class TrainingState:
         betas = (self._training.beta1, self._training.beta2)
         for name in names:
             parameters = getattr(self, name).parameters()
-            rate = self.rate(name, self._training.learning_rate)
-            self.optimizers[name] = torch.optim.Adam(parameters, rate, betas, fused=True)
+            self.optimizers[name] = torch.optim.Adam(parameters, self._learning[name], betas, fused=True)
 
     def rate(self, name: str, rate: float) -> float:
         """Return the learning rate of a network when that of the training is `rate`."""
         return rate * self._rates.get(name, 1.0)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the training, for all optimisers."""
+        if rate != self._current:
+            for name, tensor in self._learning.items():
+                tensor.fill_(self.rate(name, rate))
+            self._current = rate
 
     def compile(self) -> None:
         """Compile both networks with torch.compile."""
@@ -115,15 +130,18 @@ class TrainingState:
         if self.average is None:
             return
         decay = min(decay, (1 + self.step) / (10 + self.step))
+        moved: tuple[list[Tensor], list[Tensor]] = [], []
         with torch.no_grad():
             weights = self.generator.state_dict()
             for name, average in self.average.state_dict().items():
                 current = weights[name]
                 # The vectors of spectral norm have length one, but their average does not.
                 if average.is_floating_point() and not name.endswith(("._u", "._v")):
-                    average.lerp_(current, 1 - decay)
+                    moved[0].append(average)
+                    moved[1].append(current)
                 else:
                     average.copy_(current)
+            torch._foreach_lerp_(*moved, 1 - decay)
 
     def record_peak(self) -> None:
         """Record the peak memory so far."""
@@ -137,7 +155,7 @@ class TrainingState:
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: _with_numbers(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
             "step": self.step,
             "phase": self.phase,
             "seconds": self.seconds,
@@ -164,10 +182,17 @@ class TrainingState:
             self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:
+                group.update(lr=self._learning[name], capturable=False)
         self.step, self.seconds = state["step"], state["seconds"]
         # Checkpoints of earlier versions have neither of these.
         self.phase, self.peak_mib = state.get("phase"), state.get("peak_mib", 0.0)
         self.history, self.gradients = state["history"], state["gradients"]
+
+
+def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimiser's state with the learning rate as a number."""
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def _check_same_settings(old: dict[str, Any], settings: RunSettings, folder: Path) -> None:

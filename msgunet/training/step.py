@@ -30,21 +30,21 @@ def step(
     `gradient_discriminator`), still on the device. An update with a loss or gradient that is not finite changes no
     weight; the code that reads the values must then stop the training (see `History.settle`).
     """
+    state.set_rate(rate)
     after_backward = recorder and recorder.hook(state)
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     chunks = [[image.chunk(state.parts) for image in images] for images in (sources, targets)]
     parts = [tuple([image[i] for image in images] for images in chunks) for i in range(state.parts)]
     order = _generator_first if method.generator_first else _discriminator_first
-    return order(method, state, parts, perceptual, rate, after_backward)
+    return order(method, state, parts, perceptual, after_backward)
 
 
 def _forward(
     method: Method, state: TrainingState, sources: list[Tensor], targets: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the generator's outputs and the targets at the scales of these outputs."""
-    with state.autocast():
-        outputs = checked_outputs(method, state.generator, state.generator(sources))
+    outputs = checked_outputs(method, state.generator, state.generator(sources))
     return outputs, targets[: len(outputs)]
 
 
@@ -53,13 +53,13 @@ def _generator_first(
     state: TrainingState,
     parts: list[tuple[list[Tensor], list[Tensor]]],
     perceptual: nn.Module | None,
-    rate: float,
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
     """Pix2Pix-HD's order: both losses use the discriminator before its update, so that one pass serves both."""
     generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     for sources, all_targets in parts:
-        outputs, targets = _forward(method, state, sources, all_targets)
+        with state.autocast():
+            outputs, targets = _forward(method, state, sources, all_targets)
         discriminator = _OnePass(method, state.discriminator)
         # Detach the outputs, so that both losses can backpropagate through the same pass of the discriminator.
         leaves = [output.detach().requires_grad_() for output in outputs]
@@ -80,8 +80,8 @@ def _generator_first(
         connected = [(output, gradient) for output, gradient in pairs if output.requires_grad and gradient is not None]
         if connected:
             torch.autograd.backward(*zip(*connected, strict=True))
-    losses = _update(state, "generator", generator_terms.mean, rate, after_backward)
-    return losses | _update(state, "discriminator", discriminator_terms.mean, rate)
+    losses = _update(state, "generator", generator_terms.mean, after_backward)
+    return losses | _update(state, "discriminator", discriminator_terms.mean)
 
 
 def _discriminator_first(
@@ -89,13 +89,13 @@ def _discriminator_first(
     state: TrainingState,
     parts: list[tuple[list[Tensor], list[Tensor]]],
     perceptual: nn.Module | None,
-    rate: float,
     after_backward: Callable[[], None] | None,
 ) -> dict[str, Tensor]:
     """Pix2Pix's order: the discriminator is updated first, and the generator's loss uses the updated discriminator."""
     generator_terms, discriminator_terms = _both_terms(method, state, len(parts))
     # Keep the generator's graphs of all micro-batches until the discriminator has been updated with all of them.
-    pending = [(sources, *_forward(method, state, sources, targets)) for sources, targets in parts]
+    with state.autocast():  # one context, so that the weights are converted once
+        pending = [(sources, *_forward(method, state, sources, targets)) for sources, targets in parts]
     for sources, outputs, targets in pending:
         detached = [output.detach() for output in outputs]
         with state.autocast():
@@ -103,7 +103,7 @@ def _discriminator_first(
                 method.discriminator_losses(state.discriminator, sources, targets, detached)
             )
         _backward(total, state.discriminator)
-    losses = _update(state, "discriminator", discriminator_terms.mean, rate)
+    losses = _update(state, "discriminator", discriminator_terms.mean)
     with _frozen(state.discriminator):
         while pending:
             sources, outputs, targets = pending.pop(0)
@@ -111,7 +111,7 @@ def _discriminator_first(
                 terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
                 total = generator_terms.add(terms)
             _backward(total, state.generator)
-    return _update(state, "generator", generator_terms.mean, rate, after_backward) | losses
+    return _update(state, "generator", generator_terms.mean, after_backward) | losses
 
 
 def _both_terms(method: Method, state: TrainingState, parts: int) -> tuple["_Terms", "_Terms"]:
@@ -192,7 +192,6 @@ def _update(
     state: TrainingState,
     network: str,
     terms: dict[str, Tensor],
-    rate: float,
     after_backward: Callable[[], None] | None = None,
 ) -> dict[str, Tensor]:
     """Run one step of a network's optimiser. Return the terms and the gradient's norm, over all processes."""
@@ -204,8 +203,6 @@ def _update(
     total = _sum(terms)
     norm = nn.utils.get_total_norm(gradients).to(total.device)
     finite = torch.isfinite(total) & torch.isfinite(norm)
-    for group in optimizer.param_groups:
-        group["lr"] = state.rate(network, rate)
     # Fused Adam skips the update if this is 1. The decision is made on the device, so that the host need not wait.
     optimizer.found_inf = (~finite).to(torch.float32)
     optimizer.step()

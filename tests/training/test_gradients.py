@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from msgunet.training import gradients
 from msgunet.training.gradients import GradientRecorder, gradient_rows
 
 # Sixteen bins per decade.
@@ -75,3 +76,43 @@ def test_records_are_spread_evenly_and_end_with_the_last_step(records, total, st
     assert [step for step in range(total) if recorder.is_due(step)] == steps
     recorder.write(tmp_path / "gradients.csv")
     assert (tmp_path / "gradients.csv").exists() == bool(steps)
+
+
+def as_before(generator: nn.Module, step: int) -> list[dict]:
+    """Return the records as they were computed at first: on the CPU, with logarithms in 64 bits."""
+    rows, exponents = [], torch.arange(-12, 3.001, 1 / 16).double()
+    counts = torch.zeros(2 * len(exponents), dtype=torch.int64)
+    for depth, name in enumerate(("first", "last")):
+        gradient = getattr(generator, name).weight.grad.flatten().double()
+        size = gradient.abs()
+        quantiles = torch.quantile(size[:: max(1, len(size) // 1_000_000)], torch.tensor([0.05, 0.5, 0.95]).double())
+        numbers = (float(gradient.norm()), float(size.mean()), *quantiles.tolist())
+        layer = {"kind": "layer", "step": step, "layer": f"{name}.weight", "depth": depth, "count": len(size)}
+        rows.append(layer | dict(zip(("norm", "mean_abs", "q05_abs", "q50_abs", "q95_abs"), numbers, strict=True)))
+        index = torch.bucketize(size.clamp(min=1e-300).log10(), exponents).clamp(1, len(exponents) - 1)
+        index = torch.where(gradient < 0, len(exponents) - 1 - index, len(exponents) - 1 + index)
+        counts += torch.bincount(index, minlength=len(counts))
+    bins = [(*gradients._bin_edges(i), int(counts[i])) for i in counts.nonzero().flatten().tolist()]
+    return rows + [{"kind": "bin", "step": step, "low": low, "high": high, "count": n} for low, high, n in bins]
+
+
+@pytest.mark.parametrize("size", [2, 1000, 2_100_000])
+def test_the_records_are_those_of_earlier_versions(size):
+    """To the last bit, also on the edges of bins."""
+    draw = np.random.default_rng(0)
+    first = 10 ** draw.uniform(-14, 4, size) * draw.choice([-1, 0, 1], size)
+    last = np.concatenate([[0, 1, 10, -100, 1000, -1e-12, 1e-45], EDGES, -EDGES])
+    network = Layers(last, first)
+    assert gradient_rows(network, 7) == as_before(network, 7)
+
+
+def test_the_records_are_fetched_at_once(monkeypatch):
+    """Fetching waits for a GPU: only the histograms ask for the largest index."""
+    fetched, item = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: fetched.append(x.numel()) or item(x))
+    for name in ("item", "cpu", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a value of its own"))
+    rows = gradient_rows(Layers(np.ones(50), np.ones(70)), 1)
+    assert len(rows) == 3
+    assert max(fetched) == 2 * 5 + 2 * len(EDGES)
+    assert sum(n > 3 for n in fetched) == 1, "apart from the places of the quantiles, which the CPU computes"

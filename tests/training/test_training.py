@@ -1,6 +1,5 @@
 """Training: its files, its results, its errors and its schedule. Interruptions are tested in test_survival.py."""
 
-import itertools
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from msgunet.data.pairs import PairDataset
 from msgunet.methods.generator import load_generator
 from msgunet.methods.method import Phase, schedule_label
 from msgunet.methods.registry import build_method
-from msgunet.training import loop, state
+from msgunet.training import clock, loop, state
 from msgunet.training.schedule import Schedule
 
 
@@ -70,34 +69,37 @@ def test_a_time_limited_training_follows_the_clock_and_resumes(tmp_path, data, c
     training = TrainingSettings(epochs=1, decay_epochs=3, batch_size=2, minutes=16.5 / 60)
     options = {"coarse_epochs": 0, "coarse_decay_epochs": 4, "freeze_epochs": 1}
     settings = make_settings(data, "pix2pixhd_local", training=training, options=options)
-    ticks, steps, step = itertools.count(), [], loop.step
+    now, steps, step = [0.0], [], loop.step
 
     def counted(*arguments):
+        now[0] += 1
         steps.append(arguments[5])
         if len(steps) == 10:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments)
 
-    # Each step takes one second.
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    # Each step takes one second. The clock begins after three steps, also of the second part.
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(loop, "step", counted)
-    with pytest.raises(InterruptedTraining, match="after step 10 of 16"):
+    with pytest.raises(InterruptedTraining, match="after step 10 of 24; "):
         train(tmp_path / "run", settings, compute)
     train(tmp_path / "run", settings, compute)
     facts = json.loads((tmp_path / "run" / "training.json").read_text())
-    assert (facts["steps"], facts["seconds"]) == (len(steps), 17) == (17, 17)
+    assert (facts["steps"], facts["seconds"]) == (len(steps), 17) == (23, 17)
     # Eight epochs in 16.5 seconds: four coarse ones, one with the global part frozen, three fine ones.
     rates = [[1, 1, 1, 3 / 4, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4], [1, 1], [1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]]
-    assert steps == pytest.approx([2e-4 * rate for phase in rates for rate in phase])
+    by_second = [2e-4 * rate for phase in rates for rate in phase]
+    seconds = [*[0] * 4, *range(1, 7), *[7] * 4, *range(8, 17)]
+    assert steps == pytest.approx([by_second[second] for second in seconds])
     # A training that only publishes still reports the peak memory.
     monkeypatch.setattr(state, "process_peak_memory", lambda _: 1.0)
     train(tmp_path / "run", settings, compute)
-    assert len(steps) == 17, "there is nothing left to do"
+    assert len(steps) == 23, "there is nothing left to do"
     assert (
         json.loads((tmp_path / "run" / "training.json").read_text())["peak_memory_mib"] == facts["peak_memory_mib"] > 1
     )
-    assert json.loads((tmp_path / "run" / "progress.json").read_text())["total"] == 17
-    assert (tmp_path / "run" / "samples" / "epoch-0005.png").exists(), "the sample at the end: 17 steps, 3 per epoch"
+    assert json.loads((tmp_path / "run" / "progress.json").read_text())["total"] == 23
+    assert (tmp_path / "run" / "samples" / "epoch-0007.png").exists(), "the sample at the end: 23 steps, 3 per epoch"
 
 
 def test_settings_that_change_while_training_publish_nothing(tmp_path, data, compute, monkeypatch):
