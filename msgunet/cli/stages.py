@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from msgunet.cli import verbs
-from msgunet.cli.arguments import AddVerb, compute, methods, path, positive
+from msgunet.cli.arguments import AddVerb, compute, jobs, methods, path, positive
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 _RUN = "run.json: the settings of the run"
@@ -76,6 +76,11 @@ def add_stages(verb: AddVerb) -> None:
     )
     path(evaluate, "--out", "folder for metrics.csv and predictions/")
     path(evaluate, "--data", _DATA, False)
+    jobs(
+        evaluate,
+        "number of images that are read, measured and written at once (default: on a GPU the number of cores, on a CPU "
+        "that number divided by the threads of --compute, with which each is measured)",
+    )
     compute(evaluate)
 
     ablate = verb(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from msgunet.cli import results, verbs
-from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, path, positive, suite
+from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, jobs, path, positive, suite
 
 _MODEL = "generator.safetensors of a run"
 _METHOD_FILE = "Python file of the custom method; needed if the model was trained with one"
@@ -110,6 +110,7 @@ def add_tools(verb: AddVerb) -> None:
     translate.add_argument(
         "--threads", type=positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all cores)"
     )
+    jobs(translate, "number of threads that read and write images beside the network (default: all cores)")
 
     export = verb(
         "export",

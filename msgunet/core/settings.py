@@ -147,6 +147,9 @@ class EvaluationSettings(Strict):
         min_length=1,
         description="native: against the target at the network's size; full: outputs resized to the data set's size",
     )
+    precision: Literal["fp32", "tf32", "bf16", "training"] = later(
+        "fp32", "precision of trained networks, not of the metrics; training: as each run was trained"
+    )
 
 
 class CostSettings(Strict):

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from msgunet.core.files import atomic, canonical_json, differences
 from msgunet.core.permissions import explain
 from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
-from msgunet.data.pairs import keyed_seed
+from msgunet.data.pairs import bytes_on, keyed_seed, normalise, pyramid
 from msgunet.device.pick import own_random_state
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
@@ -74,6 +75,7 @@ class LoadedGenerator:
     network: nn.Module
     device: torch.device
     precision: str = "fp32"
+    _normalised: Tensor | None = field(default=None, repr=False)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -83,6 +85,27 @@ class LoadedGenerator:
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             outputs = checked_outputs(self.method, self.network, self.network(inputs))
             return [output.float() for output in outputs]
+
+    @property
+    def source_scales(self) -> int:
+        """The number of scales of the source that the network takes."""
+        return self.method.scales(self.method.options, self.settings.size)
+
+    def sources(self, pixels: np.ndarray) -> list[Tensor]:
+        """Return an image (H, W, C) as the pyramid that the network takes: (1, C, h, w) in [-1, 1], on its device.
+
+        Only bytes are copied to the device. There, a table of the normalised values, since a GPU would round them
+        otherwise than a CPU.
+        """
+        given = self.settings.source_format
+        image = bytes_on(self.device, pixels)
+        if self.device.type == "cpu":
+            source = normalise(image, given.range)
+        else:
+            if self._normalised is None:
+                self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
+            source = self._normalised[image.int()]
+        return pyramid(source, self.source_scales, self.settings.source_kind)
 
     @contextmanager
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
