@@ -163,7 +163,7 @@ def add_tools(verb: AddVerb) -> None:
     bench = verb(
         "bench",
         verbs.bench,
-        "Benchmark training steps and inference against plain PyTorch and the device limit.",
+        "Benchmark training steps, inference and the way from file to file against plain PyTorch and the device limit.",
         "Plain PyTorch is a straightforward implementation of the same networks and losses.",
     )
     suite(bench)
@@ -171,7 +171,12 @@ def add_tools(verb: AddVerb) -> None:
     bench.add_argument(
         "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="size of the images (default: the suite's sizes)"
     )
-    bench.add_argument("--part", nargs="+", choices=["inference", "training"], help="parts to time (default: both)")
+    bench.add_argument(
+        "--part",
+        nargs="+",
+        choices=["inference", "training", "translate"],
+        help="parts to time; translate: from image file to image file (default: all)",
+    )
     bench.add_argument(
         "--precision",
         nargs="+",

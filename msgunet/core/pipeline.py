@@ -52,20 +52,20 @@ def in_order(
         budget: the memory of all items in flight together. One that weighs more is in flight alone.
 
     """
-    upcoming = iter(items)
+    upcoming = ((item, weigh(item)) for item in items)
     following = next(upcoming, None)
     reading: deque[tuple[Item, float, Future[Source]]] = deque()
     writing: deque[tuple[Item, float, Future[Result]]] = deque()
-    held = 0.0
     pool = ThreadPoolExecutor(jobs, "pipeline")
     try:
         while reading or writing or following is not None:
             while following is not None and len(reading) + len(writing) < most_in_flight(jobs):
-                weight = weigh(following)
-                if held + weight > budget and (reading or writing):
+                item, weight = following
+                held = [of_other for _, of_other, _ in (*reading, *writing)]
+                if held and sum(held) + weight > budget:
                     break
-                reading.append((following, weight, pool.submit(read, following)))
-                held, following = held + weight, next(upcoming, None)
+                reading.append((item, weight, pool.submit(read, item)))
+                following = next(upcoming, None)
             failed = False
             if reading:
                 item, weight, source = reading.popleft()
@@ -74,10 +74,9 @@ def in_order(
                 writing.append((item, weight, result))
             wait = not reading
             while writing and (failed or wait or writing[0][2].done()):
-                item, weight, result = writing.popleft()
+                item, _, result = writing.popleft()
                 result.exception()
                 wait = False
-                held -= weight
                 yield item, result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

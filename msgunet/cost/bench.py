@@ -1,4 +1,4 @@
-"""The speed of the engine: training steps and inference, compared with plain PyTorch and with the device limits.
+"""The speed of the engine: training steps, inference and files to files, compared with plain PyTorch and with the device limits.
 
 `plain` is straightforward PyTorch: contiguous memory, batch norm as a separate layer, separate passes for every loss,
 and losses read after each step. `engine` is this project's optimised path. Both are timed in one process, in turns.
@@ -18,6 +18,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic, canonical_json, short_hash
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.predict import needs
+from msgunet.cost.throughput import FileTranslation
 from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.device.facts import flat_facts
 from msgunet.device.measuring import in_new_process, peak_memory, reset_peak_memory, timed, warm_up_libraries
@@ -25,7 +26,7 @@ from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
 from msgunet.methods.registry import build_method
 
-PARTS = ("inference", "training")
+PARTS = ("inference", "training", "translate")
 _PRECISIONS = ("fp32", "tf32", "bf16")
 _WAYS = ("plain", "engine", "compiled")
 # A call and its FLOP.
@@ -52,13 +53,15 @@ def bench(
     device = pick_device(compute)
     require_gpu(compute, device)
     ways = _WAYS if compiled else _WAYS[:2]
-    requested = {(way, precision) for precision in precisions_for(device, precisions) for way in ways}
+    selected_precisions = precisions_for(device, precisions)
     environment = flat_facts(device, compute.threads)
     frame = _existing_rows(out, environment)
     limits: dict[str, float] = {}
     for settings in runs:
         for part in parts:
             key = [settings.entry, *settings.size, part, _identity(settings)]
+            # Files are not translated by a compiled network.
+            requested = {(way, p) for p in selected_precisions for way in (_WAYS[:2] if part == "translate" else ways)}
             existing = (frame[_KEY] == key).all(axis=1)
             measured = set(zip(frame["way"][existing], frame["precision"][existing], strict=True))
             if requested <= measured:
@@ -68,9 +71,9 @@ def bench(
             variants = [Variant(way, p) for p in _PRECISIONS for way in _WAYS if (way, p) in selected]
             label = f"{settings.entry} at {settings.size[0]}x{settings.size[1]}, {part}"
             print(label, file=sys.stderr, flush=True)
-            selected_precisions = {precision for _, precision in selected}
-            if not selected_precisions <= limits.keys():
-                limits = in_new_process("the device limits", device_limits, compute, selected_precisions)
+            of_variants = {precision for _, precision in selected}
+            if not of_variants <= limits.keys():
+                limits = in_new_process("the device limits", device_limits, compute, of_variants)
             rows = in_new_process(label, time_part, settings, part, variants, compute, repeats)
             labelled = [dict(zip(_KEY, key, strict=True)) | row | limits_of(row, limits) for row in rows]
             new = pd.DataFrame(labelled).assign(**environment)
@@ -119,10 +122,13 @@ def _existing_rows(out: Path, environment: dict[str, Any]) -> pd.DataFrame:
 def time_part(
     settings: RunSettings, part: str, variants: Sequence[Variant], compute: ComputeSettings, repeats: int
 ) -> list[dict[str, Any]]:
-    """Measure time, memory and operations of all variants in turns. Speedups are relative to the first variant."""
+    """Measure time, memory and operations of all variants in turns. Speedups are relative to the first variant.
+
+    Of `translate`, the time is that of one image, and `network_share` the network's share of it.
+    """
     device = pick_device(compute)
     warm_up_libraries(device)
-    make = {"inference": Inference, "training": training_step}[part]
+    make = {"inference": Inference, "training": training_step, "translate": FileTranslation}[part]
     calls, memory, work = [], [], []
     for variant in variants:
         with peak_memory(device) as peak:
@@ -139,13 +145,13 @@ def time_part(
     for _ in range(repeats):
         for variant, call, seconds in zip(variants, calls, times, strict=True):
             set_precision(variant.precision)
-            seconds.append(timed(call, device))
+            seconds.append(timed(call, device) / (call.images if part == "translate" else 1))
     batch = settings.training.batch_size if part == "training" else 1
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
     rows = []
-    for variant, seconds, peak, counted in zip(variants, map(np.array, times), memory, work, strict=True):
+    for variant, call, seconds, peak, counted in zip(variants, calls, map(np.array, times), memory, work, strict=True):
         low, median, high = 1000 * np.quantile(seconds, [0.25, 0.5, 0.75])
         speedup = np.quantile(first / seconds, [0.25, 0.5, 0.75])
         rows.append(
@@ -168,6 +174,8 @@ def time_part(
                 "tflop_per_s": counted.flop / 1e9 / median,
             }
         )
+        if part == "translate":
+            rows[-1]["network_share"] = 1000 * call.network_seconds(repeats) / median
     return rows
 
 

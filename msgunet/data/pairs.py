@@ -148,7 +148,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 def bytes_on(device: torch.device, pixels: np.ndarray) -> Tensor:
     """Copy an image (H, W, C) of 8 or 16 bits to a device; return it there as `to_tensor` does, (1, C, H, W)."""
-    if device.type == "cpu" or pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8:
         return to_tensor(pixels)[None].to(device)
     # torch hardly supports uint16, but it can copy the bytes.
     halves = torch.from_numpy(pixels.astype(np.uint16, order="C").view(np.int16)).to(device)

@@ -16,11 +16,10 @@ from msgunet.core.metrics import VERSION
 from msgunet.core.pipeline import in_order, usable_cores
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.images import read, resample, save
-from msgunet.data.pairs import PairDataset, to_pixels
+from msgunet.data.pairs import PairDataset
 from msgunet.device.facts import facts
 from msgunet.evaluation.metrics import CPU, measure
 from msgunet.evaluation.trained import finished, load_run
-from msgunet.methods.generator import LoadedGenerator
 
 
 def evaluate(
@@ -56,7 +55,7 @@ def evaluate(
         rows = []
 
         def output_of(index: int, images: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            return translated(model, images[0], pairs.pairs[index].id), images[1]
+            return model.translated(images[0], pairs.pairs[index].id), images[1]
 
         def measured(index: int, images: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
             return [*_measured(run, pairs, index, *images, out, settings, model.device)]
@@ -108,11 +107,6 @@ def _measured(
     files["prediction_sha256"] = sha256_file(path)
     for row in metrics_of(run, pairs, index, output, settings, target, device):
         yield {**row, **files}
-
-
-def translated(model: LoadedGenerator, source: np.ndarray, name: str) -> np.ndarray:
-    """Return a generator's output for a test image (H, W, C) of this id, as pixels (H, W, C) of the targets' format."""
-    return to_pixels(model(model.sources(source), name)[0][0], model.settings.target_format)
 
 
 def metrics_of(

@@ -15,7 +15,7 @@ from msgunet.core.files import differences, sha256_file, write_csv
 from msgunet.core.metrics import METRICS
 from msgunet.core.text import printable
 from msgunet.data.pairs import PairDataset
-from msgunet.evaluation.evaluate import metrics_of, translated
+from msgunet.evaluation.evaluate import metrics_of
 from msgunet.evaluation.trained import load_run
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan
@@ -214,7 +214,7 @@ def _by_generator(
     pairs = PairDataset(data, "test", settings.size, settings.kinds, settings.formats, settings.resampling)
     rows = []
     for index in tqdm(range(min(images, len(pairs))), f"verify {_name(run.key)}", unit="image", disable=None):
-        output = translated(model, pairs.images(index)[0], pairs.pairs[index].id)
+        output = model.translated(pairs.images(index)[0], pairs.pairs[index].id)
         rows += metrics_of(settings, pairs, index, output, plan.suite.evaluation)
     here = pd.DataFrame(rows)
     return _compare(shared[shared["id"].isin(here["id"])], here, True, "the shared generator")

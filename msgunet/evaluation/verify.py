@@ -21,7 +21,7 @@ from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettin
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
-from msgunet.evaluation.evaluate import checksums, default_jobs, metrics_of, translated
+from msgunet.evaluation.evaluate import checksums, default_jobs, metrics_of
 from msgunet.evaluation.metrics import CPU
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
@@ -202,7 +202,7 @@ def _check_outputs(
         path = _prediction(run, folder, name)
         if not path.is_file():
             continue
-        again = translated(model, pairs.images(index)[0], name).astype(int)
+        again = model.translated(pairs.images(index)[0], name).astype(int)
         difference = np.abs(again - read(path, str(path), run.target_format).astype(int))
         found.outputs += 1
         found.equal += not difference.any()

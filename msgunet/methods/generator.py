@@ -19,7 +19,7 @@ from msgunet.core.files import atomic, canonical_json, differences
 from msgunet.core.permissions import explain
 from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
-from msgunet.data.pairs import bytes_on, keyed_seed, normalise, pyramid
+from msgunet.data.pairs import bytes_on, keyed_seed, normalise, pyramid, to_pixels
 from msgunet.device.pick import own_random_state
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
@@ -75,7 +75,13 @@ class LoadedGenerator:
     network: nn.Module
     device: torch.device
     precision: str = "fp32"
-    _normalised: Tensor | None = field(default=None, repr=False)
+    _normalised: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A GPU divides in another way than a CPU, so it gets a table of all values.
+        if self.device.type == "cuda":
+            given = self.settings.source_format
+            self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -94,18 +100,18 @@ class LoadedGenerator:
     def sources(self, pixels: np.ndarray) -> list[Tensor]:
         """Return an image (H, W, C) as the pyramid that the network takes: (1, C, h, w) in [-1, 1], on its device.
 
-        Only bytes are copied to the device. There, a table of the normalised values, since a GPU would round them
-        otherwise than a CPU.
+        Only bytes are copied to the device.
         """
-        given = self.settings.source_format
         image = bytes_on(self.device, pixels)
-        if self.device.type == "cpu":
-            source = normalise(image, given.range)
+        if self._normalised is None:
+            source = normalise(image, self.settings.source_format.range)
         else:
-            if self._normalised is None:
-                self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
             source = self._normalised[image.int()]
         return pyramid(source, self.source_scales, self.settings.source_kind)
+
+    def translated(self, pixels: np.ndarray, key: object) -> np.ndarray:
+        """Return the output for an image (H, W, C) of a size that the network takes, in the format of the targets."""
+        return to_pixels(self(self.sources(pixels), key)[0][0], self.settings.target_format)
 
     @contextmanager
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
