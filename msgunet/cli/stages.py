@@ -78,8 +78,8 @@ def add_stages(verb: AddVerb) -> None:
     path(evaluate, "--data", _DATA, False)
     jobs(
         evaluate,
-        "number of images that are read, measured and written at once (default: on a GPU the number of cores, on a CPU "
-        "that number divided by the threads of --compute, with which each is measured)",
+        "CPU threads that read, measure and write images; on a CPU each image is measured by the threads of --compute "
+        "(default: all cores)",
     )
     compute(evaluate)
 

@@ -175,7 +175,7 @@ def add_tools(verb: AddVerb) -> None:
         "--part",
         nargs="+",
         choices=["inference", "training", "translate"],
-        help="parts to time; translate: from image file to image file (default: all)",
+        help="parts to time; translate: from image file to image file (default: inference and training)",
     )
     bench.add_argument(
         "--precision",

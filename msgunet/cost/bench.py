@@ -1,4 +1,4 @@
-"""The speed of the engine: training steps, inference and files to files, compared with plain PyTorch and with the device limits.
+"""The speed of the engine: training steps and inference, compared with plain PyTorch and with the device limits.
 
 `plain` is straightforward PyTorch: contiguous memory, batch norm as a separate layer, separate passes for every loss,
 and losses read after each step. `engine` is this project's optimised path. Both are timed in one process, in turns.
@@ -26,7 +26,7 @@ from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
 from msgunet.methods.registry import build_method
 
-PARTS = ("inference", "training", "translate")
+PARTS = ("inference", "training")
 _PRECISIONS = ("fp32", "tf32", "bf16")
 _WAYS = ("plain", "engine", "compiled")
 # A call and its FLOP.

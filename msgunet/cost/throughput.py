@@ -16,15 +16,15 @@ from msgunet.methods.generator import LoadedGenerator, prepare
 from msgunet.methods.registry import build_method
 from msgunet.translation.sources import read_source
 
-# Images for each thread: enough that filling and emptying the pipeline takes little of the time.
-_FOR_EACH_THREAD = 4
+# Images of a pass; in the pipeline of a GPU for each thread, so that filling and emptying it takes little of the time.
+_IMAGES = 4
 
 
 class FileTranslation:
     """A callable that translates image files of the run's size to files; the network is always the engine's.
 
-    The way `plain` reads, translates and writes one image after the other. `engine` does it in a pipeline, with a thread
-    for each core that this process may use.
+    The way `plain` reads, translates and writes one image after the other. `engine` does it in a pipeline, with a
+    thread for each core that this process may use.
 
     Attributes:
         images: the number of images.
@@ -38,7 +38,7 @@ class FileTranslation:
         self._generator = LoadedGenerator(settings, method, network, device, variant.precision)
         self._variant, self._jobs = variant, usable_cores()
         self._folder = tempfile.TemporaryDirectory()
-        self.images = _FOR_EACH_THREAD * self._jobs
+        self.images = _IMAGES * (self._jobs if variant.way == "engine" and device.type == "cuda" else 1)
         for i in range(self.images):
             save(self._path(i), _made(i, settings.size, settings.source_format))
 

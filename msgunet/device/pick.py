@@ -43,7 +43,7 @@ def gpu_count() -> int:
 
 def requested_device(compute: ComputeSettings) -> torch.device:
     """Return the kind of device that the settings request, without taking one."""
-    return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if compute.device != "cpu" and gpu_count() else "cpu")
 
 
 def pick_device(compute: ComputeSettings) -> torch.device:

@@ -44,7 +44,7 @@ def evaluate(
         settings: what is evaluated.
         compute: settings of this machine.
         data: folder of the prepared data set; by default the run's.
-        jobs: number of images that are read, measured and written at the same time (`default_jobs`).
+        jobs: CPU threads that read, measure and write images; by default one for each core that this process may use.
 
     """
     run = read_settings(run_file, RunSettings)
@@ -60,9 +60,9 @@ def evaluate(
         def measured(index: int, images: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
             return [*_measured(run, pairs, index, *images, out, settings, model.device)]
 
-        jobs = jobs or default_jobs(model.device, compute.threads)
+        at_once = images_at_once(model.device, compute.threads, jobs)
         bar = tqdm(total=len(pairs), desc=f"evaluate {run.entry}", unit="image", disable=None)
-        with bar, closing(in_order(range(len(pairs)), pairs.images, output_of, measured, jobs)) as done_in_order:
+        with bar, closing(in_order(range(len(pairs)), pairs.images, output_of, measured, at_once)) as done_in_order:
             for _, result in done_in_order:
                 rows += result.result()
                 bar.update()
@@ -73,13 +73,12 @@ def evaluate(
         write_json(out / "evaluation.json", {**done, **facts(model.device, compute.threads)})
 
 
-def default_jobs(device: torch.device, threads: int) -> int:
-    """Return how many images to read, measure and write at the same time.
+def images_at_once(device: torch.device, threads: int, jobs: int | None = None) -> int:
+    """Return how many images to read, measure and write at the same time with `jobs` CPU threads (default: all cores).
 
-    On a GPU that is one for each core that this process may use. On a CPU the metrics are computed there too, by
-    `threads` threads for each image.
+    On a CPU the metrics of each image are computed there by `threads` threads, whose number decides the last bits.
     """
-    return max(1, usable_cores() // (threads if device.type == "cpu" else 1))
+    return max(1, (jobs or usable_cores()) // (threads if device.type == "cpu" else 1))
 
 
 def checksums(generator: Path, manifest: Path, metrics: Path) -> dict[str, str]:

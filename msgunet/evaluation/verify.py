@@ -21,7 +21,7 @@ from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettin
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
-from msgunet.evaluation.evaluate import checksums, default_jobs, metrics_of
+from msgunet.evaluation.evaluate import checksums, images_at_once, metrics_of
 from msgunet.evaluation.metrics import CPU
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
@@ -123,8 +123,8 @@ def verify(
     def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, list[str]]:
         return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance)
 
-    jobs = default_jobs(CPU, compute.threads)
-    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, jobs)
+    at_once = images_at_once(CPU, compute.threads)
+    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, at_once)
     with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
         for _, result in checked:
             rows, agreeing, problems = result.result()

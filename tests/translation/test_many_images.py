@@ -127,7 +127,8 @@ from msgunet.translation import files
 real = files.save
 def save(path, *arguments, **options):
     real(path, *arguments, **options)
-    print("half written", flush=True)
+    sys.stdout.write("half written\n")
+    sys.stdout.flush()
     time.sleep(0.3)
 files.save = save
 sys.exit(main(sys.argv[1:]))
