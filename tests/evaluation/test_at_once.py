@@ -74,7 +74,7 @@ def test_an_error_is_that_of_the_first_image(tmp_path, compute):
     assert "p04.target.png" in failed["why"]
 
 
-INTERRUPTED = """
+INTERRUPTED = r"""
 import sys, time
 from msgunet.cli.main import main
 from msgunet.evaluation import evaluate

@@ -120,7 +120,7 @@ def test_an_image_that_may_need_tiles_is_alone_and_the_limit_holds_back_a_share(
     assert memory.tile_side(512, 512, 0) < 512
 
 
-INTERRUPTED = """
+INTERRUPTED = r"""
 import sys, time
 from msgunet.cli.main import main
 from msgunet.translation import files
