@@ -198,7 +198,7 @@ class ComputeSettings(Strict):
         False, description="recompute activations in training instead of keeping them: less memory, more time"
     )
     compile: bool = Field(False, description="train with torch.compile; on a CPU this needs a C++ compiler")
-    workers: int = Field(0, ge=0, description="processes that decode a training's images, and further threads of an evaluation")
+    workers: int = Field(0, ge=0, description="processes that decode for a training; more threads for an evaluation")
     job_hours: float = Field(
         24.0,
         gt=0,
