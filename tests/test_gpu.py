@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 import msgunet
 from msgunet.cli.main import main
 from msgunet.core.errors import InterruptedTraining
-from msgunet.core.settings import ComputeSettings, EvaluationSettings, TrainingSettings
-from msgunet.data.pairs import pyramid
+from msgunet.core.settings import ComputeSettings, EvaluationSettings, ImageFormat, TrainingSettings
+from msgunet.data.pairs import pyramid, to_pixels
 from msgunet.evaluation.evaluate import evaluate
+from msgunet.evaluation.metrics import measure
 from msgunet.methods import cudnn_graphs
 from msgunet.methods.conv_act import layer_of
-from msgunet.methods.generator import load_generator
+from msgunet.methods.generator import load_generator, save_generator
 from msgunet.methods.registry import build_method
 from msgunet.training import loop
 from msgunet.training.memory import step_needs
@@ -83,6 +84,26 @@ def test_outputs_and_metrics_equal_those_of_the_cpu(tmp_path, trained_runs, comp
     first, second = (pd.read_csv(tmp_path / where / "metrics.csv") for where in ("cpu", device))
     columns = ["psnr", "ssim"]
     np.testing.assert_allclose(first[columns], second[columns], atol=0.01)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("values", [(0, 255), (100, 40000)])
+def test_pixels_and_metrics_on_a_device_are_those_of_the_cpu(tmp_path, device, values):
+    """Bytes are normalised, halved and rounded on the device: to the last bit as on a CPU. Metrics agree to 1e-9."""
+    given = ImageFormat(range=values)
+    settings = make_settings("unused", "msgunet", source_format=given, target_format=given)
+    method, path = build_method(settings), tmp_path / "generator.safetensors"
+    save_generator(path, method.published_state(method.build_generator().state_dict()), settings)
+    draw = np.random.default_rng(0)
+    target, output = (draw.integers(*values, (64, 64, 3), endpoint=True).astype(given.dtype) for _ in "to")
+    expected, actual = (load_generator(path, where).sources(target) for where in ("cpu", device))
+    for theirs, ours in zip(expected, actual, strict=True):
+        assert ours.device.type == device
+        assert torch.equal(ours.cpu(), theirs)
+    numbers = torch.linspace(-1.1, 1.1, 30_000).reshape(3, 100, 100)
+    assert np.array_equal(to_pixels(numbers.to(device), given), to_pixels(numbers, given))
+    on_cpu, there = (measure(output, target, values=values, device=torch.device(d)) for d in ("cpu", device))
+    assert there == pytest.approx(on_cpu, abs=1e-9)
 
 
 @pytest.mark.parametrize(("name", "device"), EVERY)

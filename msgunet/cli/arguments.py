@@ -45,6 +45,11 @@ def methods(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--method", type=Path, action="append", default=[], dest="methods", metavar="FILE", help=text)
 
 
+def jobs(sub: argparse.ArgumentParser, text: str) -> None:
+    """Add the number of images that are worked on at once."""
+    sub.add_argument("--jobs", type=positive, metavar="N", help=text)
+
+
 def positive(text: str) -> int:
     """Parse a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:

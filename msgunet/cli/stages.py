@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from msgunet.cli import verbs
-from msgunet.cli.arguments import AddVerb, compute, methods, path, positive
+from msgunet.cli.arguments import AddVerb, compute, jobs, methods, path, positive
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 _RUN = "run.json: the settings of the run"
@@ -76,6 +76,11 @@ def add_stages(verb: AddVerb) -> None:
     )
     path(evaluate, "--out", "folder for metrics.csv and predictions/")
     path(evaluate, "--data", _DATA, False)
+    jobs(
+        evaluate,
+        "CPU threads that read, measure and write images; on a CPU each image is measured by the threads of --compute "
+        "(default: all cores)",
+    )
     compute(evaluate)
 
     ablate = verb(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from msgunet.cli import results, verbs
-from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, path, positive, suite
+from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, jobs, path, positive, suite
 
 _MODEL = "generator.safetensors of a run"
 _METHOD_FILE = "Python file of the custom method; needed if the model was trained with one"
@@ -117,6 +117,7 @@ def add_tools(verb: AddVerb) -> None:
     translate.add_argument(
         "--threads", type=positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all cores)"
     )
+    jobs(translate, "number of threads that read and write images beside the network (default: all cores)")
 
     export = verb(
         "export",
@@ -169,7 +170,7 @@ def add_tools(verb: AddVerb) -> None:
     bench = verb(
         "bench",
         verbs.bench,
-        "Benchmark training steps and inference against plain PyTorch and the device limit.",
+        "Benchmark training steps, inference and the way from file to file against plain PyTorch and the device limit.",
         "Plain PyTorch is a straightforward implementation of the same networks and losses.",
     )
     suite(bench)
@@ -177,7 +178,12 @@ def add_tools(verb: AddVerb) -> None:
     bench.add_argument(
         "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="size of the images (default: the suite's sizes)"
     )
-    bench.add_argument("--part", nargs="+", choices=["inference", "training"], help="parts to time (default: both)")
+    bench.add_argument(
+        "--part",
+        nargs="+",
+        choices=["inference", "training", "translate"],
+        help="parts to time; translate: from image file to image file (default: inference and training)",
+    )
     bench.add_argument(
         "--precision",
         nargs="+",

@@ -147,7 +147,7 @@ def evaluate(options: Any) -> None:
     settings = EvaluationSettings()
     if options.settings is not None:
         settings = read_settings(options.settings, EvaluationSettings)
-    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data)
+    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data, options.jobs)
 
 
 def ablate(options: Any) -> None:
@@ -280,6 +280,6 @@ def translate(options: Any) -> None:
 
     memory = options.memory and options.memory * 1e9
     model = load(options.model, options.device, options.precision, memory, options.threads, options.method)
-    flags = {"keep_format": options.keep_format, "resume": options.resume}
+    flags = {"keep_format": options.keep_format, "resume": options.resume, "jobs": options.jobs}
     count = translate_files(model, options.images, options.out, options.scale, options.tile, **flags)
     print(f"{count} image{'s' if count != 1 else ''} translated to {options.out}")

@@ -176,13 +176,13 @@ def trained_facts(folder: Path, settings: RunSettings) -> dict[str, Any]:
 
 
 def measured_facts(folder: Path, settings: RunSettings, evaluation: EvaluationSettings) -> dict[str, Any]:
-    """Return the record of this very training's evaluation; empty if it does not cover all of `evaluation`."""
+    """Return the record of this very training's evaluation; empty if it is not as `evaluation` requires."""
     facts = _facts_of_training(folder, "evaluation.json", settings)
     complete = (folder / "metrics.csv").is_file() and all(
         set(required) <= set(facts.get(kind, ()))
         for kind, required in (("metrics", evaluation.metrics), ("protocols", evaluation.protocols))
     )
-    return facts if complete else {}
+    return facts if complete and facts.get("precision", "fp32") == evaluation.precision else {}
 
 
 def ablated_facts(folder: Path, settings: RunSettings) -> dict[str, Any]:

@@ -143,9 +143,10 @@ class EvaluationSettings(Strict):
         ("psnr", "ssim", "vif"), min_length=1, description="metrics computed for every test image"
     )
     protocols: tuple[Literal["native", "full"], ...] = Field(
-        ("native", "full"),
-        min_length=1,
-        description="native: against the target at the network's size; full: outputs resized to the data set's size",
+        ("native", "full"), min_length=1, description="native: at the network's size; full: resized to the data set's"
+    )
+    precision: Literal["fp32", "tf32", "bf16", "training"] = later(
+        "fp32", "precision of trained networks, not of the metrics; training: as each run was trained"
     )
 
 
@@ -196,10 +197,9 @@ class ComputeSettings(Strict):
     )
     compile: bool = Field(False, description="train with torch.compile; on a CPU this needs a C++ compiler")
     cuda_graphs: Literal["auto", "off"] = Field(
-        "auto",
-        description="auto: launch a whole training step or a translation at once, as a CUDA graph, where it can be captured",
+        "auto", description="auto: launch a training step or a translation at once, as a CUDA graph, where possible"
     )
-    workers: int = Field(0, ge=0, description="data loader workers of each training, which decode images")
+    workers: int = Field(0, ge=0, description="processes that decode for a training; more threads for an evaluation")
     job_hours: float = Field(
         24.0,
         gt=0,

@@ -21,6 +21,7 @@ from msgunet.core.files import atomic, canonical_json, short_hash
 from msgunet.core.frames import read_frame
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.predict import needs
+from msgunet.cost.throughput import FileTranslation
 from msgunet.cost.variants import Inference, Variant, training_step
 from msgunet.device.facts import flat_facts
 from msgunet.device.limits import Limits, foretold
@@ -59,7 +60,7 @@ def bench(
     device = pick_device(compute)
     require_gpu(compute, device)
     ways = _WAYS if compiled else _WAYS[:2]
-    requested = {(way, precision) for precision in precisions_for(device, precisions) for way in ways}
+    selected_precisions = precisions_for(device, precisions)
     environment = flat_facts(device, compute.threads)
     frame = _existing_rows(out, environment)
     limits: dict[str, float] = {}
@@ -68,6 +69,8 @@ def bench(
     for part in parts:
         for settings in runs:
             key = [settings.entry, *settings.size, part, _identity(settings)]
+            # Files are not translated by a compiled network.
+            requested = {(way, p) for p in selected_precisions for way in (_WAYS[:2] if part == "translate" else ways)}
             existing = (frame[_KEY] == key).all(axis=1)
             measured = set(zip(frame["way"][existing], frame["precision"][existing], strict=True))
             if requested <= measured:
@@ -80,12 +83,12 @@ def bench(
                 left.append(label)
                 continue
             print(label, file=sys.stderr, flush=True)
-            selected_precisions = {precision for _, precision in selected}
+            of_variants = {precision for _, precision in selected}
             if device.type == "cuda":
                 # Networks in other precisions have products in fp32, too.
-                selected_precisions.add("fp32")
-            if not selected_precisions <= limits.keys():
-                limits = in_new_process("the device limits", device_limits, compute, selected_precisions)
+                of_variants.add("fp32")
+            if not of_variants <= limits.keys():
+                limits = in_new_process("the device limits", device_limits, compute, of_variants)
             rows = in_new_process(label, time_part, settings, part, variants, compute, repeats, limits)
             labelled = [dict(zip(_KEY, key, strict=True)) | row for row in rows]
             new = pd.DataFrame(labelled).assign(**environment)
@@ -144,11 +147,12 @@ def time_part(
 ) -> list[dict[str, Any]]:
     """Measure time, memory and operations of all variants in turns, and compare them with the limits of the device.
 
-    Speed-ups are relative to the first variant. `foretold_ms` is the time of the engine on a GPU at these limits.
+    Speed-ups are relative to the first variant. `foretold_ms` is the time of the engine on a GPU at these limits. Of
+    `translate`, the time is that of one image, and `network_share` the network's share of it.
     """
     device = pick_device(compute)
     warm_up_libraries(device)
-    make = {"inference": Inference, "training": training_step}[part]
+    make = {"inference": Inference, "training": training_step, "translate": FileTranslation}[part]
     calls, memory = [], []
     for variant in variants:
         with peak_memory(device) as peak:
@@ -167,14 +171,14 @@ def time_part(
     for _ in range(repeats):
         for variant, call, seconds in zip(variants, calls, times, strict=True):
             set_precision(variant.precision)
-            seconds.append(timed(call, device))
+            seconds.append(timed(call, device) / (call.images if part == "translate" else 1))
     batch = settings.training.batch_size if part == "training" else 1
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in build_method(settings).build_generator().parameters())
     first = np.array(times[0])
     work = {p: needs(settings, part, p, device.type) for p in dict.fromkeys(v.precision for v in variants)}
     rows = []
-    for variant, seconds, peak in zip(variants, map(np.array, times), memory, strict=True):
+    for variant, call, seconds, peak in zip(variants, calls, map(np.array, times), memory, strict=True):
         counted = work[variant.precision]
         low, median, high = 1000 * np.quantile(seconds, [0.25, 0.5, 0.75])
         speedup = np.quantile(first / seconds, [0.25, 0.5, 0.75])
@@ -197,7 +201,9 @@ def time_part(
             "tflop_per_s": counted.flop / 1e9 / median,
         }
         row |= limits_of(row, limits)
-        if device.type == "cuda" and variant.way == "engine":
+        if part == "translate":
+            row["network_share"] = 1000 * call.network_seconds(repeats) / median
+        elif device.type == "cuda" and variant.way == "engine":
             measured = Limits({p: limits[p] for p in limits if p != "bandwidth"}, limits["bandwidth"], "this device")
             row["foretold_ms"] = foretold(counted.operations, variant.precision, measured)["ms"].sum()
         rows.append(row)

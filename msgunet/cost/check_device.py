@@ -18,7 +18,7 @@ from msgunet.device.facts import device_name
 from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import pick_device
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
-from msgunet.methods.generator import prepare
+from msgunet.methods.inference import prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method, method_of
 from msgunet.methods.vgg19 import VGG19Features

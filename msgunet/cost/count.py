@@ -25,7 +25,7 @@ from msgunet.device.pick import pick_device, require_gpu
 from msgunet.device.precision import set_precision
 from msgunet.methods.contract import built
 from msgunet.methods.folding import fold_parametrizations
-from msgunet.methods.generator import layout_of, prepare
+from msgunet.methods.inference import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import VGG19Features

@@ -11,7 +11,7 @@ from msgunet.data.pairs import blank_pyramid
 from msgunet.device.limits import Limits, foretold
 from msgunet.device.meter import Meter
 from msgunet.device.precision import dtype_of
-from msgunet.methods.generator import prepare
+from msgunet.methods.inference import prepare
 from msgunet.methods.registry import build_method
 from msgunet.training.memory import StepNeeds, step_needs
 

@@ -11,7 +11,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.cost.count import noise_pyramid
 from msgunet.device.pick import seed_random_numbers
 from msgunet.device.precision import autocast, dtype_of
-from msgunet.methods.generator import layout_of, prepare
+from msgunet.methods.inference import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method
 from msgunet.methods.replay import CudaRecording, Replayed

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from msgunet.core.errors import UserError
 from msgunet.core.permissions import explain
 from msgunet.core.text import first_line
-from msgunet.data.decoder_notes import note, reading
+from msgunet.data.decoder_notes import note, reading, unheard
 from msgunet.data.limits import check_size
 
 _opening = threading.Lock()
@@ -64,6 +64,15 @@ def _opened(file: Path | BinaryIO) -> Image.Image:
             return Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def claimed_size(file: Path) -> tuple[int, int] | None:
+    """Return the width and height that an image's header claims, or None if it cannot be read; nothing is decoded."""
+    try:
+        with unheard(), _opened(file) as image:
+            return image.size
+    except Exception:  # whoever reads the image says what is wrong
+        return None
 
 
 def unlike_rgb(image: Image.Image) -> str | None:

@@ -63,6 +63,16 @@ def reading(name: str) -> Iterator[None]:
             _collected.setdefault(re.sub(r"[0-9]+", "", line), {}).setdefault(name, line)
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """In this context, what decoders say is dropped: the file will be read again."""
+    token = _reading.set([])
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
 def note(text: str) -> None:
     """Say something about the file that this thread is reading, as a decoder does."""
     if (texts := _reading.get()) is not None:
@@ -82,7 +92,8 @@ for _decoder in ("PIL.TiffImagePlugin", "imagecodecs", "tifffile"):
 
 
 def _lines(found: dict[str, dict[str, str]]) -> Iterator[str]:
-    for texts in found.values():
+    # Several threads find the kinds in any order.
+    for texts in sorted(found.values(), key=min):
         first = min(texts)
         others = f" (and {len(texts) - 1} other files)" if len(texts) > 2 else " (and 1 other file)"
         yield f"{first}{others if len(texts) > 1 else ''}: {texts[first]}"

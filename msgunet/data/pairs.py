@@ -146,11 +146,22 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
+def bytes_on(device: torch.device, pixels: np.ndarray) -> Tensor:
+    """Copy an image (H, W, C) of 8 or 16 bits to a device; return it there as `to_tensor` does, (1, C, H, W)."""
+    if pixels.dtype == np.uint8:
+        return to_tensor(pixels)[None].to(device)
+    # torch hardly supports uint16, but it can copy the bytes.
+    halves = torch.from_numpy(pixels.astype(np.uint16, order="C").view(np.int16)).to(device)
+    return (halves.int() & 0xFFFF).permute(2, 0, 1)[None]
+
+
 def to_pixels(tensor: Tensor, target: ImageFormat = RGB) -> np.ndarray:
-    """Return a tensor (C, H, W) in [-1, 1] as an image (H, W, C) in the target format, rounded."""
+    """Return a tensor (C, H, W) in [-1, 1] as an image (H, W, C) in the target format, rounded on its device."""
     low, high = target.range
-    values = ((tensor.detach().float().cpu() + 1) * ((high - low) / 2)).round().clamp(0, high - low) + low
-    return values.permute(1, 2, 0).contiguous().numpy().astype(target.dtype)
+    values = ((tensor.detach().float() + 1) * ((high - low) / 2)).round().clamp(0, high - low) + low
+    # In 16 bits, the numbers above 32767 become negative; as uint16 they are themselves again.
+    whole = values.to(torch.uint8) if target.bits == 8 else values.int().short()
+    return whole.permute(1, 2, 0).contiguous().cpu().numpy().view(target.dtype)
 
 
 def normalise(images: Tensor, values: tuple[int, int] = RGB.range) -> Tensor:

@@ -55,6 +55,11 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+def requested_device(compute: ComputeSettings) -> torch.device:
+    """Return the kind of device that the settings request, without taking one."""
+    return torch.device("cuda" if compute.device != "cpu" and gpu_count() else "cpu")
+
+
 def pick_device(compute: ComputeSettings) -> torch.device:
     """Return the device that the settings request, and set the number of CPU threads.
 

@@ -56,6 +56,15 @@ def has_bf16(device: torch.device) -> bool:
     return not flags.is_file() or "bf16" in flags.read_text(encoding="utf-8")
 
 
+def unsupported(precision: str, device: torch.device) -> str | None:
+    """Return why a device cannot compute in a precision, or None if it can."""
+    if precision == "tf32" and device.type == "cpu":
+        return "tf32 is for CUDA GPUs; on a CPU, use fp32 or bf16"
+    if precision == "bf16" and not has_bf16(device):
+        return f"this {'GPU' if device.type == 'cuda' else 'CPU'} has no bf16 instructions; use fp32"
+    return None
+
+
 def upcast(x: Tensor) -> Tensor:
     """Return `x` in at least 32 bits, for computations that need more than half precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

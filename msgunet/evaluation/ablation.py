@@ -14,7 +14,7 @@ from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.data.pairs import PairDataset, double, normalise, pyramid, to_pixels
 from msgunet.device.facts import facts
 from msgunet.evaluation.metrics import measure
-from msgunet.evaluation.trained import finished, input_scales, load_run
+from msgunet.evaluation.trained import finished, load_run
 from msgunet.methods.generator import LoadedGenerator
 
 
@@ -31,7 +31,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
     run = read_settings(run_file, RunSettings)
     with attempt(out.parent, "ablate", run):
         model = load_run(run, run_file, generator, compute)
-        if input_scales(model) < 2:
+        if model.source_scales < 2:
             raise UserError(f"{run.entry}: the ablation needs a generator with several scales; this one has only one")
         pairs = PairDataset(data or Path(run.data), "test", run.size, run.kinds, run.formats, run.resampling)
         rows = []
@@ -45,7 +45,7 @@ def ablate(run_file: Path, generator: Path, out: Path, compute: ComputeSettings,
 def _ablate_pair(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> Iterator[dict[str, Any]]:
     """Yield one row for each input scale and output scale, for one test image."""
     width, height = run.size
-    scales, name = input_scales(model), pairs.pairs[index].id
+    scales, name = model.source_scales, pairs.pairs[index].id
     source, target = (
         normalise(image[None], image_format.range)
         for image, image_format in zip(pairs[index], run.formats, strict=True)

@@ -1,23 +1,25 @@
 """Evaluate a generator on the test pairs: one row of metrics per image and protocol."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from msgunet.core.attempts import attempt
 from msgunet.core.files import atomic, read_settings, sha256_file, write_csv, write_json
 from msgunet.core.metrics import VERSION
+from msgunet.core.pipeline import in_order, usable_cores
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.images import read, resample, save
-from msgunet.data.pairs import PairDataset, normalise, pyramid, to_pixels, to_tensor
+from msgunet.data.pairs import PairDataset
 from msgunet.device.facts import facts
-from msgunet.evaluation.metrics import measure
-from msgunet.evaluation.trained import finished, input_scales, load_run
-from msgunet.methods.generator import LoadedGenerator
+from msgunet.evaluation.metrics import CPU, measure
+from msgunet.evaluation.trained import finished, load_run
 
 
 def evaluate(
@@ -27,26 +29,56 @@ def evaluate(
     settings: EvaluationSettings,
     compute: ComputeSettings,
     data: Path | None,
+    jobs: int | None = None,
 ) -> None:
     """Evaluate a generator, and write `predictions/ID.png`, `metrics.csv` and `evaluation.json` to `out`.
 
     Predictions have the network's size and the targets' format; those without one or three channels are TIFF files.
     Protocol `native` computes the metrics at the network's size; `full` first resizes the output to the data set's size
     (bicubic, or nearest neighbour for labels).
+
+    Args:
+        run_file: settings of the run.
+        generator: its generator.
+        out: the folder to write to.
+        settings: what is evaluated.
+        compute: settings of this machine.
+        data: folder of the prepared data set; by default the run's.
+        jobs: CPU threads that read, measure and write images; by default one for each core that this process may use.
+
     """
     run = read_settings(run_file, RunSettings)
     with attempt(out, "evaluate", run):
-        model = load_run(run, run_file, generator, compute)
+        model = load_run(run, run_file, generator, compute, settings.precision)
         folder = data or Path(run.data)
         pairs = PairDataset(folder, "test", run.size, run.kinds, run.formats, run.resampling)
         rows = []
-        for index in tqdm(range(len(pairs)), desc=f"evaluate {run.entry}", unit="image", disable=None):
-            rows += _evaluate_pair(run, model, pairs, index, folder, out, settings)
+
+        def output_of(index: int, images: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            return model.translated(images[0], pairs.pairs[index].id), images[1]
+
+        def measured(index: int, images: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
+            return [*_measured(run, pairs, index, *images, out, settings, model.device)]
+
+        at_once = images_at_once(model.device, compute.threads, jobs)
+        bar = tqdm(total=len(pairs), desc=f"evaluate {run.entry}", unit="image", disable=None)
+        with bar, closing(in_order(range(len(pairs)), pairs.images, output_of, measured, at_once)) as done_in_order:
+            for _, result in done_in_order:
+                rows += result.result()
+                bar.update()
         write_csv(out / "metrics.csv", rows)
         done = {"settings": run.identity, "trained": finished(generator), "metrics_version": VERSION}
-        done |= settings.model_dump(mode="json")
+        done |= settings.model_dump(mode="json") | {"network_precision": model.precision}
         done |= checksums(generator, folder / "manifest.csv", out / "metrics.csv")
         write_json(out / "evaluation.json", {**done, **facts(model.device, compute.threads)})
+
+
+def images_at_once(device: torch.device, threads: int, jobs: int | None = None) -> int:
+    """Return how many images to read, measure and write at the same time with `jobs` CPU threads (default: all cores).
+
+    On a CPU the metrics of each image are computed there by `threads` threads, whose number decides the last bits.
+    """
+    return max(1, (jobs or usable_cores()) // (threads if device.type == "cpu" else 1))
 
 
 def checksums(generator: Path, manifest: Path, metrics: Path) -> dict[str, str]:
@@ -55,40 +87,43 @@ def checksums(generator: Path, manifest: Path, metrics: Path) -> dict[str, str]:
     return {f"{name}_sha256": sha256_file(file) for name, file in files.items()}
 
 
-def _evaluate_pair(
+def _measured(
     run: RunSettings,
-    model: LoadedGenerator,
     pairs: PairDataset,
     index: int,
-    folder: Path,
+    output: np.ndarray,
+    target: np.ndarray,
     out: Path,
     settings: EvaluationSettings,
+    device: torch.device,
 ) -> Iterator[dict[str, Any]]:
-    """Translate one test image, save it, and yield its metrics in each protocol, with the files that they compare."""
+    """Save the output for a test image, and yield its metrics in each protocol, with the files that they compare."""
     pair = pairs.pairs[index]
-    output = translated(run, model, pairs, index)
     path = out / "predictions" / f"{pair.id}{run.target_format.suffix}"
     with atomic(path) as temporary:
         save(temporary, output)
-    files = {"prediction": str(path.relative_to(out)), "target": str(folder / pair.target)}
+    files = {"prediction": str(path.relative_to(out)), "target": str(pairs.folder / pair.target)}
     files["prediction_sha256"] = sha256_file(path)
-    for row in metrics_of(run, pairs, index, output, settings):
+    for row in metrics_of(run, pairs, index, output, settings, target, device):
         yield {**row, **files}
 
 
-def translated(run: RunSettings, model: LoadedGenerator, pairs: PairDataset, index: int) -> np.ndarray:
-    """Return a generator's output for a test image, as pixels (H, W, C) of the targets' format."""
-    source, _ = pairs.images(index)
-    sources = pyramid(normalise(to_tensor(source)[None], run.source_format.range), input_scales(model), run.source_kind)
-    return to_pixels(model(sources, pairs.pairs[index].id)[0][0], run.target_format)
-
-
 def metrics_of(
-    run: RunSettings, pairs: PairDataset, index: int, output: np.ndarray, settings: EvaluationSettings
+    run: RunSettings,
+    pairs: PairDataset,
+    index: int,
+    output: np.ndarray,
+    settings: EvaluationSettings,
+    native: np.ndarray | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of an output in each protocol."""
+    """Yield the metrics of an output in each protocol.
+
+    `native` is the target at the network's size, if it has been read already.
+    """
     pair, target_format = pairs.pairs[index], run.target_format
-    _, native = pairs.images(index)
+    if native is None:
+        _, native = pairs.images(index)
     measured: dict[tuple[int, ...], dict[str, Any]] = {}
     for protocol in settings.protocols:
         target, resized = native, output
@@ -100,5 +135,5 @@ def metrics_of(
         size = {"width": target.shape[1], "height": target.shape[0]}
         # Where the network has the data set's size, both protocols compare the same images.
         if target.shape not in measured:
-            measured[target.shape] = measure(resized, target, settings.metrics, target_format.range)
+            measured[target.shape] = measure(resized, target, settings.metrics, target_format.range, device)
         yield {"id": pair.id, "protocol": protocol, **size, **measured[target.shape]}

@@ -16,7 +16,7 @@ from msgunet.core.frames import read_frame
 from msgunet.core.metrics import METRICS
 from msgunet.core.text import printable
 from msgunet.data.pairs import PairDataset
-from msgunet.evaluation.evaluate import metrics_of, translated
+from msgunet.evaluation.evaluate import metrics_of
 from msgunet.evaluation.trained import load_run
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan
@@ -210,11 +210,12 @@ def _by_generator(
     if sha256_file(manifest) != run.evaluation["manifest_sha256"]:
         raise UserError("the prepared images are not the shared ones: the checksums of the manifests differ")
     settings = own.settings
-    model = load_run(settings, folder / RECORD, generator, plan.machine)
+    model = load_run(settings, folder / RECORD, generator, plan.machine, plan.suite.evaluation.precision)
     pairs = PairDataset(data, "test", settings.size, settings.kinds, settings.formats, settings.resampling)
     rows = []
     for index in tqdm(range(min(images, len(pairs))), f"verify {_name(run.key)}", unit="image", disable=None):
-        rows += metrics_of(settings, pairs, index, translated(settings, model, pairs, index), plan.suite.evaluation)
+        output = model.translated(pairs.images(index)[0], pairs.pairs[index].id)
+        rows += metrics_of(settings, pairs, index, output, plan.suite.evaluation)
     here = pd.DataFrame(rows)
     return _compare(shared[shared["id"].isin(here["id"])], here, True, "the shared generator")
 

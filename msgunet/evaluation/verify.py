@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from msgunet.core.attempts import measured_facts, state_of
 from msgunet.core.errors import UserError
 from msgunet.core.files import sha256_file
 from msgunet.core.metrics import VERSION
+from msgunet.core.pipeline import in_order
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
-from msgunet.evaluation.evaluate import checksums, metrics_of, translated
+from msgunet.evaluation.evaluate import checksums, images_at_once, metrics_of
+from msgunet.evaluation.metrics import CPU
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import RunPlan
@@ -128,13 +131,24 @@ def verify(
         recorded = {(row["id"], row["protocol"]): row for row in csv.DictReader(file)}
     pairs = PairDataset(data, "test", run.size, run.kinds, run.formats, run.resampling)
     tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
-    for index in tqdm(range(len(pairs)), f"verify {name}", unit="image", disable=None):
-        found.problems += _check_image(run, folder, pairs, index, recorded, evaluation, tolerance, found)
+
+    def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, list[str]]:
+        return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance)
+
+    at_once = images_at_once(CPU, compute.threads)
+    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, at_once)
+    with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
+        for _, result in checked:
+            rows, agreeing, problems = result.result()
+            found.rows += rows
+            found.agreeing += agreeing
+            found.problems += problems
+            bar.update()
     expected = len(pairs) * len(evaluation.protocols)
     if len(recorded) != expected:
         found.problems.append(f"metrics.csv has {len(recorded)} rows, not {expected}")
     if images:
-        found.problems += _check_outputs(run, folder, pairs, min(images, len(pairs)), compute, found)
+        found.problems += _check_outputs(run, folder, pairs, min(images, len(pairs)), evaluation, compute, found)
     return found
 
 
@@ -143,27 +157,29 @@ def _check_image(
     folder: Path,
     pairs: PairDataset,
     index: int,
+    target: np.ndarray,
     recorded: dict[tuple[str, str], dict[str, str]],
     evaluation: EvaluationSettings,
     tolerance: float,
-    found: Verification,
-) -> Iterator[str]:
+) -> tuple[int, int, list[str]]:
+    """Return how many rows of an image were computed again, how many of them agree, and what does not agree."""
     pair = pairs.pairs[index]
     path = _prediction(run, folder, pair.id)
     if not path.is_file():
-        yield f"{pair.id}: there is no {path}"
-        return
+        return 0, 0, [f"{pair.id}: there is no {path}"]
+    problems = []
     first = next((row for key, row in recorded.items() if key[0] == pair.id), {})
     if first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]:
-        yield f"{pair.id}: the prediction {path} was changed after the evaluation"
+        problems.append(f"{pair.id}: the prediction {path} was changed after the evaluation")
     output = read(path, str(path), run.target_format)
-    for row in metrics_of(run, pairs, index, output, evaluation):
-        found.rows += 1
+    rows = agreeing = 0
+    for row in metrics_of(run, pairs, index, output, evaluation, target):
+        rows += 1
         old = recorded.get((pair.id, row["protocol"]))
         differing = ["no row"] if old is None else _differing(row, old, evaluation, tolerance)
-        found.agreeing += not differing
-        for text in differing:
-            yield f"{pair.id}, {row['protocol']} protocol: {text}"
+        agreeing += not differing
+        problems += [f"{pair.id}, {row['protocol']} protocol: {text}" for text in differing]
+    return rows, agreeing, problems
 
 
 def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, tolerance: float) -> list[str]:
@@ -180,10 +196,16 @@ def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationS
 
 
 def _check_outputs(
-    run: RunSettings, folder: Path, pairs: PairDataset, count: int, compute: ComputeSettings, found: Verification
+    run: RunSettings,
+    folder: Path,
+    pairs: PairDataset,
+    count: int,
+    evaluation: EvaluationSettings,
+    compute: ComputeSettings,
+    found: Verification,
 ) -> Iterator[str]:
     try:
-        model = load_run(run, folder / "run.json", folder / "generator.safetensors", compute)
+        model = load_run(run, folder / "run.json", folder / "generator.safetensors", compute, evaluation.precision)
     except UserError as error:
         yield from error.problems
         return
@@ -192,7 +214,7 @@ def _check_outputs(
         path = _prediction(run, folder, name)
         if not path.is_file():
             continue
-        again = translated(run, model, pairs, index).astype(int)
+        again = model.translated(pairs.images(index)[0], name).astype(int)
         difference = np.abs(again - read(path, str(path), run.target_format).astype(int))
         found.outputs += 1
         found.equal += not difference.any()

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from pydantic import ValidationError
@@ -18,12 +19,11 @@ from msgunet.core.files import atomic, canonical_json, differences
 from msgunet.core.permissions import explain
 from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
-from msgunet.data.pairs import keyed_seed
+from msgunet.data.pairs import bytes_on, keyed_seed, normalise, pyramid, to_pixels
 from msgunet.device.pick import own_random_state
-from msgunet.device.precision import dtype_of, inference_layout, set_precision
+from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
-from msgunet.methods.folding import drop_cancelled_biases, fold_batch_norm, fold_parametrizations
-from msgunet.methods.fuse import rewrite_for_cuda
+from msgunet.methods.inference import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.method_file import code_of, is_trusted, trust
 from msgunet.methods.nearest import instead_of
@@ -45,38 +45,6 @@ def save_generator(path: Path, state: dict[str, Tensor], settings: RunSettings) 
         save_file(tensors, str(temporary), metadata)
 
 
-def prepare(
-    method: Method,
-    generator: nn.Module,
-    device: torch.device,
-    precision: str = "fp32",
-    kind: str | None = None,
-) -> nn.Module:
-    """Optimise a generator for inference, in place, and return it.
-
-    Parametrized weights, such as those under spectral norm, are computed once. Batch norm with running statistics is
-    folded into the convolutions. Weights are stored in the layout of `layout_of`. For CUDA, biases that a norm cancels
-    are dropped, and layers are fused (`msgunet/methods/fuse.py`). With `bf16`, weights and activations are bfloat16:
-    the caller passes bfloat16 inputs and receives bfloat16 outputs. `kind` is the type of the device to prepare for, if
-    the network is on `meta`; by default CUDA.
-    """
-    method.prepare_inference(generator)
-    fold_parametrizations(generator)
-    fold_batch_norm(generator)
-    kind = kind or ("cuda" if device.type == "meta" else device.type)
-    layout = layout_of(generator, kind, precision)
-    if kind != "cpu":
-        drop_cancelled_biases(generator)
-        if layout == torch.channels_last:
-            rewrite_for_cuda(generator, device, precision)
-    return generator.to(device, dtype_of(precision), memory_format=layout)
-
-
-def layout_of(generator: nn.Module, kind: str, precision: str) -> torch.memory_format:
-    """Return the layout of a generator's weights and inputs on a type of device."""
-    return inference_layout(kind, precision, bool(per_image_norms(generator)))
-
-
 @dataclass
 class LoadedGenerator:
     """A published generator, ready to run.
@@ -90,11 +58,16 @@ class LoadedGenerator:
     device: torch.device
     precision: str = "fp32"
     cuda_graphs: str = "auto"
+    _normalised: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         graphs = self.device.type == "cuda" and self.cuda_graphs == "auto"
         self._layout = layout_of(self.network, self.device.type, self.precision)
         self._passes = Replayed(self.network, CudaRecording if graphs else None)
+        # A GPU divides in another way than a CPU, so it gets a table of all values.
+        if self.device.type == "cuda":
+            given = self.settings.source_format
+            self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -104,6 +77,27 @@ class LoadedGenerator:
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             outputs = checked_outputs(self.method, self.network, self._passes(inputs))
             return [output.float() for output in outputs]
+
+    @property
+    def source_scales(self) -> int:
+        """The number of scales of the source that the network takes."""
+        return self.method.scales(self.method.options, self.settings.size)
+
+    def sources(self, pixels: np.ndarray) -> list[Tensor]:
+        """Return an image (H, W, C) as the pyramid that the network takes: (1, C, h, w) in [-1, 1], on its device.
+
+        Only bytes are copied to the device.
+        """
+        image = bytes_on(self.device, pixels)
+        if self._normalised is None:
+            source = normalise(image, self.settings.source_format.range)
+        else:
+            source = self._normalised[image.int()]
+        return pyramid(source, self.source_scales, self.settings.source_kind)
+
+    def translated(self, pixels: np.ndarray, key: object) -> np.ndarray:
+        """Return the output for an image (H, W, C) of a size that the network takes, in the format of the targets."""
+        return to_pixels(self(self.sources(pixels), key)[0][0], self.settings.target_format)
 
     @contextmanager
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:

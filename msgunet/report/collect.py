@@ -102,7 +102,8 @@ class Collection:
 
     def _run(self, folder: Path) -> Run:
         settings = read_settings(folder / "run.json", RunSettings)
-        evaluation = EvaluationSettings(metrics=self.settings["metrics"], protocols=self.settings["protocols"])
+        kept = ("metrics", "protocols", "precision")
+        evaluation = EvaluationSettings(**{key: self.settings[key] for key in kept if key in self.settings})
         return Run(settings, folder, self.titles[settings.entry], evaluation)
 
     @property
@@ -245,7 +246,8 @@ class Collection:
 
     def environment(self) -> str:
         """Describe the devices and software of all finished runs and evaluations."""
-        values_of: dict[str, set[str]] = {"device": set(), "torch": set(), "metrics version": set(), "commit": set()}
+        names = ("device", "torch", "metrics version", "networks evaluated in", "commit")
+        values_of: dict[str, set[str]] = {name: set() for name in names}
         for run in self.runs:
             for facts in (run.facts(), run.evaluation_facts()):
                 if facts:
@@ -255,4 +257,6 @@ class Collection:
             if facts := run.evaluation_facts():
                 # Results of before versions were recorded have the first.
                 values_of["metrics version"].add(str(facts.get("metrics_version", 1)))
+                if run.trainable:
+                    values_of["networks evaluated in"].add(facts.get("network_precision", "fp32"))
         return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in values_of.items() if values)

@@ -126,7 +126,8 @@ def _dataset(settings: RunSettings) -> str:
 def _metrics(folder: Path, settings: RunSettings) -> str:
     file = folder / "evaluation.json"
     recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    evaluation = EvaluationSettings(**{key: recorded[key] for key in ("metrics", "protocols") if key in recorded})
+    kept = ("metrics", "protocols", "precision")
+    evaluation = EvaluationSettings(**{key: recorded[key] for key in kept if key in recorded})
     if not measured_facts(folder, settings, evaluation):
         return "Not evaluated, or the results are not next to the model."
     frame = read_frame(folder / "metrics.csv")

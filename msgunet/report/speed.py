@@ -38,7 +38,8 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
     columns += ["quartiles", "Memory (MiB)", "TFLOP/s", "Share of limit"]
     # Only for GPUs, and not in tables of earlier versions.
     foretold = "foretold_ms" in frame and frame["foretold_ms"].notna().any()
-    columns += ["Foretold (ms)"] if foretold else []
+    files = (frame["part"] == "translate").any()
+    columns += ["Foretold (ms)"] * bool(foretold) + ["Network's share"] * bool(files)
     # The rows of a network together, whatever the order of the measurements.
     places = frame.groupby(["entry", "width", "height"], sort=False).ngroup()
     frame = frame.loc[places.sort_values(kind="stable").index]
@@ -60,6 +61,7 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
                 number(row["tflop_per_s"], ".3g"),
                 number(row["share_of_limit"], ".0%"),
                 *([number(row["foretold_ms"], ".1f")] if foretold else []),
+                *([number(row.get("network_share"), ".0%")] if files else []),
             ]
         )
     first = frame.iloc[0]
@@ -71,6 +73,15 @@ def speed_table(frame: pd.DataFrame, titles: Mapping[str, str], command: str) ->
         "engine is this project's optimised path; compiled is the engine under torch.compile.",
         f"Times are the median and quartiles of {first['repeats']} passes or steps after a warm-up, taken in turns "
         "within one process. Speed-ups are relative to the first row of each network and part in the same turn.",
+        *(
+            [
+                "Part translate: from image file to image file, time for one image; plain reads, translates and writes "
+                "one image after the other, engine does so in a pipeline of threads; both use the engine's network. "
+                "Network's share: the network alone as a share of that time."
+            ]
+            if files
+            else []
+        ),
         f"Measured on {device_of(frame)}, which reaches {limits} ({work}) and "
         f"{first['bandwidth_gb_per_s']:.3g} GB/s (copying).",
         "Share of limit: the least possible time as a share of the measured time. It is the larger of the operations "

@@ -146,8 +146,10 @@ def _changed(plan: Plan, job: Job, before: dict[Path, Any]) -> Iterator[str]:
         folder = _run_of(plan, job).folder
         path = folder / "evaluation.json"
         old = json.loads(path.read_text()) if path.is_file() else {}
-        new = plan.suite.evaluation.model_dump(mode="json")
-        yield from _shown(differences({key: old.get(key) for key in new}, new) if old else [], "evaluation")
+        new = {"precision": plan.suite.evaluation.precision, **plan.suite.evaluation.model_dump(mode="json")}
+        # The default is not recorded.
+        before_it = {"precision": "fp32", **old}
+        yield from _shown(differences({key: before_it.get(key) for key in new}, new) if old else [], "evaluation")
     elif job.rule in ("cost", "tables"):
         name = "cost" if job.rule == "cost" else "report"
         path = plan.results / "settings" / f"{name}.json"

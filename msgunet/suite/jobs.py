@@ -17,6 +17,8 @@ from msgunet.suite.runs import DataPlan, RunPlan
 _FLOP_A_PIXEL = 8.2e6
 _TRAINING_BYTES = 9e3
 _TEST_BYTES = 4e3
+# Bytes per pixel of each image that is measured beside the one in the network: values and maps in double precision.
+_METRICS_BYTES = 150
 _PROCESS, _CUDA = 3000, 3000
 # Conservative FLOP/s: fp32 on a GPU of 2017, and on each thread of a CPU (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10
@@ -56,16 +58,18 @@ def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
 
 def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
     """Return the requirements of evaluating a run; VIF of full-size images on a CPU takes most of the time."""
-    width, height = _data(plan, run).entry.size
+    compute, (width, height) = plan.suite.compute, _data(plan, run).entry.size
     seconds = pairs(plan, run)[1] * (1 + 20 * width * height / 1e6)
-    gpu = int(plan.suite.compute.gpu_required and run.trainable)
-    megabytes = _PROCESS + _CUDA * gpu + _TEST_BYTES * width * height / 1e6
+    gpu = int(compute.gpu_required and run.trainable)
+    bytes_per_pixel = _TEST_BYTES + _METRICS_BYTES * (compute.threads + compute.workers)
+    megabytes = _PROCESS + _CUDA * gpu + bytes_per_pixel * width * height / 1e6
     return Request(_minutes(plan, (20 + seconds / 60) * attempt), math.ceil(megabytes * attempt), gpu)
 
 
 def cost(plan: Plan, attempt: int = 1) -> Request:
     """Return the requirements of the cost table: counts and timings, about a minute per network and size on a CPU."""
-    gpu = int(plan.suite.compute.gpu_required)
+    # Only generators are timed. A suite of reference rows has none.
+    gpu = int(plan.suite.compute.gpu_required and any(n.part == "generator" for n in plan.networks.networks))
     pixels = max((network.size[0] * network.size[1] for network in plan.networks.networks), default=0)
     megabytes = _PROCESS + _CUDA * gpu + _TEST_BYTES * pixels / 1e6
     minutes = 20 + 2 * len(plan.networks.networks)

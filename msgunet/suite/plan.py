@@ -232,6 +232,8 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             },
         },
     }
+    if suite.evaluation.precision != "fp32":
+        sections["report"]["precision"] = suite.evaluation.precision
     if found := grids(suite.methods):
         # The axes as a list, since canonical JSON sorts keys.
         sections["report"]["grids"] = {

@@ -30,6 +30,7 @@ def check(plan: Plan, remote: bool = False) -> None:
     # Finished runs need neither GPU nor disk: tables can be made again on any machine.
     if not remote and any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
         missing += _gpu(plan)
+        missing += _precision(plan)
     if unprepared:
         missing += _disk(plan)
     missing += _weights(plan)
@@ -117,6 +118,19 @@ def _gpu(plan: Plan) -> list[str]:
         "a CUDA GPU: torch finds none; to train on the CPU, set compute.gpu_required to false ('msgunet plan' "
         "forecasts the time)"
     ]
+
+
+def _precision(plan: Plan) -> list[str]:
+    """Check that the evaluations' precision is one of this machine's device."""
+    if (wanted := plan.suite.evaluation.precision) == "fp32":
+        return []
+    from msgunet.device.pick import requested_device
+    from msgunet.device.precision import unsupported
+
+    device = requested_device(plan.suite.compute)
+    used = {run.settings.training.precision if wanted == "training" else wanted for run in plan.runs if run.trainable}
+    problems = [problem for precision in sorted(used) if (problem := unsupported(precision, device))]
+    return [f"evaluation.precision '{wanted}': {problem}" for problem in problems]
 
 
 def _disk(plan: Plan) -> list[str]:

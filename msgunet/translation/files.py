@@ -1,21 +1,26 @@
 """`msgunet translate`: translate image files and folders with a published generator."""
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from msgunet.core.bugs import MethodBug, bug_in
 from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
+from msgunet.core.pipeline import in_order, usable_cores
 from msgunet.core.settings import ImageFormat
 from msgunet.core.text import printable
+from msgunet.data.decode import claimed_size
 from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
 from msgunet.data.images import save
@@ -40,6 +45,7 @@ def translate_files(
     tile: int | None = None,
     keep_format: bool = False,
     resume: bool = False,
+    jobs: int | None = None,
 ) -> int:
     """Translate images, and all images in folders and their subfolders, to files of the same names in `out`.
 
@@ -53,6 +59,8 @@ def translate_files(
         tile: the side of the tiles in pixels; by default it is chosen to fit into memory.
         keep_format: write the file format of the source instead of PNG (or TIFF, if PNG does not support the channels).
         resume: skip images whose output already exists in `out`.
+        jobs: number of threads that read and write images beside the network; by default one for each core that this
+            process may use.
 
     Returns:
         The number of translated images.
@@ -63,39 +71,76 @@ def translate_files(
 
     """
     model.check_scale(scale)
-    # Refuses a limit that leaves nothing for any image, once and before the first.
-    model.memory_for_sources()
-    jobs = _jobs(paths, out, model.settings.target_format, keep_format)
+    jobs_of = _jobs(paths, out, model.settings.target_format, keep_format)
     for note in unread(path for path in paths if path.is_dir()):
         print(printable(note), file=sys.stderr)
-    todo = [job for job in jobs if not (resume and job.target.is_file())]
+    todo = [job for job in jobs_of if not (resume and job.target.is_file())]
     problems: list[str] = []
     done, tiles = 0, _Tiles(model)
-    bar = tqdm(todo, desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
-    for job in bar:
-        try:
-            pixels = model.read_source(job.source)
-            # Names of files need not be UTF-8.
-            name = os.fsencode(job.source.stem).decode(errors="backslashreplace")
-            output = model.translate(pixels, scale, name=name, tile=tile, progress=functools.partial(tiles.show, bar))
-            with atomic(job.target) as temporary:
-                _write(temporary, output, job.target.suffix.lower())
-            done += 1
-        except MethodBug:
-            raise
-        except UserError as error:
-            named = (p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems)
-            problems += named
-        except (RuntimeError, MemoryError, ValueError) as error:
-            # Too little device memory, or an image that the file format cannot hold. OSErrors are not caught: a full
-            # disk, for example, would stop every other image too. So would an error in the method's code.
-            if bug_in(error) is not None:
-                raise
-            problems.append(f"{job.source}: {str(error).splitlines()[0]}")
+    bar = tqdm(total=len(todo), desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
+
+    def translated(job: _Job, pixels: np.ndarray) -> np.ndarray:
+        # Names of files need not be UTF-8.
+        name = os.fsencode(job.source.stem).decode(errors="backslashreplace")
+        return model.translate(pixels, scale, name=name, tile=tile, progress=functools.partial(tiles.show, bar))
+
+    def weight(job: _Job) -> float:
+        return model.memory.weight(claimed_size(job.source), tile is not None)
+
+    results = in_order(
+        todo,
+        lambda job: model.read_source(job.source),
+        translated,
+        _write,
+        jobs or usable_cores(),
+        weight,
+        model.memory.in_flight(),
+    )
+    with _searched(model, todo), bar, closing(results):
+        for job, result in results:
+            problem = _problem(job, result.exception())
+            done += not problem
+            problems += problem
+            bar.update()
     tiles.report(len(todo))
     if problems:
         raise UserError(*problems, f"{done} of {len(todo)} images were translated; the others are listed above")
     return len(todo)
+
+
+def _problem(job: _Job, error: BaseException | None) -> list[str]:
+    """Return in words why an image could not be translated, or nothing if it was.
+
+    Raises:
+        BaseException: the error concerns other images, too. A full disk, for example, would stop every one of them, and
+            so would an error in the method's code.
+
+    """
+    if error is None:
+        return []
+    if isinstance(error, UserError) and not isinstance(error, MethodBug):
+        return [p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems]
+    # Too little device memory, or an image that the file format cannot hold.
+    if isinstance(error, RuntimeError | MemoryError | ValueError) and bug_in(error) is None:
+        return [f"{job.source}: {str(error).splitlines()[0]}"]
+    raise error
+
+
+@contextlib.contextmanager
+def _searched(model: Model, jobs: Sequence[_Job]) -> Iterator[None]:
+    """In this context, cuDNN searches for its fastest algorithms if all images have one size: a search takes long."""
+    sizes: set[object] = set()
+    if model.device.type == "cuda":
+        for job in jobs:
+            sizes.add(claimed_size(job.source))
+            if len(sizes) > 1:
+                break
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = len(sizes) == 1
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _Tiles:
@@ -129,13 +174,15 @@ class _Tiles:
             print(f"{cut} {tiles} tiles; seams can be visible (docs/own-data.md)", file=sys.stderr)
 
 
-def _write(path: Path, pixels: np.ndarray, suffix: str) -> None:
-    if suffix in _EIGHT_BIT:
-        flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        quality = {"quality": 95} if suffix in (*JPEG, ".webp") else {}
-        Image.fromarray(np.ascontiguousarray(flat)).save(path, **quality)
-    else:
-        save(path, pixels, tiff=suffix in TIFF)
+def _write(job: _Job, pixels: np.ndarray) -> None:
+    suffix = job.target.suffix.lower()
+    with atomic(job.target) as temporary:
+        if suffix in _EIGHT_BIT:
+            flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+            quality = {"quality": 95} if suffix in (*JPEG, ".webp") else {}
+            Image.fromarray(np.ascontiguousarray(flat)).save(temporary, **quality)
+        else:
+            save(temporary, pixels, tiff=suffix in TIFF)
 
 
 def _jobs(paths: Sequence[Path], out: Path, target: ImageFormat, keep_format: bool) -> list[_Job]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Callable
-from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -11,31 +10,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from msgunet.core.errors import OutOfMemory, UserError
+from msgunet.core.errors import UserError
 from msgunet.core.settings import ComputeSettings
 from msgunet.core.user import ensure_user
 from msgunet.data.images import resize
-from msgunet.data.limits import check_limit, limited_by_memory
-from msgunet.data.pairs import blank_pyramid, normalise, pyramid, to_tensor
-from msgunet.device.measuring import memory_mib
-from msgunet.device.meter import Meter
+from msgunet.data.limits import limited_by_memory
+from msgunet.data.pairs import to_pixels
 from msgunet.device.pick import pick_device
 from msgunet.methods.generator import LoadedGenerator, load_generator
 from msgunet.methods.norms import whole_image_layers
-from msgunet.training.memory import free_memory
+from msgunet.translation.memory import Memory
 from msgunet.translation.sources import as_source, read_source, to_pillow
 from msgunet.translation.tiling import blend, starts
 
-# Only this share of the free memory is used, so that other processes keep some.
-_SHARE = 0.8
-# The memory of libraries in addition to the counted tensors: a factor, and a constant in bytes. The tests in
-# tests/training/test_memory.py allow the same.
-_OVERHEAD_FACTOR, _OVERHEAD_BYTES = 1.3, 100 * 2**20
-# In pixels. Smaller tiles would have too little context.
-_SMALLEST_TILE = 256
 _GRID = 32
-# With 64 channels, more pixels than this have too many elements for libraries that count in 32 bits.
-_MAX_PIXELS = 2**24
 
 # An output has the type of its source.
 _Image = TypeVar("_Image", Image.Image, np.ndarray)
@@ -48,6 +36,7 @@ class Model:
         settings: the settings of the run that trained it: method, size, formats of source and target, training.
         scales: the number of outputs. The output of scale 0 has the size of the source; each further scale halves it.
         whole_image_layers: the layers whose result depends on the whole image, so that tiles are translated wrongly.
+        memory: what fits into the memory.
 
     """
 
@@ -64,20 +53,20 @@ class Model:
 
         """
         self._generator = generator
-        self._memory_limit = memory
         method, self.settings = generator.method, generator.settings
         self._stride = method.stride(method.options, self.settings.size)
-        self._source_scales = method.scales(method.options, self.settings.size)
         # Tiles start at multiples of this, so that the shallow layers, which draw the details, align across tiles.
-        self._grid = min(self._stride, max(_GRID, 2 ** (self._source_scales - 1)))
-        self._peak_bytes: dict[tuple[int, int], int] = {}
-        # Norms and reflection padding need two pixels at the lowest level.
-        self._min_side = -(-max(2 * self._stride, _SMALLEST_TILE) // self._stride) * self._stride
-        shapes = self._count_memory(self._min_side, self._min_side)
-        if shapes[0] != (self._min_side, self._min_side):
+        self._grid = min(self._stride, max(_GRID, 2 ** (generator.source_scales - 1)))
+        self.memory = Memory(generator, self._stride, memory)
+        if self.memory.sizes[0] != (self.memory.smallest, self.memory.smallest):
             raise UserError(f"{method.title} outputs the same image for every source; it cannot translate images")
-        self.scales = len(shapes)
+        self.scales = len(self.memory.sizes)
         self.whole_image_layers = whole_image_layers(generator.network)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that it runs on."""
+        return self._generator.device
 
     def __repr__(self) -> str:
         run = self.settings
@@ -136,27 +125,41 @@ class Model:
             raise UserError(f"targets are {target}, which Pillow does not support; pass an array to get an array")
         padded = self._pad(pixels)
         height, width = padded.shape[:2]
-        side = self._tile_side(width, height, padded.nbytes) if tile is None else self._round_side(tile)
+        memory = self.memory
+        side = memory.tile_side(width, height, padded.nbytes) if tile is None else memory.round_side(tile)
         sides = [(length, min(side, length), self._grid) for length in (width, height)]
         total = len(starts(*sides[0])) * len(starts(*sides[1]))
 
-        def run(left: int, top: int, tile_width: int, tile_height: int, number: int) -> np.ndarray:
+        def run(left: int, top: int, tile_width: int, tile_height: int, number: int) -> torch.Tensor:
             sources = self._sources(padded[top : top + tile_height, left : left + tile_width])
             output = self._generator(sources, f"{name}/{number}" if number else name)[scale][0]
             if progress is not None:
                 progress(number + 1, total)
-            return output.permute(1, 2, 0).cpu().numpy()
+            return output
 
-        shrink, low, high = 2**scale, *target.range
-        out = np.empty((height // shrink, width // shrink, target.channels), target.dtype)
-        done = 0
-        statistics = contextlib.nullcontext() if total == 1 else self._whole_image_statistics(padded, side, name)
-        with statistics:
-            for band in blend((width, height), side, self._grid, shrink, target.channels, run):
-                out[done : done + len(band)] = ((band + 1) * ((high - low) / 2)).round().clip(0, high - low) + low
-                done += len(band)
+        if total == 1:
+            out = to_pixels(run(0, 0, width, height, 0), target)
+        else:
+            with self._whole_image_statistics(padded, side, name):
+                out = self._blended(run, (width, height), side, scale)
+        shrink = 2**scale
         out = out[: -(-pixels.shape[0] // shrink), : -(-pixels.shape[1] // shrink)]
         return to_pillow(out) if isinstance(image, Image.Image) else out
+
+    def _blended(self, run: Callable[..., torch.Tensor], size: tuple[int, int], side: int, scale: int) -> np.ndarray:
+        """Return the output of a source of a width and height, blended from tiles, as pixels (H, W, C)."""
+        shrink, target = 2**scale, self.settings.target_format
+        low, high = target.range
+        out = np.empty((size[1] // shrink, size[0] // shrink, target.channels), target.dtype)
+        done = 0
+
+        def values(*place: int) -> np.ndarray:
+            return run(*place).permute(1, 2, 0).cpu().numpy()
+
+        for band in blend(size, side, self._grid, shrink, target.channels, values):
+            out[done : done + len(band)] = ((band + 1) * ((high - low) / 2)).round().clip(0, high - low) + low
+            done += len(band)
+        return out
 
     def check_scale(self, scale: int) -> None:
         """Refuse a scale that the outputs do not have.
@@ -175,23 +178,21 @@ class Model:
             UserError: the image is missing, damaged, too large, or has another format.
 
         """
-        with limited_by_memory(self.memory_for_sources()):
+        with limited_by_memory(self.memory.for_sources()):
             return read_source(path, self.settings.source_format)
 
     def _sources(self, pixels: np.ndarray) -> list[torch.Tensor]:
-        source = normalise(to_tensor(pixels)[None], self.settings.source_format.range)
-        return pyramid(source, self._source_scales, self.settings.source_kind)
+        return self._generator.sources(pixels)
 
     def _whole_image_statistics(
         self, pixels: np.ndarray, side: int, name: str
     ) -> contextlib.AbstractContextManager[None]:
         """Normalise every tile by the statistics of the whole image, measured on a thumbnail of a tile's area."""
         factor = side / (pixels.shape[0] * pixels.shape[1]) ** 0.5
-        sides = [self._round_side(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
+        fitting = self.memory.round_side
+        sides = [fitting(int(factor * length)) for length in (pixels.shape[1], pixels.shape[0])]
         # Where one side is at its minimum, the other must be shorter.
-        size = tuple(
-            min(length, self._round_side(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True)
-        )
+        size = tuple(min(length, fitting(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True))
         thumbnail = resize(pixels, size, self.settings.source_kind)
         return self._generator.with_statistics_of(self._sources(thumbnail), name)
 
@@ -200,64 +201,6 @@ class Model:
         sides = zip(pixels.shape, least_sides(self._stride, self.settings.size), strict=False)
         ends = [max(least, -(-side // self._stride) * self._stride) - side for side, least in sides]
         return np.pad(pixels, ((0, ends[0]), (0, ends[1]), (0, 0)), mode="symmetric") if any(ends) else pixels
-
-    def _round_side(self, side: int) -> int:
-        """Round the side of a tile down to one that the network accepts, at least two strides."""
-        return max(2, side // self._stride) * self._stride
-
-    def _tile_side(self, width: int, height: int, nbytes: int) -> int:
-        """Return the largest tile side that fits into memory: the longer side if the whole image (`nbytes`) fits."""
-        available, row_bytes = self._available_memory(), 0
-        if self._generator.device.type == "cpu":
-            # The padded image and the output; then the sums, the weights and their quotient for each row of a band.
-            available -= 2 * nbytes
-            row_bytes = 3 * 4 * (self.settings.channels[1] + 1) * width
-        if width * height <= _MAX_PIXELS and self._tile_bytes(width, height) + row_bytes * height <= available:
-            return max(width, height)
-        smallest = self._tile_bytes(self._min_side, self._min_side) + row_bytes * self._min_side
-        if smallest > available:
-            raise OutOfMemory(
-                f"a tile of {self._min_side}x{self._min_side} of this image needs {smallest / 2**20:,.0f} MiB, but "
-                f"only {max(0, available) / 2**20:,.0f} MiB are available; free some, or allow more (--memory)"
-            )
-        # The memory of a tile grows at most in proportion to its pixels.
-        pixel_bytes = self._tile_bytes(self._min_side, self._min_side) / self._min_side**2
-        sides = range(self._round_side(isqrt(_MAX_PIXELS)), self._min_side, -self._stride)
-        return next((side for side in sides if pixel_bytes * side**2 + row_bytes * side <= available), self._min_side)
-
-    def _available_memory(self) -> float:
-        """Return how many bytes can still be allocated."""
-        device = self._generator.device
-        free = free_memory(device)
-        available = float("inf") if free is None else _SHARE * free
-        if self._memory_limit is None:
-            return available
-        used = torch.cuda.memory_allocated(device) if device.type == "cuda" else 2**20 * memory_mib("VmRSS")
-        check_limit(self._memory_limit, used, self._tile_bytes(self._min_side, self._min_side))
-        return min(available, self._memory_limit - used)
-
-    def memory_for_sources(self) -> float:
-        """Return how many bytes of the machine's memory can still be allocated to read a source."""
-        if self._generator.device.type == "cpu":
-            return self._available_memory()
-        free = free_memory(torch.device("cpu"))
-        return float("inf") if free is None else _SHARE * free
-
-    def _tile_bytes(self, width: int, height: int) -> float:
-        """Return the memory of a tile in bytes, without the weights."""
-        if (width, height) not in self._peak_bytes:
-            self._count_memory(width, height)
-        return _OVERHEAD_FACTOR * self._peak_bytes[width, height] + _OVERHEAD_BYTES
-
-    def _count_memory(self, width: int, height: int) -> list[tuple[int, int]]:
-        """Count the memory of a tile from shapes alone, and return the width and height of each output."""
-        shadow = self._generator.on_shapes()
-        with torch.device("meta"), Meter() as meter:
-            outputs = shadow(
-                blank_pyramid(self._source_scales, (width, height), channels=self.settings.channels[0]), ""
-            )
-        self._peak_bytes[width, height] = meter.peak
-        return [(output.shape[-1], output.shape[-2]) for output in outputs]
 
 
 def least_sides(stride: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -296,4 +239,7 @@ def load(
         raise UserError("device cuda: torch finds no CUDA GPU; choose the device auto or cpu")
     compute = ComputeSettings(device=device, threads=threads or torch.get_num_threads())
     file = None if method is None else Path(method)
-    return Model(load_generator(Path(path), pick_device(compute), precision, file, cuda_graphs), memory)
+    chosen = pick_device(compute)
+    # Images can have any size, and cuDNN would search for its fastest algorithms at each one.
+    torch.backends.cudnn.benchmark = False
+    return Model(load_generator(Path(path), chosen, precision, file, cuda_graphs), memory)

@@ -12,14 +12,18 @@ from safetensors.torch import load_file
 
 from msgunet.cli.main import main
 from msgunet.core.errors import UserError
-from msgunet.core.settings import ComputeSettings
+from msgunet.core.settings import ComputeSettings, ImageFormat
 from msgunet.cost import bench, variants
+from msgunet.cost.throughput import FileTranslation
+from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset, normalise, pyramid
 from msgunet.device.meter import Meter
-from msgunet.methods.generator import load_generator, prepare, save_generator
+from msgunet.methods.generator import load_generator, save_generator
+from msgunet.methods.inference import prepare
 from msgunet.methods.losses import l1_sum
 from msgunet.methods.registry import build_method
 from msgunet.methods.vgg19 import load_perceptual
+from msgunet.report.figures.speed import speed_figure
 from msgunet.report.speed import speed_table
 from msgunet.training.memory import blank_batch, step_needs
 from msgunet.training.state import TrainingState
@@ -232,3 +236,41 @@ def test_a_compiled_step_has_the_same_losses():
         losses.append(step(method, state, *pyramids, perceptual, 1e-3, None))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+
+
+def test_bench_times_the_way_from_file_to_file(tmp_path, working_folder, capsys):
+    out = tmp_path / "bench.csv"
+    arguments = ["bench", "tiny", "--entry", "msgunet", "--repeats", "2", "--precision", "fp32", "--out", str(out)]
+    assert main([*arguments, "--part", "inference"]) == 0
+    assert "Network's share" not in capsys.readouterr().out
+    assert main([*arguments, "--part", "translate", "--compile"]) == 0
+    printed = capsys.readouterr().out
+    frame = pd.read_csv(out)
+    assert list(frame["part"]) == ["inference"] * 2 + ["translate"] * 2
+    assert list(frame["way"]) == ["plain", "engine"] * 2, "files are not translated by a compiled network"
+    of_files = frame[frame["part"] == "translate"]
+    assert frame["network_share"].isna().tolist() == [True, True, False, False]
+    assert of_files["network_share"].between(0.01, 1.5).all()
+    assert of_files["images_per_s"].to_numpy() == pytest.approx(1000 / of_files["median_ms"].to_numpy())
+    # The same network for one image.
+    assert of_files["tflop"].tolist() == frame["tflop"][:2].tolist()
+    assert "| translate |" in printed
+    assert "Network's share: the network alone as a share of that time." in printed
+    [axis_titles] = [[axis.get_title() for axis in speed_figure(frame, {}).figure.axes]]
+    assert axis_titles == ["inference, one image", "from file to file, one image"]
+
+
+@pytest.mark.parametrize("given", [ImageFormat(), ImageFormat(channels=5), ImageFormat(channels=1, range=(100, 5000))])
+def test_images_to_time_are_translated_to_the_same_files_in_both_ways(given):
+    settings = make_settings("unused", "pix2pix", source_format=given, target_format=given)
+    outputs = []
+    for way in ("plain", "engine"):
+        files = FileTranslation(settings, variants.Variant(way, "fp32"), torch.device("cpu"))
+        files()
+        paths = [files._path(i, "output") for i in range(files.images)]
+        outputs.append([read(path, "x", given) for path in paths])
+        if given.suffix == ".png":
+            assert files._path(0).stat().st_size < 0.95 * 64 * 64 * given.channels * given.bits / 8, "compressible"
+    for plain, engine in zip(*outputs, strict=True):
+        assert plain.shape == (64, 64, given.channels)
+        assert np.array_equal(plain, engine)

@@ -7,7 +7,7 @@ from conftest import make_settings
 from msgunet.cli.main import main
 from msgunet.cost import check_device
 from msgunet.cost.check_device import check_device as lines_of
-from msgunet.methods.generator import prepare
+from msgunet.methods.inference import prepare
 
 CPU = torch.device("cpu")
 

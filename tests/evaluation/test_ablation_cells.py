@@ -1,7 +1,5 @@
 """The cells of the ablation, with a generator that returns its input."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +22,7 @@ class Identity:
 
     def __init__(self, settings, scales: int) -> None:
         self.settings = settings
-        self.method = SimpleNamespace(options=None, scales=lambda *_: scales)
+        self.source_scales = scales
 
     def __call__(self, sources, name):
         assert name.startswith("p")

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from msgunet.data.pairs import blank_pyramid
 from msgunet.methods.conv_act import layer_of
-from msgunet.methods.generator import prepare
+from msgunet.methods.inference import prepare
 from msgunet.methods.registry import build_method
 from msgunet.suite.networks import trained_networks
 from msgunet.suite.plan import load_plan

@@ -7,7 +7,8 @@ from torch import nn
 
 from msgunet.data.pairs import pyramid
 from msgunet.device.notes import say
-from msgunet.methods.generator import LoadedGenerator, prepare
+from msgunet.methods.generator import LoadedGenerator
+from msgunet.methods.inference import prepare
 from msgunet.methods.registry import build_method
 from msgunet.methods.replay import MOST_RECORDINGS, USUAL_PASSES, Recording, Replayed
 

@@ -64,7 +64,10 @@ def test_requests_grow_with_the_attempt_up_to_the_limits(plan):
     evaluations = [jobs.evaluation(paper, run, attempt) for attempt in (1, 2)]
     assert evaluations[1].runtime == pytest.approx(2 * evaluations[0].runtime, abs=1)
     assert jobs.cost(paper).gpu == 1
-    assert jobs.training(paper, run_of(paper, "mean", "cityscapes")).gpu == 0
+    reference = run_of(paper, "mean", "cityscapes")
+    assert jobs.training(paper, reference).gpu == jobs.evaluation(paper, reference).gpu == 0
+    without = dataclasses.replace(paper, networks=paper.networks.model_copy(update={"networks": ()}))
+    assert jobs.cost(without).gpu == 0, "a suite of reference rows has no networks"
     compute = paper.suite.compute.model_copy(update={"processes": 2})
     team = dataclasses.replace(paper, suite=paper.suite.model_copy(update={"compute": compute}))
     requested = jobs.training(team, run)

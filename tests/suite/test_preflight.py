@@ -49,6 +49,23 @@ def test_only_what_is_still_to_be_done_needs_gpus_and_disk(working_folder, machi
     assert problems(plan) == [], "tables can be made again on any machine"
 
 
+def test_the_precision_of_evaluations_is_one_of_the_device(working_folder, machine):
+    expected = "tf32 is for CUDA GPUs; on a CPU, use fp32 or bf16"
+    plan = make_plan(working_folder, evaluation={"precision": "tf32"})
+    assert [p for p in problems(plan) if "precision" in p] == [f"evaluation.precision 'tf32': {expected}"]
+    assert not [p for p in problems(plan, remote=True) if "precision" in p], "the nodes have the GPUs"
+    machine.gpus = 1
+    assert not [p for p in problems(plan) if "precision" in p]
+    machine.gpus = 0
+    plan = make_plan(working_folder, evaluation={"precision": "training"})
+    assert not [p for p in problems(plan) if "precision" in p]
+    training = {"epochs": 1, "decay_epochs": 1, "precision": "tf32"}
+    plan = make_plan(working_folder, evaluation={"precision": "training"}, training=training)
+    assert f"evaluation.precision 'training': {expected}" in problems(plan)
+    fill(plan)
+    assert problems(plan) == [], "all are evaluated"
+
+
 def test_archives_are_needed_until_the_data_are_prepared(working_folder):
     (working_folder / "mirror").mkdir()
     mirror = str(working_folder / "mirror")

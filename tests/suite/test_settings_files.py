@@ -17,6 +17,8 @@ def test_a_title_is_not_part_of_a_run(tmp_path):
     [
         ("report", {"examples": 2}, {"settings/report.json"}),
         ("evaluation", {"metrics": ["psnr"]}, {"settings/evaluation.json", "settings/report.json"}),
+        ("evaluation", {"precision": "fp32"}, set()),
+        ("evaluation", {"precision": "training"}, {"settings/evaluation.json", "settings/report.json"}),
         ("compute", {"workers": 2}, {"settings/compute.json"}),
         ("cost", {"repeats": 7}, {"settings/cost.json"}),
         ("description", "another text", {"settings/report.json"}),

@@ -13,7 +13,7 @@ rule evaluate:
     priority: len(ranks)
     conda:
         "../../environment.yml"
-    threads: threads_per_run
+    threads: threads_per_run + plan.suite.compute.workers
     resources:
         runtime=request(jobs.evaluation, run_folder, "runtime"),
         mem_mb=request(jobs.evaluation, run_folder, "mem_mb"),
@@ -25,7 +25,7 @@ rule evaluate:
     shell:
         "exec python -m msgunet evaluate {params.methods} --run {input.run:q} --generator {input.generator:q}"
         " --settings {input.settings:q} --compute {params.compute:q}"
-        " --out {params.out:q}"
+        " --jobs {threads} --out {params.out:q}"
         " 2> {log:q}"
 
 

@@ -13,7 +13,7 @@ from msgunet.report.figures.style import NamedFigure, plain_ticks, wrapped
 
 _PRECISIONS = {"fp32": "#0072B2", "tf32": "#E69F00", "bf16": "#009E73"}
 _WAYS = {"plain": "o", "engine": "s", "compiled": "^"}
-_PARTS = {"inference": "inference, one image", "training": "training step"}
+_PARTS = {"inference": "inference, one image", "training": "training step", "translate": "from file to file, one image"}
 
 
 def speed_figure(frame: pd.DataFrame, titles: Mapping[str, str]) -> NamedFigure:
