@@ -201,9 +201,7 @@ class ComputeSettings(Strict):
     )
     workers: int = Field(0, ge=0, description="processes that decode for a training; more threads for an evaluation")
     job_hours: float = Field(
-        24.0,
-        gt=0,
-        description="the longest time that a job requests from a cluster; a longer training resumes in the next job",
+        24.0, gt=0, description="the longest time that a job of a cluster requests; a longer training needs several"
     )
     checkpoint_minutes: float = Field(10.0, gt=0, description="the most work, in minutes, that a killed training loses")
     sample_epochs: int = Field(10, ge=1, description="epochs between two sample grids")
