@@ -196,8 +196,7 @@ class ComputeSettings(Strict):
     )
     compile: bool = Field(False, description="train with torch.compile; on a CPU this needs a C++ compiler")
     cuda_graphs: Literal["auto", "off"] = Field(
-        "auto",
-        description="auto: launch a whole step or translation at once, as a CUDA graph, where it can be captured",
+        "auto", description="auto: launch a step or a translation at once, as a CUDA graph, where it can be captured"
     )
     workers: int = Field(0, ge=0, description="data loader workers of each training, which decode images")
     job_hours: float = Field(
