@@ -237,7 +237,7 @@ def test_a_large_image_stays_within_the_memory_limit(tmp_path):
 
 def test_too_little_memory_is_reported(tmp_path):
     model = msgunet.load(untrained(tmp_path), device="cpu", memory=1e12)
-    model._memory_limit = 2**20 * memory_mib("VmRSS") + 50e6
+    model.memory._limit = 2**20 * memory_mib("VmRSS") + 50e6
     with pytest.raises(OutOfMemory, match=r"tile of 256x256 of this image needs .* MiB, but only \d+ MiB are"):
         model.translate(make_image(0, 300, 300))
 
