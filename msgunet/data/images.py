@@ -218,7 +218,8 @@ def save(path: Path, pixels: np.ndarray, level: int | None = None, tiff: bool = 
         tiff: write TIFF for any number of channels.
 
     """
-    flat = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    # A copy, because imagecodecs refuses the strides that a view can have along an axis of one pixel.
+    flat = np.array(pixels[..., 0] if pixels.shape[2] == 1 else pixels, order="C")
     if tiff or pixels.shape[2] not in (1, 3):
         import tifffile
 
