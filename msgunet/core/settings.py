@@ -1,9 +1,10 @@
 """Settings of runs, data sets, images and this machine: frozen models, parsed once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from msgunet.core.files import canonical_json, short_hash
 from msgunet.core.paths import ARCHIVES, WEIGHTS
@@ -18,6 +19,24 @@ class Strict(BaseModel):
     """Base class of all settings: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def distinct(values: Sequence[Any]) -> Sequence[Any]:
+    """Return a list without repeated values.
+
+    Raises:
+        ValueError: a value is listed twice.
+
+    """
+    for i, value in enumerate(values):
+        # True is no second 1.
+        if any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values[:i]):
+            raise ValueError(f"{value} is listed twice")
+    return values
+
+
+# In the annotation of a list in which a repeated value makes no sense.
+DISTINCT = AfterValidator(distinct)
 
 
 def later(default: Any, description: str, **limits: Any) -> Any:
@@ -139,10 +158,10 @@ class PerceptualSettings(Strict):
 class EvaluationSettings(Strict):
     """How test images are evaluated."""
 
-    metrics: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
+    metrics: Annotated[tuple[Literal["psnr", "ssim", "vif"], ...], DISTINCT] = Field(
         ("psnr", "ssim", "vif"), min_length=1, description="metrics computed for every test image"
     )
-    protocols: tuple[Literal["native", "full"], ...] = Field(
+    protocols: Annotated[tuple[Literal["native", "full"], ...], DISTINCT] = Field(
         ("native", "full"),
         min_length=1,
         description="native: against the target at the network's size; full: outputs resized to the data set's size",

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from msgunet.core.metrics import VERSION
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 from msgunet.data.images import read
+from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
 from msgunet.evaluation.evaluate import checksums, metrics_of, translated
@@ -27,6 +28,8 @@ from msgunet.suite.runs import RunPlan
 
 # How far a metric that is computed again may be from the recorded one, by the version of the metrics.
 TOLERANCE = {1: 2e-3, VERSION: 1e-9}
+# Lines of one kind that are printed; the others are counted.
+_LISTED = 5
 _CHANGED = {
     "generator_sha256": "generator.safetensors is not the one that was evaluated",
     "manifest_sha256": "the data set's manifest is not the one of the evaluation",
@@ -44,6 +47,7 @@ class Verification:
         outputs: test images that were translated again.
         equal: those whose pixels are all equal.
         problems: what does not agree, one line each.
+        caused: for each image whose target was changed, its rows that do not agree, as texts.
 
     """
 
@@ -52,6 +56,27 @@ class Verification:
     outputs: int = 0
     equal: int = 0
     problems: list[str] = field(default_factory=list)
+    caused: dict[str, list[str]] = field(default_factory=dict)
+
+
+def limited(lines: Sequence[str], what: str) -> list[str]:
+    """Return the first lines, and the number of the others; `what` they are, in the plural."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"and {more} more {what}"] if more > 0 else [])]
+
+
+def changed_images(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Return the test images of a prepared data set whose pixels are not those of the manifest, or are missing.
+
+    Returns:
+        For each problem, in the order of the manifest, its text, and the image's id if it is a target.
+
+    """
+    if not (folder / "manifest.csv").is_file():
+        return {}
+    targets = {str(folder / pair.target): pair.id for pair in read_manifest(folder / "manifest.csv", "test")}
+    problems = check_prepared(folder, "test")
+    return {p: next((name for path, name in targets.items() if path in p), None) for p in problems}
 
 
 def verify_suite(plan: Plan, images: int) -> None:
@@ -70,21 +95,39 @@ def verify_suite(plan: Plan, images: int) -> None:
         missing.append(f"the suite continues with '{plan.report['command']}'; 'msgunet status' tells how far it is")
     if not evaluated:
         raise UserError(f"suite '{plan.name}' has no evaluated run yet", *missing)
-    problems = []
-    for data in plan.data:
-        if (data.folder / "manifest.csv").is_file():
-            problems += check_prepared(data.folder, "test")
+    problems: list[str] = []
+    images_of = {str(data.folder): changed_images(data.folder) for data in plan.data}
+    caused: dict[tuple[str, str], dict[str, list[str]]] = {}
     for run in evaluated:
         name = f"{plan.label(run)} on {run.settings.dataset}"
-        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name)
+        changed = {image for image in images_of[run.settings.data].values() if image is not None}
+        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name, changed)
+        for image, rows in found.caused.items():
+            caused.setdefault((run.settings.data, image), {})[name] = rows
         outputs = f"; {found.equal} of {found.outputs} outputs are equal to the bit" if found.outputs else ""
         print(f"{name}: {found.agreeing} of {found.rows} rows agree{outputs}", flush=True)
         problems += [f"{name}: {problem}" for problem in found.problems]
     if missing:
         text = "\n".join([f"{len(plan.runs) - len(evaluated)} of {len(plan.runs)} runs are not evaluated:", *missing])
         print(printable(text))
-    if problems:
-        raise UserError(*problems)
+    causes = [
+        line
+        for folder, found in images_of.items()
+        for line in limited([_cause(text, caused.get((folder, image), {})) for text, image in found.items()], "images")
+    ]
+    if causes or problems:
+        raise UserError(*causes, *problems)
+
+
+def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
+    """Return what is wrong with an image, and by run the rows that do not agree because of it."""
+    if not runs:
+        return problem
+    count = sum(map(len, runs.values()))
+    listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:_LISTED])
+    more = f" and {len(runs) - _LISTED} more runs" if len(runs) > _LISTED else ""
+    example = next(iter(runs.values()))[0]
+    return f"{problem}; because of it, {count} rows do not agree: {listed}{more}; for example, {example}"
 
 
 def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:
@@ -99,6 +142,7 @@ def verify(
     compute: ComputeSettings,
     images: int,
     name: str,
+    changed: Container[str] = (),
 ) -> Verification:
     """Check an evaluated run against its files.
 
@@ -114,6 +158,7 @@ def verify(
         compute: the device for the generator.
         images: number of test images to translate again.
         name: what the progress bar calls the run.
+        changed: the images whose targets were changed: rows that do not agree because of it are no problems of the run.
 
     """
     found = Verification()
@@ -128,8 +173,10 @@ def verify(
         recorded = {(row["id"], row["protocol"]): row for row in csv.DictReader(file)}
     pairs = PairDataset(data, "test", run.size, run.kinds, run.formats, run.resampling)
     tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
+    lines: list[str] = []
     for index in tqdm(range(len(pairs)), f"verify {name}", unit="image", disable=None):
-        found.problems += _check_image(run, folder, pairs, index, recorded, evaluation, tolerance, found)
+        lines += _check_image(run, folder, pairs, index, recorded, evaluation, tolerance, found, changed)
+    found.problems += limited(lines, "images and rows that do not agree")
     expected = len(pairs) * len(evaluation.protocols)
     if len(recorded) != expected:
         found.problems.append(f"metrics.csv has {len(recorded)} rows, not {expected}")
@@ -147,6 +194,7 @@ def _check_image(
     evaluation: EvaluationSettings,
     tolerance: float,
     found: Verification,
+    changed: Container[str],
 ) -> Iterator[str]:
     pair = pairs.pairs[index]
     path = _prediction(run, folder, pair.id)
@@ -154,16 +202,26 @@ def _check_image(
         yield f"{pair.id}: there is no {path}"
         return
     first = next((row for key, row in recorded.items() if key[0] == pair.id), {})
-    if first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]:
-        yield f"{pair.id}: the prediction {path} was changed after the evaluation"
-    output = read(path, str(path), run.target_format)
-    for row in metrics_of(run, pairs, index, output, evaluation):
-        found.rows += 1
+    replaced = first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]
+    try:
+        again = list(metrics_of(run, pairs, index, read(path, str(path), run.target_format), evaluation))
+    except UserError as error:
+        again, rows = [], [f"{protocol} protocol: {error}" for protocol in evaluation.protocols]
+    else:
+        rows = []
+    for row in again:
         old = recorded.get((pair.id, row["protocol"]))
         differing = ["no row"] if old is None else _differing(row, old, evaluation, tolerance)
-        found.agreeing += not differing
-        for text in differing:
-            yield f"{pair.id}, {row['protocol']} protocol: {text}"
+        rows += [f"{row['protocol']} protocol: {', '.join(differing)}"] if differing else []
+    found.rows += len(evaluation.protocols)
+    found.agreeing += len(evaluation.protocols) - len(rows)
+    if replaced:
+        example = f"; {len(rows)} of its rows do not agree, for example, {rows[0]}" if rows else ""
+        yield f"{pair.id}: the prediction {path} was changed after the evaluation{example}"
+    elif pair.id in changed:
+        found.caused.update({pair.id: rows} if rows else {})
+    else:
+        yield from (f"{pair.id}, {text}" for text in rows)
 
 
 def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, tolerance: float) -> list[str]:
