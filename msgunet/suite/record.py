@@ -64,13 +64,15 @@ class SharedResults(Strict):
 def copies_for(suite: Path) -> list[str]:
     """Return what to copy for a suite in a folder of shared results: the files of its methods that do not exist here.
 
-    Empty if the suite is in no such folder.
+    Empty if the suite is in no such folder, or its record is not readable.
     """
-    if not suite.with_name(RECORD).is_file():
+    try:
+        methods = read_shared(suite.parent).methods
+    except UserError:
         return []
     return [
-        f"the shared method: cp {suite.with_name(copy)} {file}"
-        for file, copy in read_shared(suite.parent).methods.items()
+        f"the shared method: cp {suite.parent / copy} {file}"
+        for file, copy in methods.items()
         if not Path(file).exists()
     ]
 
