@@ -1,12 +1,12 @@
 """Settings of runs, data sets, images and this machine: frozen models, parsed once."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from msgunet.core.files import canonical_json, short_hash
+from msgunet.core.lists import DISTINCT
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -19,24 +19,6 @@ class Strict(BaseModel):
     """Base class of all settings: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def distinct(values: Sequence[Any]) -> Sequence[Any]:
-    """Return a list without repeated values.
-
-    Raises:
-        ValueError: a value is listed twice.
-
-    """
-    for i, value in enumerate(values):
-        # True is no second 1.
-        if any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values[:i]):
-            raise ValueError(f"{value} is listed twice")
-    return values
-
-
-# In the annotation of a list in which a repeated value makes no sense.
-DISTINCT = AfterValidator(distinct)
 
 
 def later(default: Any, description: str, **limits: Any) -> Any:

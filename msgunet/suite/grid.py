@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgunet.core.lists import distinct
 from msgunet.core.registry import suggest
-from msgunet.core.settings import distinct
 from msgunet.suite.models import MethodEntry
 
 _TRAINING = "training."

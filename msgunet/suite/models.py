@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from msgunet.core.lists import DISTINCT
 from msgunet.core.settings import (
-    DISTINCT,
     ComputeSettings,
     CostSettings,
     DataSettings,
