@@ -204,3 +204,14 @@ def test_explain_says_that_a_value_is_not_the_recorded_one(msgunet):
     status, _, error = msgunet("explain", "mine.yaml", "mean", "psnr")
     assert status == 2
     assert f"{path} was changed after the evaluation, so its numbers prove nothing" in error
+
+
+def test_a_changed_prediction_is_one_line(msgunet):
+    path = sorted(Path("results/mine/runs/mine/copy/seed0/predictions").iterdir())[0]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    (line,) = msgunet("verify", "mine.yaml")[2].splitlines()
+    assert re.search(
+        rf"copy \(source\) on mine: {path.stem}: the prediction {path} was changed after the evaluation; 2 of its rows "
+        r"do not agree, for example, native protocol: PSNR is \S+ in metrics\.csv, but \S+ from the images",
+        line,
+    ), line
