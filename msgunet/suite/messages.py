@@ -63,7 +63,9 @@ def validated(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], 
 
 
 def _explained(model: type[BaseModel], error: Any, place: str) -> str:
-    loc = [str(part) for part in error["loc"] if part != "[key]"]
+    # Pydantic adds the type to the place of a value that may have one of several.
+    loc = [str(part) for part in error["loc"] if part != "[key]" and not str(part).startswith(("dict[", "tuple["))]
+    loc = loc[:-1] if error["type"] == "string_type" and loc[-1:] == ["str"] else loc
     where = ".".join([*([place] if place else []), *loc])
     if where in _RENAMED:
         return f"{where}: this key has been renamed to '{_RENAMED[where]}'"

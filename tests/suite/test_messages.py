@@ -36,6 +36,8 @@ WORDS = [
     ("training", {"precision": "fp23"}, "expected 'fp32', 'tf32' or 'bf16' (got 'fp23'); did you mean 'fp32'?"),
     ("training", {"ema": 1}, "training.ema: expected a number below 1 (got 1)"),
     ("training", {"learning_rate": [1]}, "training.learning_rate: expected a number (got [1])"),
+    ("data", {"mirror": 3}, "data.mirror: expected a text (got 3)"),
+    ("data", {"mirror": 3}, "data.mirror: expected keys with values, as in 'key: value' (got 3)"),
     ("perceptual", {"width": 0.5}, "perceptual: ImageNet weights need width 1"),
 ]
 
