@@ -66,7 +66,7 @@ def explain(options: Any) -> None:
     from msgunet.evaluation.explain import explain
     from msgunet.suite.plan import load_plan
 
-    for line in explain(load_plan(options.suite), options.entry, options.metric, options.image):
+    for line in explain(load_plan(options.suite), options.suite, options.entry, options.metric, options.image):
         print(printable(line))
 
 

@@ -286,7 +286,7 @@ def add_tools(verb: AddVerb) -> None:
         "explain",
         results.explain,
         "Explain a number of Table 1: its files, its formula, and the value again.",
-        "Example: msgunet explain demo msgunet psnr",
+        "The exit status is 2 if the value is not the recorded one. Example: msgunet explain demo msgunet psnr",
     )
     explain.add_argument("suite", help="name of a suite in config/, or path of a .yaml file")
     explain.add_argument("entry", metavar="ENTRY", help="name of a method's entry in the suite")

@@ -3,6 +3,7 @@
 import builtins
 import contextlib
 import inspect
+import linecache
 import os
 import re
 import sys
@@ -25,6 +26,11 @@ _CALLS = ("/torch/nn/modules/module.py", "/torch/nn/modules/container.py")
 _LISTS = (
     "sources, targets and outputs are lists with one tensor per scale, full size first: take sources[0], and so on; "
     "what PatchGAN returns is, for each scale, the list of its layers' outputs"
+)
+
+_READ = (
+    "the value of a tensor is read here, but networks and losses must stay tensors: leave out .item(), float(), int(), "
+    "bool(), tolist(), numpy(), cpu(), and 'if' on a tensor (on a GPU, each would also make it wait)"
 )
 
 # What torch and Python say about common mistakes, and the same in words. `{layer}` is the layer that complained.
@@ -67,6 +73,12 @@ _WORDS = (
         r"'Tensor' object has no attribute '(?:append|extend|pop|index|insert)'|"
         r"must be tuple of Tensors, not Tensor|got \(Tensor.*\(tuple of Tensors",
         "a tensor where a list is expected; " + _LISTS,
+    ),
+    (
+        # A step is first tried on tensors of the device "meta", which have shapes but no values.
+        r"item\(\) cannot be called on meta tensors|Cannot copy out of meta tensor|can't convert meta device type|"
+        r"register_meta function for|attempted to run this operator with Meta tensors",
+        _READ,
     ),
 )
 
@@ -124,17 +136,22 @@ def bug_in(error: BaseException) -> MethodBug | None:
     frame, line = frames[own[-1]]
     layer = _layer(frame for frame, _ in frames[own[-1] + 1 :])
     place = f"{_shown(frame.f_code.co_filename)}:{line}"
-    return MethodBug(_method([f for f, _ in frames]), place, in_words(error, layer), trace_of(error, _METHODS))
+    text = in_words(error, layer)
+    # Below the line that reads a value, there is only torch.
+    trace = "" if text == _READ else trace_of(error, _METHODS)
+    if text == _READ and (source := linecache.getline(frame.f_code.co_filename, line).strip()):
+        text = f"{text}: {source}"
+    return MethodBug(_method([f for f, _ in frames]), place, text, trace)
 
 
 def contract_bug(method: Any, functions: Iterable[Callable[..., Any]], text: str) -> MethodBug:
-    """Return that a method's code does not do what its callers expect.
+    """Return that a method's code does not do what its callers expect; `method` can also be its class.
 
     `functions` are those that can be at fault; the place is that of the first one which is the method's own code.
     """
     codes = [getattr(inspect.unwrap(function), "__code__", None) for function in functions]
     own = [(code.co_filename, code.co_firstlineno) for code in codes if code and code.co_filename in _METHODS]
-    file, line = own[0] if own else (inspect.getfile(type(method)), 1)
+    file, line = own[0] if own else (inspect.getfile(method if isinstance(method, type) else type(method)), 1)
     return MethodBug(method.name, f"{_shown(file)}:{line}", text)
 
 
@@ -173,6 +190,8 @@ def nearest(error: BaseException) -> str:
     known: list[str] = []
     name = getattr(error, "name", None)
     with contextlib.suppress(Exception):
+        if isinstance(error, AttributeError) and not getattr(type(error.obj), "model_fields", True):
+            return "; the class names no options: write 'Options = ...' in it (docs/own-method.md)"
         if isinstance(error, AttributeError):
             # Options have many inherited attributes that nobody means.
             known = list(getattr(type(error.obj), "model_fields", None) or dir(error.obj))

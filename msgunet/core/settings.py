@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from msgunet.core.files import canonical_json, short_hash
+from msgunet.core.lists import DISTINCT
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -139,10 +140,10 @@ class PerceptualSettings(Strict):
 class EvaluationSettings(Strict):
     """How test images are evaluated."""
 
-    metrics: tuple[Literal["psnr", "ssim", "vif"], ...] = Field(
+    metrics: Annotated[tuple[Literal["psnr", "ssim", "vif"], ...], DISTINCT] = Field(
         ("psnr", "ssim", "vif"), min_length=1, description="metrics computed for every test image"
     )
-    protocols: tuple[Literal["native", "full"], ...] = Field(
+    protocols: Annotated[tuple[Literal["native", "full"], ...], DISTINCT] = Field(
         ("native", "full"), min_length=1, description="native: at the network's size; full: resized to the data set's"
     )
     precision: Literal["fp32", "tf32", "bf16", "training"] = later(

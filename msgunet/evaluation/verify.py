@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from msgunet.core.pipeline import in_order
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.core.text import printable
 from msgunet.data.images import read
+from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset
 from msgunet.data.prepare import check_prepared
 from msgunet.evaluation.evaluate import checksums, images_at_once, metrics_of
@@ -30,6 +31,8 @@ from msgunet.suite.runs import RunPlan
 
 # How far a metric that is computed again may be from the recorded one, by the version of the metrics.
 TOLERANCE = {1: 2e-3, VERSION: 1e-9}
+# Lines of one kind that are printed; the others are counted.
+_LISTED = 5
 _CHANGED = {
     "generator_sha256": "generator.safetensors is not the one that was evaluated",
     "manifest_sha256": "the data set's manifest is not the one of the evaluation",
@@ -47,6 +50,7 @@ class Verification:
         outputs: test images that were translated again.
         equal: those whose pixels are all equal.
         problems: what does not agree, one line each.
+        caused: for each image whose target was changed, its rows that do not agree, as texts.
 
     """
 
@@ -55,6 +59,45 @@ class Verification:
     outputs: int = 0
     equal: int = 0
     problems: list[str] = field(default_factory=list)
+    caused: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class _Checked:
+    """What was found of one image; see `Verification`. `lines` are its problems."""
+
+    rows: int = 0
+    agreeing: int = 0
+    lines: list[str] = field(default_factory=list)
+    caused: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, wrong: list[str], evaluation: EvaluationSettings, changed: Container[str]) -> "_Checked":
+        """Return what rows that do not agree (`wrong`) mean for an image, whose target may be among the `changed`."""
+        count = len(evaluation.protocols)
+        if name in changed:
+            return cls(count, count - len(wrong), caused=wrong)
+        return cls(count, count - len(wrong), [f"{name}, {text}" for text in wrong])
+
+
+def limited(lines: Sequence[str], what: str) -> list[str]:
+    """Return the first lines, and the number of the others; `what` they are, in the plural."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"and {more} more {what}"] if more > 0 else [])]
+
+
+def changed_images(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Return the test images of a prepared data set whose pixels are not those of the manifest, or are missing.
+
+    Returns:
+        For each problem, in the order of the manifest, its text, and the image's id if it is a target.
+
+    """
+    if not (folder / "manifest.csv").is_file():
+        return {}
+    targets = {str(folder / pair.target): pair.id for pair in read_manifest(folder / "manifest.csv", "test")}
+    problems = check_prepared(folder, "test")
+    return {p: next((name for path, name in targets.items() if path in p), None) for p in problems}
 
 
 def verify_suite(plan: Plan, images: int) -> None:
@@ -73,21 +116,39 @@ def verify_suite(plan: Plan, images: int) -> None:
         missing.append(f"the suite continues with '{plan.report['command']}'; 'msgunet status' tells how far it is")
     if not evaluated:
         raise UserError(f"suite '{plan.name}' has no evaluated run yet", *missing)
-    problems = []
-    for data in plan.data:
-        if (data.folder / "manifest.csv").is_file():
-            problems += check_prepared(data.folder, "test")
+    problems: list[str] = []
+    images_of = {str(data.folder): changed_images(data.folder) for data in plan.data}
+    caused: dict[tuple[str, str], dict[str, list[str]]] = {}
     for run in evaluated:
         name = f"{plan.label(run)} on {run.settings.dataset}"
-        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name)
+        changed = {image for image in images_of[run.settings.data].values() if image is not None}
+        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name, changed)
+        for image, rows in found.caused.items():
+            caused.setdefault((run.settings.data, image), {})[name] = rows
         outputs = f"; {found.equal} of {found.outputs} outputs are equal to the bit" if found.outputs else ""
         print(f"{name}: {found.agreeing} of {found.rows} rows agree{outputs}", flush=True)
         problems += [f"{name}: {problem}" for problem in found.problems]
     if missing:
         text = "\n".join([f"{len(plan.runs) - len(evaluated)} of {len(plan.runs)} runs are not evaluated:", *missing])
         print(printable(text))
-    if problems:
-        raise UserError(*problems)
+    causes = [
+        line
+        for folder, found in images_of.items()
+        for line in limited([_cause(text, caused.get((folder, image), {})) for text, image in found.items()], "images")
+    ]
+    if causes or problems:
+        raise UserError(*causes, *problems)
+
+
+def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
+    """Return what is wrong with an image, and by run the rows that do not agree because of it."""
+    if not runs:
+        return problem
+    count = sum(map(len, runs.values()))
+    listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:_LISTED])
+    more = f" and {len(runs) - _LISTED} more runs" if len(runs) > _LISTED else ""
+    example = next(iter(runs.values()))[0]
+    return f"{problem}; because of it, {count} rows do not agree: {listed}{more}; for example, {example}"
 
 
 def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:
@@ -102,13 +163,13 @@ def verify(
     compute: ComputeSettings,
     images: int,
     name: str,
+    changed: Container[str] = (),
 ) -> Verification:
     """Check an evaluated run against its files.
 
     - The checksums of generator, manifest, metrics and predictions are those that the evaluation recorded.
     - All metrics are computed again from predictions and targets. (`check_prepared` checks the targets themselves.)
-    - The first `images` test images are translated again by the generator, whose method must have the code that it was
-      trained with.
+    - The first `images` test images are translated again, if the method has the code that it was trained with.
 
     Args:
         run: settings of the run.
@@ -117,6 +178,7 @@ def verify(
         compute: the device for the generator.
         images: number of test images to translate again.
         name: what the progress bar calls the run.
+        changed: the images whose targets were changed: rows that do not agree because of it are no problems of the run.
 
     """
     found = Verification()
@@ -132,18 +194,25 @@ def verify(
     pairs = PairDataset(data, "test", run.size, run.kinds, run.formats, run.resampling)
     tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
 
-    def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, list[str]]:
-        return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance)
+    def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> "_Checked":
+        return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance, changed)
 
     at_once = images_at_once(CPU, compute.threads)
     checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, at_once)
+    lines: list[str] = []
     with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
-        for _, result in checked:
-            rows, agreeing, problems = result.result()
-            found.rows += rows
-            found.agreeing += agreeing
-            found.problems += problems
+        for index, result in checked:
+            try:
+                one = result.result()
+            except UserError as error:
+                rows = [f"{protocol} protocol: {error}" for protocol in evaluation.protocols]
+                one = _Checked.of(pairs.pairs[index].id, rows, evaluation, changed)
+            found.rows += one.rows
+            found.agreeing += one.agreeing
+            lines += one.lines
+            found.caused.update({pairs.pairs[index].id: one.caused} if one.caused else {})
             bar.update()
+    found.problems += limited(lines, "images and rows that do not agree")
     expected = len(pairs) * len(evaluation.protocols)
     if len(recorded) != expected:
         found.problems.append(f"metrics.csv has {len(recorded)} rows, not {expected}")
@@ -161,25 +230,30 @@ def _check_image(
     recorded: dict[tuple[str, str], dict[str, str]],
     evaluation: EvaluationSettings,
     tolerance: float,
-) -> tuple[int, int, list[str]]:
-    """Return how many rows of an image were computed again, how many of them agree, and what does not agree."""
+    changed: Container[str],
+) -> "_Checked":
+    """Compute the rows of an image again, and compare them with those of the evaluation."""
     pair = pairs.pairs[index]
     path = _prediction(run, folder, pair.id)
     if not path.is_file():
-        return 0, 0, [f"{pair.id}: there is no {path}"]
-    problems = []
+        return _Checked(lines=[f"{pair.id}: there is no {path}"])
     first = next((row for key, row in recorded.items() if key[0] == pair.id), {})
-    if first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]:
-        problems.append(f"{pair.id}: the prediction {path} was changed after the evaluation")
-    output = read(path, str(path), run.target_format)
-    rows = agreeing = 0
-    for row in metrics_of(run, pairs, index, output, evaluation, target):
-        rows += 1
+    replaced = first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]
+    rows = []
+    try:
+        again = list(metrics_of(run, pairs, index, read(path, str(path), run.target_format), evaluation, target))
+    except UserError as error:
+        again, rows = [], [f"{protocol} protocol: {error}" for protocol in evaluation.protocols]
+    for row in again:
         old = recorded.get((pair.id, row["protocol"]))
         differing = ["no row"] if old is None else _differing(row, old, evaluation, tolerance)
-        agreeing += not differing
-        problems += [f"{pair.id}, {row['protocol']} protocol: {text}" for text in differing]
-    return rows, agreeing, problems
+        rows += [f"{row['protocol']} protocol: {', '.join(differing)}"] if differing else []
+    checked = _Checked.of(pair.id, rows, evaluation, changed)
+    if replaced:
+        example = f"; {len(rows)} of its rows do not agree, for example, {rows[0]}" if rows else ""
+        text = f"{pair.id}: the prediction {path} was changed after the evaluation{example}"
+        checked.lines, checked.caused = [text], []
+    return checked
 
 
 def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, tolerance: float) -> list[str]:

@@ -79,7 +79,8 @@ def checked_terms(
         if not isinstance(key, str):
             raise contract_bug(method, places, f"{name} returned a term called {key!r}; its name must be a text")
         if not isinstance(term, Tensor) or term.ndim:
-            raise contract_bug(method, places, f"{name} returned {_kind(term)} as the term '{key}'; {expected}")
+            stay = "; a term must stay a tensor: leave out .item() and float()" if isinstance(term, float | int) else ""
+            raise contract_bug(method, places, f"{name} returned {_kind(term)} as the term '{key}'; {expected}{stay}")
     return terms
 
 

@@ -193,6 +193,17 @@ def _validate(cls: Any) -> None:
         raise UserError(f"all options of method '{cls.name}' need valid defaults; check {wrong}") from error
 
 
+def without_options(cls: type[Method], file: str) -> str:
+    """Return why a custom method has no options, and what to do: often, the class of the options is not named."""
+    module = vars(sys.modules[cls.__module__]).values()
+    near = [one.__name__ for one in module if isinstance(one, type) and issubclass(one, MethodOptions)]
+    near = [name for name in near if name != MethodOptions.__name__] or ["Options"]
+    return (
+        f"the class {cls.__name__} in {file} names no options, so it has none; write 'Options = {near[0]}' in the "
+        "class, where that is a subclass of msgunet.MethodOptions"
+    )
+
+
 def _require_methods(cls: type[Method], file: str, tree: ast.Module) -> None:
     """Raise MethodBug for methods that every method must define."""
     networks = ("build_generator", "build_discriminator")

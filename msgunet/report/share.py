@@ -16,12 +16,12 @@ from msgunet.report.collect import Collection, Run
 from msgunet.report.files import figure_names
 from msgunet.suite.file import suite_path
 from msgunet.suite.plan import Plan
-from msgunet.suite.record import RECORD, SharedResults, SharedRun
+from msgunet.suite.record import RECORD, SharedResults, SharedRun, manifest_name
 
 _USERS_OWN = "folder"
 _FOLDERS = ("tables", "figures")
 # Further folders of shared results, which a suite's own results do not have.
-_ADDED = ("methods", "weights")
+_ADDED = ("methods", "weights", "manifests")
 # All other files in a folder of shared results, besides the suite's; earlier versions called that one suite.yaml.
 _FILES = re.compile(r"README\.md|suite\.yaml|runs\.json|metrics\.csv|gradients\.csv|speed\.\w+")
 
@@ -100,6 +100,11 @@ def _write(plan: Plan, collection: Collection, suite: str, out: Path, command: s
     ):
         if frame is not None:
             frame.to_csv(out / f"{name}.csv", index=False, lineterminator="\n", float_format=digits)
+    for data in plan.data:
+        # Not the images, but the hashes of their pixels: `msgunet verify` names those that differ.
+        if (data.folder / "manifest.csv").is_file():
+            (out / "manifests").mkdir(exist_ok=True)
+            shutil.copy(data.folder / "manifest.csv", out / manifest_name(data.name))
     copies = _copy_methods(plan, out / "methods")
     evaluated = [run for run in collection.runs if run.evaluation_facts()]
     runs = tuple(map(_shared_run, evaluated))
@@ -187,6 +192,7 @@ def _readme(
     contents = {
         "tables": "`tables/*.csv`: the numbers of the tables",
         "metrics.csv": "`metrics.csv`: one row per test image, run and protocol",
+        "manifests": "`manifests/*.csv`: the names and checksums of the images",
         "gradients.csv": "`gradients.csv`: gradients recorded with and without intermediate outputs",
         "speed.csv": "`speed.csv`: results of `msgunet bench`",
         "weights": "`weights/*.safetensors`: the generators",

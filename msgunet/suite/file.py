@@ -1,12 +1,12 @@
 """Read a suite's YAML file: find it by name, parse it strictly, and report all its problems together."""
 
 import re
+import shlex
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from msgunet.core.bugs import MethodBug
 from msgunet.core.checkout import ROOT, repository_file
@@ -15,13 +15,13 @@ from msgunet.core.registry import suggest
 from msgunet.core.settings import TrainingSettings
 from msgunet.core.text import control_problem
 from msgunet.data.registry import datasets, remote_files
-from msgunet.methods.method_file import trust
+from msgunet.methods.method import MethodOptions
+from msgunet.methods.method_file import trust, without_options
 from msgunet.methods.registry import custom_methods, methods
-from msgunet.suite.grid import expand
+from msgunet.suite.grid import expand, in_grids, suggest_entry
+from msgunet.suite.messages import validated
 from msgunet.suite.models import Suite
-
-# Keys that earlier versions called by another name.
-_RENAMED = {"evaluation.measures": "evaluation.metrics"}
+from msgunet.suite.record import RECORD, copies_for, read_shared
 
 
 class SuiteLoader(yaml.SafeLoader):
@@ -61,7 +61,14 @@ def suite_path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
     else:
-        if not re.fullmatch(r"[a-z0-9_]{1,64}", name):
+        named = re.fullmatch(r"[a-z0-9_]{1,64}", name)
+        if not (named and (repository_file("config") / f"{name}.yaml").is_file()) and (Path(name) / RECORD).is_file():
+            suite = Path(name) / f"{read_shared(Path(name)).suite}.yaml"
+            raise UserError(
+                f"{name} is a folder of shared results; your own results of its suite are those of {suite}, its tables "
+                f"are in {Path(name) / 'tables'}, and 'msgunet verify {shlex.quote(name)}' compares both"
+            )
+        if not named:
             raise UserError(
                 f"suite '{name}': a suite's name has only a-z, 0-9 and _; otherwise pass the path of a .yaml file"
             )
@@ -88,24 +95,19 @@ def load_suite(path: Path) -> Suite:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     problems: list[str] = []
-    origins: dict[str, str] = {}
+    expanded: dict[str, Any] = {}
+    grids: dict[str, list[str]] = {}
     if isinstance(raw, dict) and isinstance(methods := raw.get("methods"), dict):
-        expanded, origins, problems = expand(methods)
+        expanded, grids, problems = expand(methods)
         raw = {**raw, "methods": expanded}
-    found, suite = _validate(Suite, raw if raw is not None else {}, "")
-    entry_problems, bugs = _entry_problems(raw) if isinstance(raw, dict) else ([], [])
-    problems += _together(_in_grid(problem, origins) for problem in [*found, *entry_problems])
+    found, suite = validated(Suite, raw if raw is not None else {}, "")
+    entry_problems, bugs = _entry_problems(raw, grids) if isinstance(raw, dict) else ([], [])
+    problems += _together(in_grids([*found, *entry_problems], expanded, grids))
     problems += _text_problems(raw)
     if problems or bugs or suite is None:
-        lines = dict.fromkeys([*map(str, bugs), *(f"{path}: {problem}" for problem in problems)])
+        lines = dict.fromkeys([*map(str, bugs), *(f"{path}: {problem}" for problem in problems), *copies_for(path)])
         raise UserError(*lines, trace="\n".join(dict.fromkeys(bug.trace for bug in bugs if bug.trace)))
     return suite
-
-
-def _in_grid(problem: str, origins: Mapping[str, str]) -> str:
-    """Return a problem with an entry of a grid as one with the entry of the file."""
-    place = re.match(r"methods\.(\w+)", problem)
-    return f"methods.{origins[place[1]]}{problem[place.end() :]}" if place and place[1] in origins else problem
 
 
 def _together(problems: Iterable[str]) -> list[str]:
@@ -134,41 +136,7 @@ def _text_problems(raw: Any) -> list[str]:
     return problems[::-1]
 
 
-def _validate(model: type[BaseModel], raw: Any, place: str) -> tuple[list[str], Any]:
-    try:
-        return [], model.model_validate(raw)
-    except ValidationError as error:
-        return [_explain(model, e, place) for e in error.errors()], None
-
-
-def _explain(model: type[BaseModel], error: Any, place: str) -> str:
-    loc = [str(part) for part in error["loc"] if part != "[key]"]
-    where = ".".join([*([place] if place else []), *loc])
-    if where in _RENAMED:
-        return f"{where}: this key has been renamed to '{_RENAMED[where]}'"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {suggest(loc[-1], _siblings(model, loc[:-1]))}"
-    return f"{where}: {error['msg']} (got {error['input']!r})"
-
-
-def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
-    """Return the valid keys of a suite at `loc`."""
-    current: Any = model
-    for part in loc:
-        fields = getattr(current, "model_fields", None)
-        # In a dictionary of entries, the next part of `loc` is the name of an entry, not a field.
-        current = _model_in(fields[part].annotation) if fields and part in fields else current
-    return list(current.model_fields)
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    models = [m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None]
-    return models[-1] if models else None
-
-
-def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
+def _entry_problems(raw: dict[str, Any], grids: Mapping[str, list[str]]) -> tuple[list[str], list[MethodBug]]:
     """Return the problems with names and options, entry by entry, and the errors in the code of custom methods.
 
     Works on the raw file, so that these are reported together with the problems that pydantic finds.
@@ -219,8 +187,12 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
                     for word in entry["grid"]
                     if word in section
                 ]
-            problems += _validate(known[kind].Options, entry.get("options") or {}, f"{key}.{name}.options")[0]
-            problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{key}.{name}.datasets", "data set")
+            place = f"{key}.{name}"
+            if options and file and known[kind].Options is MethodOptions:
+                problems.append(f"{place}.options: {without_options(known[kind], file)}")
+            else:
+                problems += validated(known[kind].Options, options or {}, f"{place}.options")[0]
+            problems += _unknown(names(entry.get("datasets")), table("datasets"), f"{place}.datasets", "data set")
     data = table("data")
     if isinstance(data.get("mirror"), dict):
         problems += _unknown(data["mirror"], datasets(), "data.mirror", "kind of data set")
@@ -228,8 +200,12 @@ def _entry_problems(raw: dict[str, Any]) -> tuple[list[str], list[MethodBug]]:
         problems += _unknown(data["urls"], dict.fromkeys(remote_files()), "data.urls", "published file")
     gradients = table("gradients")
     trained = [gradients.get("method") or "msgunet"] if gradients else []
-    problems += _unknown(names(table("ablation").get("methods")), table("methods"), "ablation.methods", "method entry")
-    problems += _unknown(names(trained), table("methods"), "gradients.method", "method entry")
+    for place, given in (("ablation.methods", table("ablation").get("methods")), ("gradients.method", trained)):
+        problems += [
+            f"{place}: there is no method entry '{name}'; {suggest_entry(name, table('methods'), grids)}"
+            for name in names(given)
+            if name not in table("methods")
+        ]
     problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
     return problems, bugs
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from msgunet.core.lists import DISTINCT
 from msgunet.core.settings import (
     ComputeSettings,
     CostSettings,
@@ -60,9 +61,11 @@ class MethodEntry(Strict):
     size: Size | None = Field(
         None, description="width and height of the network's images; by default those of the data set"
     )
-    datasets: tuple[Name, ...] | None = Field(None, description="data sets to run it on; by default all")
+    datasets: Annotated[tuple[Name, ...], DISTINCT] | None = Field(
+        None, description="data sets to run it on; by default all"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="settings specific to the method")
-    grid: dict[str, Annotated[tuple[GridValue, ...], Field(min_length=1)]] = Field(
+    grid: dict[str, Annotated[tuple[GridValue, ...], Field(min_length=1), DISTINCT]] = Field(
         default_factory=dict,
         max_length=2,
         description="lists of values for one or two options, or settings such as training.epochs: the entry stands for "
@@ -76,7 +79,9 @@ class MethodEntry(Strict):
 class AblationSettings(Strict):
     """Ablation of input versus output resolution (the paper's Tables 2 and 3)."""
 
-    methods: tuple[Name, ...] = Field((), description="entries to ablate; they need several scales")
+    methods: Annotated[tuple[Name, ...], DISTINCT] = Field(
+        (), description="entries to ablate; they need several scales"
+    )
 
 
 class GradientSettings(Strict):
@@ -104,7 +109,7 @@ class Suite(Strict):
     """A suite file."""
 
     description: Text = Field("", description="one sentence for the page")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], DISTINCT] = Field(
         (0,),
         min_length=1,
         description="each entry is trained once per seed on every data set; a reference row has one run",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgunet.core.errors import UserError
-from msgunet.core.registry import suggest
 from msgunet.core.settings import Network, RunSettings
 from msgunet.methods.registry import method_of
+from msgunet.suite.grid import grids, suggest_entry
 
 if TYPE_CHECKING:
     from msgunet.suite.plan import Plan
@@ -61,8 +61,9 @@ def trained_networks(
     """
     trained = [run.settings for run in plan.runs if run.trainable]
     known = list(dict.fromkeys(settings.entry for settings in trained))
+    stand_for = {name: grid.entries for name, grid in grids(plan.suite.methods).items()}
     problems = [
-        f"--entry {name}: suite '{plan.name}' does not train it; {suggest(name, known)}"
+        f"--entry {name}: suite '{plan.name}' does not train it; {suggest_entry(name, known, stand_for)}"
         for name in entries or ()
         if name not in known
     ]

@@ -12,6 +12,11 @@ from msgunet.core.settings import Strict
 RECORD = "runs.json"
 
 
+def manifest_name(dataset: str) -> str:
+    """Return the path of a data set's manifest in a folder of shared results; earlier versions shared none."""
+    return f"manifests/{dataset}.csv"
+
+
 class SharedRun(Strict):
     """An evaluated run: its settings, and what its training and evaluation recorded, with the checksums."""
 
@@ -54,6 +59,22 @@ class SharedResults(Strict):
             for name, checksum in self.files.items()
             if not (folder / name).is_file() or sha256_file(folder / name) != checksum
         ]
+
+
+def copies_for(suite: Path) -> list[str]:
+    """Return what to copy for a suite in a folder of shared results: the files of its methods that do not exist here.
+
+    Empty if the suite is in no such folder, or its record is not readable.
+    """
+    try:
+        methods = read_shared(suite.parent).methods
+    except UserError:
+        return []
+    return [
+        f"the shared method: cp {suite.parent / copy} {file}"
+        for file, copy in methods.items()
+        if not Path(file).exists()
+    ]
 
 
 def read_shared(folder: Path) -> SharedResults:

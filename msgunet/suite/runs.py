@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from msgunet.core.errors import UserError
+from msgunet.core.bugs import contract_bug
 from msgunet.core.files import canonical_json, json_hash, short_hash
 from msgunet.core.settings import DataSetSettings, RunSettings, TrainingSettings, batch_problem
 from msgunet.data.manifest import larger_folder
 from msgunet.data.registry import datasets
+from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method, custom_methods, get_method, method_of
+from msgunet.suite.messages import validated
 from msgunet.suite.models import DataSetEntry, MethodEntry, Suite
 
 
@@ -70,6 +70,22 @@ def merged_training(recipe: dict[str, Any], suite: TrainingSettings, entry: Trai
     return TrainingSettings(**{**recipe, **overrides[0], **overrides[1]})
 
 
+def _recipe(method: type[Method], options: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the recipe of a method.
+
+    Raises:
+        MethodBug: it is not made of settings of a training.
+
+    """
+    recipe = method.recipe(options, size)
+    if not isinstance(recipe, dict):
+        text = f"recipe returned a value of type {type(recipe).__name__}; expected a dictionary of training settings"
+        raise contract_bug(method, [method.recipe], text)
+    if problems := validated(TrainingSettings, recipe, "")[0]:
+        raise contract_bug(method, [method.recipe], f"in the recipe, {'; '.join(problems)}")
+    return recipe
+
+
 def data_plan(name: str, entry: DataSetEntry) -> DataPlan:
     """Return the prepared data set that an entry describes."""
     kind = entry.kind or name
@@ -107,7 +123,7 @@ def run_settings(
     """Return the settings of a run, and what is wrong with it, if anything.
 
     Raises:
-        UserError: the recipe of the method is invalid.
+        MethodBug: the recipe of the method is invalid.
 
     """
     method = get_method(entry.method or name, entry.file)
@@ -117,11 +133,7 @@ def run_settings(
     data_options = dataset.Options.model_validate(data.entry.options)
     source_kind, target_kind = dataset.kinds(data_options)
     source_format, target_format = dataset.formats(data_options)
-    try:
-        training = merged_training(method.recipe(options, size), suite.training, entry.training)
-    except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"methods.{name}: the recipe of method '{method.name}' is invalid: {details}") from error
+    training = merged_training(_recipe(method, options, size), suite.training, entry.training)
     settings = RunSettings(
         suite=suite_name,
         dataset=data.name,

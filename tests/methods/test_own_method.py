@@ -75,7 +75,12 @@ def test_options_and_recipes_of_a_file_are_checked(folder):
     wrong["methods"] = {"mine": {"file": "my_method.py", "size": [62, 64]}}
     assert "methods.mine on bluemarble: size 62x64 is not divisible by 4; 64x64 works" in problems_of(folder, wrong)[0]
     (folder / "my_method.py").write_text(EXAMPLE.replace('"learning_rate"', '"learning"'))
-    assert "methods.mine: the recipe of method 'mine' is invalid: learning: " in problems_of(folder, SUITE)[0]
+    (problem,) = problems_of(folder, SUITE)
+    assert re.fullmatch(
+        r"mine \(my_method\.py:\d+\): in the recipe, learning: unknown key; did you mean 'learning_rate'\?", problem
+    )
+    (folder / "my_method.py").write_text(SMALL + "\n    recipe = classmethod(lambda *_: None)\n")
+    assert "): recipe returned a value of type NoneType; expected a dictionary of" in problems_of(folder, SUITE)[0]
 
 
 @pytest.mark.parametrize(

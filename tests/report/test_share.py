@@ -49,8 +49,9 @@ def test_images_are_shared_where_the_licence_allows_it(done, working_folder, kin
     images = sorted(path.name for path in out.rglob("*images*"))
     assert not list(out.rglob("*pictures*"))
     assert images == (["images_mine.pdf", "images_mine.png"] if free else [])
-    names = {"README.md", "made.yaml", "metrics.csv", "runs.json", "tables", "figures"}
+    names = {"README.md", "made.yaml", "metrics.csv", "runs.json", "tables", "figures", "manifests"}
     assert {path.name for path in out.iterdir()} == names
+    assert (out / "manifests" / "mine.csv").read_text() == (plan.data[0].folder / "manifest.csv").read_text()
     readme = (out / "README.md").read_text()
     assert ("- no images of mine\n" in readme) != free
     assert "- written by `msgunet share made.yaml`" in readme
