@@ -70,10 +70,10 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
     notes = [
         f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Table 1 has the "
         "interval of each entry, and the table of differences the tests between them.",
-        "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit.",
         collection.data_conditions(dataset),
         *collection.unfinished(dataset),
         collection.environment(),
     ]
-    title = grid_title(collection, dataset, name)
-    return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, collection.command("tables/table1.csv"))
+    title, command = grid_title(collection, dataset, name), collection.command("tables/table1.csv")
+    shades = "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit."
+    return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, command, shades=shades)
