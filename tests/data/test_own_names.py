@@ -47,7 +47,7 @@ def test_the_layout_of_cyclegan(tmp_path, ending):
     source = np.asarray(Image.open(tmp_path / "out" / pairs[0].source))
     assert source.shape == (16, 32, 3)
     put(folder / ending.split()[0].format("train"), "more.png")
-    refused(r"1 images have no counterpart in .*: train/more", folder)
+    refused(r"1 image has no counterpart in .*: train/more", folder)
 
 
 def test_a_folder_that_looks_like_a_split_is_asked_about(tmp_path):

@@ -8,6 +8,7 @@ from made import fill, make_plan
 
 from msgunet.core.metrics import METRICS
 from msgunet.report.collect import Collection
+from msgunet.report.page import write_page
 from msgunet.report.tables import Tables, build_tables
 
 NARROW = {"options": {"width": 0.0625, "discriminator_width": 0.0625}}
@@ -118,3 +119,32 @@ def test_markdown_explains_no_shades(working_folder):
         assert "Shades" not in table.markdown()
         assert "Shades range from" in table.latex()
         assert "Shades range from" in table.html()
+
+
+def test_protocols_that_agree_are_shown_once(working_folder):
+    plan = make_plan(working_folder, methods=PAIR, ablation={}, seeds=[0, 1])
+    fill(plan)
+    settings = plan.results / "settings" / "report.json"
+    tables = build_tables(Collection(settings, plan.results))
+    for name in ("table1", "seeds", "comparisons"):
+        for protocol in ("native", "full"):
+            notes = " ".join(named(tables, f"{name}_bluemarble_{protocol}").notes)
+            assert "so both protocols agree" in notes
+    page = write_page(settings, plan.results).read_text()
+    assert page.count("The native and the full protocol therefore give the same numbers") == 1
+    for name in ("table1", "seeds", "comparisons"):
+        assert f'id="table-{name}_bluemarble_native"' in page
+        assert f'id="table-{name}_bluemarble_full"' not in page
+        assert (plan.results / "report" / "tables" / f"{name}_bluemarble_full.md").is_file(), "but it is a file"
+
+
+def test_protocols_that_differ_are_both_shown(working_folder):
+    plan = make_plan(working_folder)
+    fill(plan)
+    settings = plan.results / "settings" / "report.json"
+    page = write_page(settings, plan.results).read_text()
+    assert "therefore give the same numbers" not in page
+    for protocol in ("native", "full"):
+        assert f'id="table-table1_bluemarble_{protocol}"' in page
+    collection = Collection(settings, plan.results)
+    assert "protocols agree" not in " ".join(named(build_tables(collection), "table1_bluemarble_full").notes)
