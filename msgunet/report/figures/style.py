@@ -99,8 +99,11 @@ def plain_powers(figure: Figure) -> None:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, labelled with plain numbers."""
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, labelled with plain numbers.
+
+    Where these are too many, `thin_ticks` leaves some out; the locator itself would leave out all.
+    """
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=100))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain(value)))
     axis.set_minor_locator(ticker.NullLocator())
 
