@@ -1,5 +1,6 @@
 """The metrics of image quality: how they are printed, and for which images they are defined."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,6 +11,7 @@ class Metric:
     Attributes:
         heading: the heading of a column, with the unit.
         digits: the digits after the point.
+        range: the least and the largest value; an end that it does not have is infinite.
         smallest: the shortest side, in pixels, of an image for which it is defined.
         of_constant_targets: whether it is defined for a target of one colour.
         unit: the unit after a number, with a space.
@@ -19,6 +21,7 @@ class Metric:
 
     heading: str
     digits: int
+    range: tuple[float, float]
     smallest: int = 1
     of_constant_targets: bool = True
     unit: str = ""
@@ -39,12 +42,14 @@ METRICS = {
     "psnr": Metric(
         "PSNR (dB)",
         2,
+        (0.0, 100.0),
         unit=" dB",
         formula="10 log10(range² / mean squared difference over all pixels and channels), at most 100 dB",
     ),
     "ssim": Metric(
         "SSIM",
         3,
+        (-1.0, 1.0),
         smallest=11,
         formula="mean over pixels and channels of (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)), "
         "Gaussian window of 11 pixels with σ 1.5, C1 = 0.01² and C2 = 0.03² for values from 0 to 1 (Wang et al. 2004)",
@@ -53,6 +58,8 @@ METRICS = {
     "vif": Metric(
         "VIF",
         3,
+        # Above 1 where the output has more contrast than the target.
+        (0.0, math.inf),
         smallest=41,
         of_constant_targets=False,
         formula="information that the output shares with the target / the target's own, on luma, over four scales, in "

@@ -63,6 +63,8 @@ class Table:
         rows: the cells; a plain text is a cell without a number.
         notes: the conditions, and anything else that a reader must know.
         command: the command that makes the table.
+        caption: the caption in LaTeX, which numbers its tables itself; empty: the title.
+        shades: the meaning of the cells' shades, for the formats that have them (not Markdown).
 
     """
 
@@ -72,6 +74,13 @@ class Table:
     rows: Sequence[Sequence[Cell | str]]
     notes: list[str]
     command: str
+    caption: str = ""
+    shades: str = ""
+
+    @property
+    def _all_notes(self) -> list[str]:
+        """The notes of a format with shades."""
+        return [*self.notes, self.shades] if self.shades else self.notes
 
     @functools.cached_property
     def cells(self) -> list[list[Cell]]:
@@ -152,7 +161,7 @@ class Table:
         )
         heading = [r"\toprule", " & ".join(map(latex, self.columns)) + r" \\", r"\midrule"]
         rows = [" & ".join(map(formatted, row)) + r" \\" for row in self.cells]
-        sentences = (f"{note.rstrip('.')}." for note in self.notes)
+        sentences = (f"{note.rstrip('.')}." for note in self._all_notes)
         notes = r"\par\smallskip\raggedright\footnotesize " + " ".join(map(latex, sentences))
         # Shrink a table that is wider than the text; leave others as they are.
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -160,7 +169,7 @@ class Table:
         body = []
         starts = self._page_starts() or [0]
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-            caption = rf"\caption{{{latex(self.title)}{', continued' if start else ''}}}"
+            caption = rf"\caption{{{latex(self.caption or self.title)}{', continued' if start else ''}}}"
             last = [notes] if end == len(rows) else []
             label = [] if start else [rf"\label{{tab:{self.name}}}"]
             body += [r"\begin{table}", r"\centering", caption, *label, *small, *heading, *rows[start:end]]
@@ -205,7 +214,7 @@ class Table:
                 cells.append(form.format(more, content))
             rows.append(Markup("<tr>{}</tr>").format(Markup("").join(cells)))
         body = Markup("\n").join(rows)
-        notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self.notes)
+        notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in self._all_notes)
         return Markup(
             "<div class='scroll' tabindex='0' role='region' aria-label='{}'><table class='sortable n-last'>"
             "<thead><tr>{}</tr></thead><tbody>{}</tbody></table>"

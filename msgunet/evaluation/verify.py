@@ -144,11 +144,10 @@ def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
     """Return what is wrong with an image, and by run the rows that do not agree because of it."""
     if not runs:
         return problem
-    count = sum(map(len, runs.values()))
     listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:_LISTED])
     more = f" and {len(runs) - _LISTED} more runs" if len(runs) > _LISTED else ""
     example = next(iter(runs.values()))[0]
-    return f"{problem}; because of it, {count} rows do not agree: {listed}{more}; for example, {example}"
+    return f"{problem}; because of it, {sum(map(len, runs.values()))} rows do not agree: {listed}{more}; for example, {example}"
 
 
 def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:

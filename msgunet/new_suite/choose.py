@@ -58,13 +58,25 @@ _MEMORY_SHARE = 0.8
 _LONGEST_STEP = 60.0
 
 
+# The number of hours that an error suggests is larger than the computed one, since steps take longer at times.
+_MARGIN = 1.3
+
+
+@dataclass(frozen=True)
+class Step:
+    """The measured time of a training step, and the operations in it (FLOP)."""
+
+    seconds: float
+    flop: float
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The size, the epochs and each method's seconds per step."""
+    """The size, the epochs and each method's training step."""
 
     size: tuple[int, int]
     epochs: int
-    seconds: dict[str, float]
+    steps: dict[str, Step]
 
 
 def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
@@ -78,18 +90,18 @@ def choose(found: Discovery, hours: float, device: torch.device) -> Choice:
     fewest = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // found.counts[0])))
     advice = "pass more with --hours"
     for size in sizes:
-        seconds = _times(found, size, device, hours)
-        if seconds is None:
+        steps = _times(found, size, device, hours)
+        if steps is None:
             continue
-        each = [one * steps_per_epoch(found.counts[0], _batch(name, device)) for name, one in seconds.items()]
+        each = [step.seconds * steps_per_epoch(found.counts[0], _batch(name, device)) for name, step in steps.items()]
         # Parallel trainings on a CPU slow each other down.
         concurrent = _concurrent(device)
         per_epoch = max(*each, sum(each) / (0.75 * concurrent if concurrent > 1 else 1))
         epochs = min(_MOST_EPOCHS, int(3600 * hours / per_epoch))
         print(f"{size[0]}x{size[1]}: {per_epoch:.0f} s per epoch of all methods", file=sys.stderr)
         if epochs >= fewest:
-            return Choice(size, epochs, seconds)
-        advice = f"pass at least --hours {math.ceil(fewest * per_epoch / 36) / 100:g}"
+            return Choice(size, epochs, steps)
+        advice = f"pass at least --hours {math.ceil(_MARGIN * fewest * per_epoch / 36) / 100:g}"
     raise UserError(
         f"{hours:g} hours are too few to train {len(METHODS)} methods on {found.counts[0]} pairs, even of small "
         f"images; {advice}"
@@ -148,11 +160,11 @@ def _batch(name: str, device: torch.device) -> int:
     return entry_of(name, device).get("training", {}).get("batch_size", 1)
 
 
-def _times(found: Discovery, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, float] | None:
-    """Return the seconds of one training step of each method; None if one needs too much memory or time."""
+def _times(found: Discovery, size: tuple[int, int], device: torch.device, hours: float) -> dict[str, Step] | None:
+    """Return one training step of each method; None if one needs too much memory or time."""
     torch.set_num_threads(1)
     free = free_memory(device)
-    seconds: dict[str, float] = {}
+    timed: dict[str, Step] = {}
     for name in METHODS:
         settings = _settings(name, found, size, device)
         method = build_method(settings)
@@ -176,10 +188,10 @@ def _times(found: Discovery, size: tuple[int, int], device: torch.device, hours:
             times.append(time.perf_counter() - start)
             if times[-1] > 10:
                 break
-        seconds[name] = min(times)
+        timed[name] = Step(min(times), needs.flop)
         del step
         gc.collect()
-    return seconds
+    return timed
 
 
 def _settings(name: str, found: Discovery, size: tuple[int, int], device: torch.device) -> RunSettings:

@@ -14,11 +14,14 @@ from msgunet.data.find import images_by_name
 from msgunet.data.sets.folder import Folder, FolderOptions, unread_in
 from msgunet.new_suite.layout import SIDES, image_sizes, layout_of
 from msgunet.new_suite.look import look
+from msgunet.report.statistics import fewest_images
 
 # Problems that an error lists.
 _LISTED = 10
 # With fewer training pairs, networks learn them by heart.
 _FEW_PAIRS = 20
+# The pairs that the suite's four methods can be compared in.
+_COMPARISONS = 6
 _SPLITS = ("training", "test")
 
 
@@ -83,11 +86,9 @@ def discover(
     training, testing = (f"{n} {split} pair{'s' if n > 1 else ''}" for n, split in zip(counts, _SPLITS, strict=True))
     if counts[0] < _FEW_PAIRS:
         notes.append(f"Only {training}: enough to try the commands, too few to compare methods.")
-    if counts[1] < FEWEST_IMAGES:
-        notes.append(
-            f"Only {testing}: with fewer than {FEWEST_IMAGES}, means have no interval, and methods cannot be told "
-            "apart."
-        )
+    if counts[1] < (fewest := fewest_images(_COMPARISONS)):
+        intervals = f", and intervals need {FEWEST_IMAGES}" if counts[1] < FEWEST_IMAGES else ""
+        notes.append(f"Only {testing}: to tell four methods apart, tests need at least {fewest}{intervals}.")
     notes += [f"{note}." for note in unread_in(set(places.values()))]
     # Source and target of a pair have the same name.
     files = {role: [path for _, path in sorted(images_by_name(place).items())] for role, place in places.items()}

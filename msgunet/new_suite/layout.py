@@ -13,10 +13,13 @@ from msgunet.data.images import read_raw
 from msgunet.data.sets.folder import check_no_split
 from msgunet.new_suite.halves import pairs_among
 
-_SOURCE_WORDS = {"source", "src", "input", "inputs", "in", "a", "x", "before", "from", "raw", "noisy", "degraded", "lr"}
-_SOURCE_WORDS |= {"low", "label", "labels", "mask", "masks", "seg", "semantic", "sketch", "sketches", "edges"}
-_TARGET_WORDS = {"target", "tgt", "output", "outputs", "out", "b", "y", "after", "to", "clean", "sharp", "hr", "high"}
-_TARGET_WORDS |= {"photo", "photos", "image", "images", "gt", "truth", "real", "reference"}
+# Names that say which side is the source; the further words of each side are only more usual there.
+_SAY_SOURCE = {"source", "sources", "src", "input", "inputs", "in", "before", "from"}
+_SAY_TARGET = {"target", "targets", "tgt", "output", "outputs", "out", "after", "to", "gt", "truth"}
+_SOURCE_WORDS = _SAY_SOURCE | {"a", "x", "raw", "noisy", "degraded", "lr", "low", "label", "labels", "mask", "masks"}
+_SOURCE_WORDS |= {"seg", "semantic", "sketch", "sketches", "edges"}
+_TARGET_WORDS = _SAY_TARGET | {"b", "y", "clean", "sharp", "hr", "high", "photo", "photos", "image", "images"}
+_TARGET_WORDS |= {"real", "reference"}
 SIDES = "Each image is treated as a pair with the source on the left. If it is on the right, set source_side: right."
 # How many times wider than high images must be to be taken for pairs side by side.
 _WIDER = 1.2
@@ -45,7 +48,7 @@ def layout_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
     subfolders = _folders_with_images(folder)
     if endings := _endings(subfolders):
         first, second = sorted(endings, key=lambda ending: (_leaning(ending), ending))
-        notes = [f"Sources are in train{first}, targets in train{second}. If it is the other way round, swap them."]
+        notes = [_roles(f"train{first}", f"train{second}", said=False)]
         return {"source": str(folder / f"*{first}"), "target": str(folder / f"*{second}")}, notes
     roles = [path for path in subfolders if path.name.lower() not in SPLITS]
     check_no_split(str(folder), [f"{path.name}/" for path in roles])
@@ -62,7 +65,8 @@ def layout_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
         )
     if len(roles) == 2:
         first, second = sorted(roles, key=lambda path: (_leaning(path.name), path.name))
-        notes = [f"Sources are in {first.name}, targets in {second.name}. If it is the other way round, swap them."]
+        said = bool(_words(first.name) & _SAY_SOURCE and _words(second.name) & _SAY_TARGET)
+        notes = [_roles(first.name, second.name, said)]
         return {"source": str(first), "target": str(second)}, notes
     if roles:
         names = ", ".join(path.name for path in roles)
@@ -124,9 +128,20 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
+def _roles(source: str, target: str, said: bool) -> str:
+    """Say which folder has which role; `said`: the names leave no doubt."""
+    return f"Sources are in {source}, targets in {target}." + (
+        "" if said else " If it is the other way round, swap them."
+    )
+
+
+def _words(name: str) -> set[str]:
+    return set(name.lower().replace("-", "_").split("_")) | {name.lower()}
+
+
 def _leaning(name: str) -> int:
     """Return -1 for a typical name of a source, 1 for one of a target, 0 otherwise."""
-    words = set(name.lower().replace("-", "_").split("_")) | {name.lower()}
+    words = _words(name)
     return bool(words & _TARGET_WORDS) - bool(words & _SOURCE_WORDS)
 
 

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 import torch
 import yaml
 
 from msgunet.core.errors import UserError
-from msgunet.core.files import write_text
+from msgunet.core.files import atomic, write_text
 from msgunet.core.text import printable
+from msgunet.device.facts import flat_facts
 from msgunet.new_suite.choose import HOURS, METHODS, Choice, choose, entry_of, msgunet_scales, perceptual_of
 from msgunet.new_suite.discover import Discovery
 from msgunet.suite.file import SuiteLoader
+from msgunet.suite.forecast import STEPS_FILE
 from msgunet.suite.plan import load_plan
 
 # From this change of the aspect ratio on, images are named.
@@ -43,11 +46,24 @@ def new_suite(
     write_text(path, _text(path, found, choice, hours, on))
     load_plan.cache_clear()
     try:
-        load_plan(str(path))
+        plan = load_plan(str(path))
     except UserError:
         path.unlink()
         raise
+    _write_speeds(plan.results / STEPS_FILE, choice, on)
     return _summary(path, found, choice)
+
+
+def _write_speeds(path: Path, choice: Choice, device: torch.device) -> None:
+    """Write the speeds of the timed steps as a table like that of `msgunet bench`, for `msgunet plan`."""
+    same = {"part": "training", "way": "engine", "precision": "fp32", **flat_facts(device, torch.get_num_threads())}
+    rows = [
+        {"entry": name, "width": choice.size[0], "height": choice.size[1], **same}
+        | {"median_ms": 1000 * step.seconds, "tflop_per_s": step.flop / step.seconds / 1e12}
+        for name, step in choice.steps.items()
+    ]
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _flow(value: Any) -> str:
@@ -132,7 +148,7 @@ def _shapes(found: Discovery, to: tuple[int, int]) -> str:
 
 
 def _summary(path: Path, found: Discovery, choice: Choice) -> str:
-    steps = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in choice.seconds.items())
+    steps = ", ".join(f"{name} {step.seconds:.2g} s" for name, step in choice.steps.items())
     lines = [
         f"{path}: {found.counts[0]} training and {found.counts[1]} test pairs at {choice.size[0]}x{choice.size[1]}, "
         f"{choice.epochs} epochs of {len(METHODS)} methods (a step: {steps})",

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from msgunet.core.metrics import METRICS
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
 from msgunet.report.published import published
@@ -24,7 +25,7 @@ def ablation_frame(collection: Collection) -> pd.DataFrame:
                 values = cell.pivot(index="seed", columns="id", values="ssim").dropna(axis=1).to_numpy(float)
                 row = {**dict(zip(_SIZE, size, strict=True)), "ssim": None, "ssim_low": None, "ssim_high": None}
                 if values.size:
-                    found = interval(values, collection.settings["resamples"])
+                    found = interval(values, collection.settings["resamples"], METRICS["ssim"].range)
                     row |= dict(zip(("ssim", "ssim_low", "ssim_high"), found, strict=True))
                 rows.append({**row, "values": values.size, "status": "done"})
         kind, method = collection.datasets[dataset]["kind"], runs[0].settings.method
@@ -69,7 +70,6 @@ def ablation_grid(collection: Collection, frame: pd.DataFrame, dataset: str, nam
     notes = [
         "SSIM of the output at each scale against the target at that scale. The source is resized down to the input "
         "resolution and from there up again to all scales. All cells are from the same training.",
-        "Shades range from the lowest to the highest value, separately for our numbers and the paper's.",
         *(f"Not measured yet: {sentence}" for sentence in missing),
         *([] if len(parts) > 1 or not rows else ["The paper reports no such numbers for this data set."]),
         collection.data_conditions(dataset),
@@ -78,6 +78,8 @@ def ablation_grid(collection: Collection, frame: pd.DataFrame, dataset: str, nam
         collection.run_conditions(runs),
         collection.environment(),
     ]
-    title = f"Tables 2 and 3, {runs[0].title} on {dataset}: input versus output resolution (SSIM)"
+    shades = "Shades range from the lowest to the highest value, separately for our numbers and the paper's."
+    caption = f"{runs[0].title} on {dataset}: input versus output resolution (SSIM)"
     command = collection.command("tables/ablation.csv")
-    return Table(f"ablation_{dataset}_{name}", title, columns, rows, notes, command)
+    title = f"Tables 2 and 3, {caption}"
+    return Table(f"ablation_{dataset}_{name}", title, columns, rows, notes, command, caption, shades)

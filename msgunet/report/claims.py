@@ -12,7 +12,7 @@ from msgunet.core.table import Table
 from msgunet.report.collect import Collection
 from msgunet.report.costs import paper_networks
 from msgunet.report.published import other_network, published
-from msgunet.report.statistics import LEVEL
+from msgunet.report.statistics import LEVEL, fewest_images, least_p
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
 FEW, OPEN, OTHER = "too few images", "not measured", "not tested"
@@ -83,7 +83,8 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         *([] if measured is None else [f"Times and memory were measured on {device_of(measured)}."]),
         "'Better' holds if MSG U-Net is better in every metric, each with a star. A star means a significant "
         f"difference as in the tables of differences: p below {LEVEL:g} in Wilcoxon's signed-rank test on the same "
-        "images with Holm's correction (this needs at least six images for two methods and eight for four), zero "
+        f"images with Holm's correction (this needs at least {fewest_images(1)} images for two methods and "
+        f"{fewest_images(6)} for four), zero "
         "outside the 95 % interval, and all trainings agree on the sign.",
         "At the paper's size and data, a claim is not tested if the options make another network than the paper's. "
         "Elsewhere, the networks are the suite's own, so a verdict says nothing about those of the paper.",
@@ -179,7 +180,7 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                 sizes = " and ".join(dict.fromkeys("{}×{}".format(*s.size) for s in both))
                 # The paper compares each method at its own size; between sizes, only the full protocol is fair.
                 protocol = "native" if both[0].size == both[1].size else "full"
-                differences, enough = _differences(pairs, dataset, protocol, ours, other)
+                differences, few = _differences(pairs, dataset, protocol, ours, other)
                 remark = (
                     f"not the paper's networks: {'; '.join(others)}"
                     if others
@@ -188,32 +189,36 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                     else "not in the paper"
                 )
                 verdict = _better if better else _close
+                measured = [
+                    f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"
+                    for m, (d, significant) in differences.items()
+                ]
                 yield Claim(
                     claim,
                     "Table 1" if better else "Section 4",
                     f"{dataset}, {sizes}, {protocol} protocol{remark and f' ({remark})'}",
-                    ", ".join(
-                        f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"
-                        for m, (d, significant) in differences.items()
-                    ),
-                    OTHER if others else FEW if better and not enough else verdict(differences),
+                    ", ".join([*measured, few] if few and better else measured),
+                    OTHER if others else FEW if few and better else verdict(differences),
                 )
 
 
 def _differences(
     pairs: pd.DataFrame, dataset: str, protocol: str, ours: str, other: str
-) -> tuple[dict[str, tuple[float, bool]], bool]:
-    """Return by metric our value minus the other's and whether it is significant; and whether it could be at all."""
-    differences, enough = {}, True
+) -> tuple[dict[str, tuple[float, bool]], str]:
+    """Return by metric our value minus the other's and whether it is significant.
+
+    The second value says how many images are missing for any significant difference; it is empty if there are enough.
+    """
+    differences, few = {}, ""
     tested = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == protocol)]
     for row in tested.to_dict("records"):
         if {row["first"], row["second"]} == {ours, other} and pd.notna(row["difference"]):
             sign = 1 if row["first"] == ours else -1
             differences[row["metric"]] = (sign * row["difference"], row["significant"])
-            # The smallest possible p: two-sided, all differences of one sign, corrected for all pairs of methods.
-            tests = (tested["metric"] == row["metric"]) & tested["difference"].notna()
-            enough &= tests.sum() * 2.0 ** (1 - row["images"]) < LEVEL
-    return (differences, enough) if len(differences) == len(METRICS) else ({}, True)
+            tests = ((tested["metric"] == row["metric"]) & tested["difference"].notna()).sum()
+            if least_p(row["images"], tests) >= LEVEL:
+                few = f"{row['images']} images of at least {fewest_images(tests)}"
+    return (differences, few) if len(differences) == len(METRICS) else ({}, "")
 
 
 def _better(differences: Mapping[str, tuple[float, bool]]) -> str:

@@ -154,6 +154,12 @@ class Collection:
         lead = lead_protocol(sizes, self.settings["protocol"], self.settings["protocols"])
         return sorted(self.settings["protocols"], key=lambda protocol: protocol != lead)
 
+    def protocols_agree(self, dataset: str) -> bool:
+        """Whether several protocols were evaluated that give the same numbers: all outputs have the data set's size."""
+        size = tuple(self.datasets[dataset]["size"])
+        sizes = {runs[0].settings.size for runs in self.runs_of(dataset).values()}
+        return len(self.settings["protocols"]) > 1 and sizes == {size}
+
     def example_runs(self, dataset: str) -> list[Run]:
         """Return one run of each trained row, that of the first evaluated seed, to display a single training."""
         rows = self.runs_of(dataset).values()

@@ -24,11 +24,17 @@ def shared_conditions(rows: Sequence[Sequence["Run"]]) -> str:
     """
     titles = [runs[0].title for runs in rows]
     parts = [training_conditions(runs[0].settings, runs[0].facts()) for runs in rows]
-    common = [part for part in parts[0] if all(part in others for others in parts)] if len(rows) > 1 else []
+    common = common_conditions(rows) if len(rows) > 1 else []
     own = [[part for part in of_row if part not in common] for of_row in parts]
     sentences = [f"All methods: {', '.join(common)}"] if common else []
     sentences += [f"{title}: {', '.join(rest)}" for title, rest in zip(titles, own, strict=True) if rest]
     return "; ".join(sentences)
+
+
+def common_conditions(rows: Sequence[Sequence["Run"]]) -> list[str]:
+    """Return what the trainings behind several rows have in common, in parts of a sentence."""
+    first, *others = (training_conditions(runs[0].settings, runs[0].facts()) for runs in rows)
+    return [part for part in first if all(part in other for other in others)]
 
 
 def data_parts(settings: RunSettings) -> list[str]:

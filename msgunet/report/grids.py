@@ -5,6 +5,7 @@ import pandas as pd
 from msgunet.core.metrics import METRICS
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
+from msgunet.report.conditions import common_conditions
 from msgunet.suite.grid import label, words
 
 
@@ -51,6 +52,18 @@ def grid_title(collection: Collection, dataset: str, name: str) -> str:
     return f"{grid['title']} on {dataset}: {' and '.join(words(key) for key, _ in grid['axes'])}"
 
 
+def grid_conditions(collection: Collection, dataset: str, name: str) -> list[str]:
+    """Return what the means of a grid are over, and what all of its entries have in common."""
+    rows = [collection.runs_of(dataset)[entry] for entry in collection.grids[name]["entries"]]
+    size = [rows[0][0].size] if len({runs[0].size for runs in rows}) == 1 else []
+    seeds = [str(run.settings.seed) for run in rows[0]]
+    trainings = f"{len(seeds)} trainings of each entry (seeds {', '.join(seeds)})" if len(seeds) > 1 else "one training"
+    return [
+        f"Means over test images and {trainings} in the {collection.protocols(dataset)[0]} protocol.",
+        f"All entries: {', '.join([rows[0][0].settings.method, *size, *common_conditions(rows)])}.",
+    ]
+
+
 def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name: str) -> Table:
     """Return the table of a grid on a data set: for each metric, rows and columns are the values of the two keys."""
     cells = grid_cells(collection, summary, dataset, name)
@@ -68,12 +81,12 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
     first = collection.grids[name]["axes"][0][0]
     columns = ["Metric", words(first), *next(iter(cells.values()))[0].columns]
     notes = [
-        f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Table 1 has the "
-        "interval of each entry, and the table of differences the tests between them.",
-        "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit.",
+        *grid_conditions(collection, dataset, name),
+        "Table 1 has the interval of each entry, and the table of differences the tests between them.",
         collection.data_conditions(dataset),
         *collection.unfinished(dataset),
         collection.environment(),
     ]
-    title = grid_title(collection, dataset, name)
-    return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, collection.command("tables/table1.csv"))
+    title, command = grid_title(collection, dataset, name), collection.command("tables/table1.csv")
+    shades = "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit."
+    return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, command, shades=shades)

@@ -2,21 +2,43 @@
 
 import shlex
 
+from msgunet.core.attempts import measured_facts
 from msgunet.core.errors import UserError
+from msgunet.core.frames import read_frame
 from msgunet.core.text import from_markdown
 from msgunet.report.files import lead_protocol
 from msgunet.suite.plan import Plan
 
+_LISTED = 4
+
 
 def show(plan: Plan, suite: str) -> None:
     """Print Table 1 in its first protocol and the address of the page; `suite`: its name or path, for advice."""
+    command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
     page = plan.results / "report" / "index.html"
     for dataset in plan.data:
         sizes = [run.settings.size for run in plan.runs if run.trainable and run.settings.dataset == dataset.name]
         protocol = lead_protocol(sizes, plan.suite.report.protocol, plan.suite.evaluation.protocols)
         path = plan.results / "tables" / f"table1_{dataset.name}_{protocol}.md"
         if not path.is_file():
-            command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
             raise UserError(f"there is no {path}; run '{command}' first")
         print(from_markdown(path.read_text(encoding="utf-8")))
+    if outdated := _outdated(plan):
+        print(f"Made from other settings than the suite's current ones: {', '.join(outdated)}. Again: {command}\n")
     print(f"The page with all tables and figures: {page.resolve().as_uri()}")
+
+
+def _outdated(plan: Plan) -> list[str]:
+    """Return what in Table 1 was made from other settings than those of the suite now."""
+    path = plan.results / "tables" / "table1.csv"
+    report = plan.results / "settings" / "report.json"
+    found = ["the report"] if not path.is_file() or report in plan.changed() else []
+    rows = read_frame(path) if path.is_file() else None
+    for run in plan.runs if rows is not None else ():
+        settings = run.settings
+        of_run = rows[(rows["dataset"] == settings.dataset) & (rows["entry"] == settings.entry)]
+        measured = measured_facts(run.folder, settings, plan.suite.evaluation)
+        if of_run.empty or ((of_run["status"] == "done").any() and not measured):
+            found.append(f"{plan.titles[settings.entry]} on {settings.dataset}")
+    found = list(dict.fromkeys(found))
+    return found if len(found) <= _LISTED else [*found[:_LISTED], f"and {len(found) - _LISTED} more"]

@@ -1,6 +1,7 @@
 """Confidence intervals and tests over test images and trainings."""
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,9 @@ from msgunet.core.metrics import FEWEST_IMAGES
 LEVEL = 0.05
 
 
-def interval(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
+def interval(
+    values: np.ndarray, resamples: int, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float, float]:
     """Return the mean of `values` (trainings, images) and the ends of its 95 % interval.
 
     Images are resampled with replacement (percentile bootstrap). Each training with another seed is one draw of the
@@ -20,10 +23,15 @@ def interval(values: np.ndarray, resamples: int) -> tuple[float, float, float]:
     2021 and Agarwal et al. 2021 resample many trainings). Instead, their mean is drawn from Student's distribution
     around the observed one. A single training says nothing about this noise, and the interval then ignores it.
 
+    The ends are cut at `limits`, the least and the largest value that is possible. The truth lies between these, so the
+    interval covers it as often.
+
     The random generator has a fixed seed, so the same values always have the same interval. With fewer than
     `FEWEST_IMAGES` images, the ends are NaN.
     """
-    return _interval(float(values.mean()), _resampled([values], resamples)[0])
+    mean, *ends = _interval(float(values.mean()), _resampled([values], resamples)[0])
+    low, high = np.clip(ends, *limits)
+    return mean, float(low), float(high)
 
 
 def compare(
@@ -127,6 +135,36 @@ def holm(p: np.ndarray) -> np.ndarray:
     result = np.empty(len(p))
     result[order] = np.minimum(corrected, 1)
     return result
+
+
+def least_p(images: int, comparisons: int) -> float:
+    """Return the least p, after Holm's correction, that so many pairs of methods can reach on so many images.
+
+    Without a difference, each image's difference has either sign with equal probability. The most extreme two of the
+    2^images combinations are those where all signs agree. Holm's procedure multiplies the smallest p by the number of
+    pairs.
+    """
+    return min(1.0, comparisons * 2.0 ** (1 - images))
+
+
+def fewest_images(comparisons: int) -> int:
+    """Return the least number of images on which any of so many pairs of methods can differ significantly."""
+    return next(images for images in itertools.count(1) if least_p(images, comparisons) < LEVEL)
+
+
+def undecidable(tests: pd.DataFrame) -> str:
+    """Return why no difference in `compare` can be significant, whatever the values; empty if one can be."""
+    tested = tests[tests["difference"].notna()]
+    images, count = tested["images"].max(), len(tested)
+    if not count:
+        return "there are no two finished trained methods to compare"
+    if (least := least_p(images, count)) < LEVEL:
+        return ""
+    pairs = f"{count} pairs" if count > 1 else "one pair"
+    return (
+        f"with {images} test image{'s' if images > 1 else ''} and {pairs} of methods, p after Holm's correction is at "
+        f"least {least:.2g}; p below {LEVEL:g} needs at least {fewest_images(count)} images"
+    )
 
 
 def tied(comparisons: pd.DataFrame, best: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from msgunet.core.metrics import METRICS
 from msgunet.methods.method import schedule_label
 from msgunet.methods.registry import build_method
 from msgunet.report.collect import Collection, Run
@@ -49,7 +50,7 @@ def _measured(collection: Collection, runs: list[Run], protocol: str) -> dict:
         values = values.dropna().to_numpy().T
         row[f"{metric}_images"] = values.shape[1]
         if values.size:
-            found = interval(values, collection.settings["resamples"])
+            found = interval(values, collection.settings["resamples"], METRICS[metric].range)
             row[metric], row[f"{metric}_low"], row[f"{metric}_high"] = found
     return row
 
@@ -77,7 +78,8 @@ def per_image(runs: list[Run], protocol: str, metric: str) -> pd.DataFrame:
 def trainings(collection: Collection) -> pd.DataFrame:
     """Return one row per data set, entry, seed and protocol: the means over the test images of each training."""
     rows = []
-    for run in (run for run in collection.runs if run.trainable):
+    by_entry = [runs for dataset in collection.datasets for runs in collection.runs_of(dataset).values()]
+    for run in (run for runs in by_entry for run in runs if run.trainable):
         frame = run.measured()
         if frame is None:
             continue

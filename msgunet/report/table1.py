@@ -8,7 +8,7 @@ import pandas as pd
 from msgunet.core.metrics import FEWEST_IMAGES, METRICS
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
-from msgunet.report.statistics import LEVEL, tied
+from msgunet.report.statistics import LEVEL, tied, undecidable
 
 _CONVENTIONS = (
     "PSNR, SSIM and VIF are computed for each image as stored, in double precision, and averaged over images. PSNR is "
@@ -31,7 +31,10 @@ _PROTOCOLS = {
         "nearest neighbour) and compared with the same target for all methods."
     ),
 }
-_FLAT = "The rows 'copy' and 'mean' are reference points for the numbers."
+_WIDE = (
+    "Two or three trainings say little about training noise, so their intervals are wide; they end where the metric's "
+    "range does."
+)
 _SEA = (
     "SSIM scores a flat colour highly wherever the target is nearly flat (open sea), so 'mean' is hard to beat in SSIM "
     "on images that are mostly sea."
@@ -50,8 +53,8 @@ def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
     for metric in metrics:
         columns += [METRICS[metric].heading, "paper"] if with_paper else [METRICS[metric].heading]
         values = trained[metric].astype(float).dropna() if comparable else []
-        enough = (trained[f"{metric}_images"].fillna(0) >= FEWEST_IMAGES).all()
-        winners[metric] = tied(pairs[pairs["metric"] == metric], values.idxmax()) if len(values) and enough else set()
+        tests = pairs[pairs["metric"] == metric]
+        winners[metric] = tied(tests, values.idxmax()) if len(values) and not undecidable(tests) else set()
     rows = []
     for _, row in part.iterrows():
         cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
@@ -61,9 +64,10 @@ def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
             if with_paper:
                 cells.append(number(row[f"paper_{metric}"], ".2f"))
         rows.append(cells)
-    notes = [collection.data_conditions(dataset), _PROTOCOLS[protocol], *_CONVENTIONS]
-    notes += [interval_note(part, [f"{metric}_images" for metric in metrics]), _TIED if comparable else _SIZES]
-    notes.append(f"{_FLAT} {_SEA}" if collection.datasets[dataset]["kind"] == "bluemarble" else _FLAT)
+    notes = [collection.data_conditions(dataset), protocol_note(collection, dataset, protocol), *_CONVENTIONS]
+    notes.append(interval_note(part, [f"{metric}_images" for metric in metrics]))
+    notes += _bold_notes(pairs, metrics) if comparable else [_SIZES]
+    notes += _reference_notes(collection, dataset)
     if with_paper:
         notes.append("The paper's numbers are listed for every row of the same method and size, whatever its settings.")
         if (part["width"] == 2048).any():
@@ -77,9 +81,37 @@ def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
     notes += collection.unfinished(dataset)
     notes += [collection.run_conditions(runs) for runs in collection.runs_of(dataset).values()]
     notes.append(collection.environment())
-    title = f"Table 1, {dataset}, {protocol} protocol"
-    command = collection.command("tables/table1.csv")
-    return Table(f"table1_{dataset}_{protocol}", title, columns, rows, notes, command)
+    subject = f"{dataset}, {protocol} protocol"
+    command, caption = collection.command("tables/table1.csv"), f"Quality on {subject}"
+    return Table(f"table1_{dataset}_{protocol}", f"Table 1, {subject}", columns, rows, notes, command, caption)
+
+
+def protocol_note(collection: Collection, dataset: str, protocol: str) -> str:
+    """Say what a protocol compares, and whether the other one gives the same numbers."""
+    same = " All outputs have the data set's size, so both protocols agree."
+    return _PROTOCOLS[protocol] + (same if collection.protocols_agree(dataset) else "")
+
+
+def _bold_notes(pairs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Say what bold means, and in which metrics nothing can be bold and why."""
+    metrics_of: dict[str, list[str]] = {}
+    for metric in metrics:
+        metrics_of.setdefault(undecidable(pairs[pairs["metric"] == metric]), []).append(metric.upper())
+    notes = [_TIED] if metrics_of.pop("", None) else []
+    return notes + [f"Nothing is bold in {', '.join(names)}: {reason}." for reason, names in metrics_of.items()]
+
+
+def _reference_notes(collection: Collection, dataset: str) -> list[str]:
+    """Say what the rows without a training are for, if there are any."""
+    runs = [runs[0] for runs in collection.runs_of(dataset).values() if not runs[0].trainable]
+    if not runs:
+        return []
+    titles = " and ".join(f"'{run.title}'" for run in runs)
+    note = (
+        f"{titles}: {'reference points' if len(runs) > 1 else 'a reference point'} for the numbers, without training."
+    )
+    means = [run for run in runs if run.settings.method == "mean"]
+    return [f"{note} {_SEA}" if means and collection.datasets[dataset]["kind"] == "bluemarble" else note]
 
 
 def interval_note(part: pd.DataFrame, counts: Sequence[str]) -> str:
@@ -95,7 +127,8 @@ def interval_note(part: pd.DataFrame, counts: Sequence[str]) -> str:
     else:
         text += f" and trainings ({' or '.join(map(str, seeds))} seeds of each method)."
         text += " A method with one training has an interval over images only." if 1 in seeds else ""
-    return f"{text} Fewer than {FEWEST_IMAGES} images have no interval, and nothing is bold." if few else text
+        text += f" {_WIDE}" if {2, 3} & set(seeds) else ""
+    return f"{text} Fewer than {FEWEST_IMAGES} images have no interval." if few else text
 
 
 def seeds_table(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame) -> Table:
@@ -106,7 +139,8 @@ def seeds_table(collection: Collection, dataset: str, protocol: str, part: pd.Da
         for row in part.to_dict("records")
     ]
     columns = ["Method", "Seed", *(METRICS[metric].heading for metric in metrics)]
-    notes = ["Means over the test images of each training.", _PROTOCOLS[protocol], *collection.unfinished(dataset)]
+    notes = ["Means over the test images of each training.", protocol_note(collection, dataset, protocol)]
+    notes += collection.unfinished(dataset)
     title = f"Each training, {dataset}, {protocol} protocol"
     name = f"seeds_{dataset}_{protocol}"
     return Table(name, title, columns, rows, [*notes, collection.environment()], collection.command("tables/seeds.csv"))
@@ -147,6 +181,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
             cells.append(number(test["p_holm"], ".2g", bold=bold))
         rows.append(cells)
     count = pairs["images"].max() if len(pairs) else 0
+    few = [note for note in _bold_notes(pairs, metrics) if note != _TIED]
     notes = [
         f"Mean difference over {count} test images and all trainings of each method, with its 95 % interval: images "
         "are resampled for both methods together, and the training noise of each method separately. p: two-sided "
@@ -156,9 +191,8 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         if several
         else "There is one training of each method, so nothing is known of training noise: another training could "
         "reverse any difference.",
-        *([] if len(rows) else ["This table needs at least two finished trained methods of one size."]),
-        *(["With fewer than six images, no difference can reach p below 0.05."] if count < 6 else []),
-        _PROTOCOLS[protocol],
+        *(few if len(rows) else ["This table needs at least two finished trained methods of one size."]),
+        protocol_note(collection, dataset, protocol),
         *collection.undefined(dataset, protocol),
         *collection.unfinished(dataset),
         collection.environment(),

@@ -14,7 +14,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import canonical_json
 from msgunet.core.frames import read_frame
 from msgunet.core.permissions import explain
-from msgunet.core.provenance import device_of
+from msgunet.core.provenance import cpu_name, device_of
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.core.table import Cell, Table, number
 from msgunet.data.manifest import steps_per_epoch
@@ -25,7 +25,10 @@ from msgunet.suite import jobs
 from msgunet.suite.plan import Plan
 from msgunet.training.memory import StepNeeds, step_needs
 
-# This project's own measurements, made with `msgunet bench` on two CPUs. The first one that fits is used.
+# The speeds in a suite's results: those of `msgunet bench`, and those of the steps that `msgunet new-suite` timed.
+STEPS_FILE = "new_suite_speed.csv"
+_OWN = ("speed.csv", STEPS_FILE)
+# Without those: this project's measurements, made with `msgunet bench` on two CPUs. The first one that fits is used.
 _MEASURED = ("results/measured/cpu_speed.csv", "results/measured/cpu_bf16_speed.csv")
 # In place of a precision that was not measured, the first of these that was. None is slower than fp32 on a device that
 # computes it natively.
@@ -39,7 +42,7 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, limits: Limit
 
     Args:
         plan: plan of the suite.
-        speed: table written by `msgunet bench`; None: the project's own measurements.
+        speed: table written by `msgunet bench`; None: the measurements in the suite's results, else the project's own.
         rate: assumed TFLOP/s of all trainings, instead of measured speeds.
         limits: of a device, for which the speeds are foretold instead.
         command: command that makes the table.
@@ -48,7 +51,7 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, limits: Limit
         UserError: `speed` is not a table of `msgunet bench`, or it has no training step.
 
     """
-    measured = None if rate or limits else _measured(speed)
+    measured = None if rate or limits else _measured(plan, speed)
     columns = ["Training", "Data set", "Size", "Pairs", "Epochs", "Steps", "TFLOP a step", "TFLOP/s", "Time", "Jobs"]
     rows, hours, timed = [], [], False
     used: list[_Speed] = []
@@ -99,6 +102,7 @@ def plan_table(plan: Plan, speed: Path | None, rate: float | None, limits: Limit
             f"time: from the speed of training steps measured on {origins}; for another device: msgunet bench, then "
             "--speed; or --rate TFLOP/s"
         )
+        notes += _elsewhere(plan, used)
     if any(speed_of.other_network for speed_of in used):
         notes.append("* not measured for this network at this size: the speed of the closest measurement")
     notes += dict.fromkeys(speed_of.substitution for speed_of in used if speed_of.substitution)
@@ -120,6 +124,7 @@ class _Speed:
     Attributes:
         rate: TFLOP/s.
         origin: the device and commit of the measurement.
+        cpu: the name of the processor, if it was one.
         other_network: it was measured for another network or size.
         substitution: the note on a precision that was not measured; empty if it was.
 
@@ -127,6 +132,7 @@ class _Speed:
 
     rate: float
     origin: str = ""
+    cpu: str = ""
     other_network: bool = False
     substitution: str = ""
 
@@ -135,22 +141,40 @@ class _Speed:
         return "*" * self.other_network + "†" * bool(self.substitution)
 
 
-def _measured(speed: Path | None) -> pd.DataFrame:
-    paths = [speed] if speed else [repository_file(path) for path in _MEASURED]
-    return pd.concat([_training_steps(path) for path in paths], ignore_index=True)
+def _measured(plan: Plan, speed: Path | None) -> pd.DataFrame:
+    own = [path for name in _OWN if (path := plan.results / name).is_file()]
+    # 'msgunet bench' can have timed inference alone.
+    found = [] if speed else [steps for path in own if len(steps := _engine_steps(path))]
+    found = found or [_training_steps(path) for path in ([speed] if speed else map(repository_file, _MEASURED))]
+    return pd.concat(found, ignore_index=True)
+
+
+def _elsewhere(plan: Plan, used: Sequence[_Speed]) -> list[str]:
+    """Return a note if speeds are those of another processor than this machine's."""
+    here = cpu_name()
+    others = sorted({speed_of.cpu for speed_of in used} - {"", here})
+    suite = plan.report["command"].partition("suite=")[2]
+    return others and [
+        f"this machine is not {' or '.join(others)} but {here}; to time its steps: msgunet bench {suite} --part "
+        "training, then plan again"
+    ]
 
 
 def _training_steps(path: Path) -> pd.DataFrame:
+    frame = _engine_steps(path)
+    if frame.empty:
+        raise UserError(f"{path} has no training step; measure it: msgunet bench --part training --out {path}")
+    return frame
+
+
+def _engine_steps(path: Path) -> pd.DataFrame:
     try:
         frame = read_frame(path)
-        frame = frame[(frame["part"] == "training") & (frame["way"] == "engine")]
+        return frame[(frame["part"] == "training") & (frame["way"] == "engine")]
     except PermissionError as error:
         raise UserError(explain(error, path)) from error
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a table written by 'msgunet bench' ({error})") from error
-    if frame.empty:
-        raise UserError(f"{path} has no training step; measure it: msgunet bench --part training --out {path}")
-    return frame
 
 
 def _reached(measured: pd.DataFrame, settings: RunSettings) -> _Speed:
@@ -167,6 +191,7 @@ def _reached(measured: pd.DataFrame, settings: RunSettings) -> _Speed:
     return _Speed(
         closest["tflop_per_s"].iloc[0],
         f"{device_of(closest)} at commit {closest['commit'].iloc[0]} ({precision})",
+        "" if closest["device_type"].iloc[0] == "cuda" else closest["device"].iloc[0],
         not exact.any(),
         "" if precision == wanted else _substitution(wanted, precision),
     )

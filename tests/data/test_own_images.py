@@ -170,14 +170,14 @@ def test_a_changed_time_changes_no_identity_but_the_preparation(tmp_path):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_pairs_give_a_suite_with_a_warning(working_folder, monkeypatch, capsys, count):
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     for role in "ab":
         put(Path("pairs") / role, *(f"{i}.png" for i in range(count)), size=(128, 128))
     assert main(["new-suite", "mine.yaml", "--data", "pairs", "--hours", "500", "--device", "cpu"]) == 0
     training = {2: "1 training pair", 3: "2 training pairs"}[count]
     warnings = (
         f"Only {training}: enough to try the commands, too few to compare methods.",
-        "Only 1 test pair: with fewer than 5, means have no interval, and methods cannot be told apart.",
+        "Only 1 test pair: to tell four methods apart, tests need at least 8, and intervals need 5.",
     )
     printed, written = capsys.readouterr().out, Path("mine.yaml").read_text()
     for warning in warnings:

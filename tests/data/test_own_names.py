@@ -47,7 +47,7 @@ def test_the_layout_of_cyclegan(tmp_path, ending):
     source = np.asarray(Image.open(tmp_path / "out" / pairs[0].source))
     assert source.shape == (16, 32, 3)
     put(folder / ending.split()[0].format("train"), "more.png")
-    refused(r"1 images have no counterpart in .*: train/more", folder)
+    refused(r"1 image has no counterpart in .*: train/more", folder)
 
 
 def test_a_folder_that_looks_like_a_split_is_asked_about(tmp_path):
@@ -130,7 +130,7 @@ def test_deep_folders_have_ids_of_limited_length(tmp_path, length):
 
 
 def test_names_that_are_not_utf_8(tmp_path, monkeypatch, working_folder, capsys):
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     odd = os.fsdecode(b"caf\xe9")
     put_pairs(Path("pairs"), *(f"{i}.png" for i in range(5)), f"{odd}.png", "caf\N{REPLACEMENT CHARACTER}.png")
     for role in "ab":
@@ -154,7 +154,7 @@ def test_names_that_are_not_utf_8(tmp_path, monkeypatch, working_folder, capsys)
 
 
 def test_a_line_break_in_a_name_does_not_leave_the_comment(working_folder, monkeypatch):
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     for role in "ab":
         put(Path("pairs") / role, *(f"{i}.png" for i in range(5)), size=(128, 128))
     Path("pairs", "a", "x\ncompute: {device: cuda}\n.heic").touch()

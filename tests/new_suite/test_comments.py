@@ -23,7 +23,7 @@ def written(folder, monkeypatch, sizes, fits=0):
 
     def times(_, size, *__):
         tried.append(size)
-        return dict.fromkeys(choose.METHODS, 0.001) if len(tried) > fits else None
+        return dict.fromkeys(choose.METHODS, choose.Step(0.001, 1e9)) if len(tried) > fits else None
 
     monkeypatch.setattr(choose, "_times", times)
     assert main(["new-suite", "mine.yaml", "--data", "pics", "--hours", "1", "--device", "cpu"]) == 0

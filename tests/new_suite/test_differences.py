@@ -24,7 +24,7 @@ def names(count: int, start: int = 0) -> list[str]:
 @pytest.fixture
 def suite(working_folder, monkeypatch, capsys):
     """Return a function that writes a suite of 128x128 images for the folder `p`, with what it printed."""
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     monkeypatch.setattr(choose, "_sizes", lambda *given: [(128, 128)])
 
     def write() -> tuple[str, str]:

@@ -99,10 +99,41 @@ def test_every_image_must_have_the_shape_of_a_pair(tmp_path):
     assert all(len(line) < 95 for line in message.splitlines()[1:])
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("source", "target"), True),
+        (("input_2024", "output_2024"), True),
+        (("before", "gt"), True),
+        # The names only suggest it: some people translate photos to labels, or B to A.
+        (("labels", "photos"), False),
+        (("A", "B"), False),
+        (("trainA", "trainB", "testA", "testB"), False),
+        (("source", "other"), False),
+        (("one", "two"), False),
+    ],
+)
+def test_folders_whose_names_say_their_roles_are_not_doubted(tmp_path, names, said):
+    for name in names:
+        put(tmp_path / name, *(f"{i}.png" for i in range(10)))
+    (note,) = (note for note in discover(tmp_path).notes if "Sources are in" in note)
+    assert ("If it is the other way round, swap them." in note) == (not said)
+
+
+@pytest.mark.parametrize(("count", "tests", "intervals"), [(20, True, True), (25, True, False), (40, False, False)])
+def test_too_few_test_pairs_are_told_before_anything_is_trained(tmp_path, count, tests, intervals):
+    """A fifth of the pairs are for testing."""
+    for name in ("source", "target"):
+        put(tmp_path / name, *(f"{i:02d}.png" for i in range(count)))
+    notes = " ".join(discover(tmp_path).notes)
+    assert ("to tell four methods apart, tests need at least 8" in notes) == tests
+    assert ("and intervals need 5" in notes) == intervals
+
+
 def test_pairs_can_be_forced(working_folder, monkeypatch, capsys):
     from msgunet.new_suite import choose
 
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     put(working_folder / "p", *(f"{i}.png" for i in range(30)), size=(257, 128))
     given = ["new-suite", "mine.yaml", "--hours", "1", "--device", "cpu"]
     assert main([*given, "--data", "p"]) == 2

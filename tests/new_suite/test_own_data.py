@@ -114,7 +114,7 @@ def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
     assert discover(spaces).counts == (1, 1)
     refused("0 pairs for training and 1 for testing", put(put(tmp_path / "one", "a/1.png"), "b/1.png"))
     unpaired = put(tmp_path / "unpaired", "a/1.png", "a/2.png", "b/1.png")
-    refused("1 images have no counterpart", unpaired)
+    refused("1 image has no counterpart", unpaired)
     put(unpaired, "b/2.png", size=(30, 30))
     refused(r"source and target differ in size in 1 pairs.*", unpaired)
     put(unpaired, "b/2.png")
@@ -186,10 +186,13 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "1e-6"]) == 2
     assert "1e-06 hours are too few to train 4 methods on 8 pairs" in capsys.readouterr().err
     # Where steps could be timed, the smallest number of hours that does is named.
-    monkeypatch.setattr(choose, "_times", lambda *_: dict.fromkeys(choose.METHODS, 100.0))
+    monkeypatch.setattr(choose, "_times", lambda *_: dict.fromkeys(choose.METHODS, choose.Step(100.0, 1e9)))
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", "0.5"]) == 2
     hours = re.search(r"pass at least --hours ([\d.]+)", capsys.readouterr().err)[1]
-    assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", str(float(hours) - 0.02)]) == 2
+    assert (
+        main(["new-suite", "short.yaml", "--data", "pics", "--hours", str(float(hours) / choose._MARGIN - 0.02)]) == 2
+    )
+    monkeypatch.setattr(choose, "_times", lambda *_: dict.fromkeys(choose.METHODS, choose.Step(129.0, 1e9)))
     assert main(["new-suite", "short.yaml", "--data", "pics", "--hours", hours]) == 0
     Path("short.yaml").unlink()
     assert not Path("short.yaml").exists()
@@ -201,7 +204,7 @@ def test_the_suite_describes_the_images_and_can_be_planned(working_folder, capsy
 
 def test_a_suite_can_have_any_name_and_place(working_folder, monkeypatch):
     """Names that YAML reads as numbers or booleans, and paths with special characters."""
-    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, 0.01))
+    monkeypatch.setattr(choose, "_times", lambda *given: dict.fromkeys(choose.METHODS, choose.Step(0.01, 1e9)))
     folder = working_folder / "a: b #c 'd' {e} é"
     for role in ("before", "after"):
         put(folder / role, *(f"{i}.png" for i in range(10)), size=(200, 130))

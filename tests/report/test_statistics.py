@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from msgunet.report.statistics import compare, holm, interval, tied
+from msgunet.report.statistics import compare, fewest_images, holm, interval, least_p, tied, undecidable
 
 
 def test_the_interval_is_scipys():
@@ -149,3 +149,58 @@ def test_methods_not_significantly_worse_than_the_best_are_tied():
     values = {name: pd.DataFrame(one) for name, one in series.items()}
     assert tied(compare(values, 400), "a") == {"a", "b"}
     assert tied(compare({"a": values["a"]}, 400), "a") == {"a"}
+
+
+@pytest.mark.parametrize(("methods", "needed"), [(2, 6), (3, 7), (4, 8), (6, 10)])
+def test_significance_needs_more_images_for_more_methods(methods, needed):
+    """Methods whose differences all have one sign: nothing could be clearer."""
+    draw = np.random.default_rng(0)
+    pairs = methods * (methods - 1) // 2
+    assert fewest_images(pairs) == needed
+    for images in range(needed - 2, needed + 1):
+        values = {str(n): pd.DataFrame(100 * n + draw.uniform(size=images)) for n in range(methods)}
+        found = compare(values, 100)
+        assert found["p_holm"].min() == pytest.approx(least_p(images, pairs))
+        assert found["significant"].any() == (images >= needed)
+        assert (undecidable(found) == "") == (images >= needed)
+    assert least_p(1, 15) == 1
+
+
+def test_equal_differences_reach_no_smaller_p():
+    """Ties change how p is computed."""
+    for images in range(1, 12):
+        found = compare({"a": pd.DataFrame(np.ones(images)), "b": pd.DataFrame(np.zeros(images))}, 100).iloc[0]
+        assert found["p"] >= 0.999 * least_p(images, 1)
+
+
+def test_why_nothing_can_be_significant():
+    values = {name: pd.DataFrame(np.arange(5.0) + n) for n, name in enumerate("abcd")}
+    assert undecidable(compare(values, 100)) == (
+        "with 5 test images and 6 pairs of methods, p after Holm's correction is at least 0.38; p below 0.05 needs at "
+        "least 8 images"
+    )
+    pair = {name: values[name] for name in "ab"}
+    assert undecidable(compare(pair, 100)).startswith("with 5 test images and one pair of methods")
+    assert "no two finished trained methods" in undecidable(compare({"a": values["a"]}, 100))
+    undefined = {"a": values["a"], "b": values["b"] * np.nan}
+    assert "no two finished trained methods" in undecidable(compare(undefined, 100))
+
+
+@pytest.mark.parametrize("trainings", [1, 2, 3])
+def test_an_interval_stays_within_what_is_possible_and_covers_the_truth_as_often(trainings):
+    """SSIM near its largest value, where the noise of trainings would lead beyond it."""
+    draw = np.random.default_rng(trainings)
+    covered = {True: 0, False: 0}
+    beyond = 0
+    for _ in range(200):
+        level = 0.9 + draw.uniform(-0.08, 0.08, (trainings, 1))
+        values = level + draw.uniform(-0.02, 0.02, (1, 8))
+        for cut in (True, False):
+            mean, low, high = interval(values, 200, (-1, 1)) if cut else interval(values, 200)
+            covered[cut] += low <= 0.9 <= high
+            beyond += high > 1 and not cut
+            assert low <= mean <= high
+            assert not cut or -1 <= low <= high <= 1
+    assert covered[True] == covered[False]
+    assert (beyond > 0) == (trainings > 1)
+    assert np.isnan(interval(values[:, :4], 200, (-1, 1))[1:]).all(), "four images have no interval"

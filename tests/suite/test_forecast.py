@@ -10,7 +10,7 @@ from conftest import ROOT
 from msgunet.cli.main import main
 from msgunet.core.settings import ComputeSettings
 from msgunet.methods.registry import build_method
-from msgunet.suite import jobs
+from msgunet.suite import forecast, jobs
 from msgunet.suite.plan import load_plan
 from msgunet.training.memory import step_needs
 
@@ -90,11 +90,11 @@ def test_plan_counts_steps_and_time(plan, capsys, tmp_path):
     plan("demo")
     main(["plan", str(tmp_path / "demo.yaml"), "--rate", "0.001"])
     output = capsys.readouterr().out
-    forecast = table(output).set_index("Training")
-    assert forecast.loc["MSG U-Net", "Pairs"] == "256"
-    assert forecast.loc["MSG U-Net", "Steps"] == "768"
-    hours = 768 * float(forecast.loc["MSG U-Net", "TFLOP a step"]) / 0.001 / 3600
-    assert forecast.loc["MSG U-Net", "Time"] == f"{hours:.1f} h"
+    planned = table(output).set_index("Training")
+    assert planned.loc["MSG U-Net", "Pairs"] == "256"
+    assert planned.loc["MSG U-Net", "Steps"] == "768"
+    hours = 768 * float(planned.loc["MSG U-Net", "TFLOP a step"]) / 0.001 / 3600
+    assert planned.loc["MSG U-Net", "Time"] == f"{hours:.1f} h"
     assert "17 (preparations 1, trainings 6, evaluations 6, ablations 1, gradient trainings 2, cost 1)" in output
     assert "at 0.001 TFLOP/s" in output
 
@@ -106,11 +106,11 @@ def test_time_limited_trainings_take_their_minutes(plan, capsys, tmp_path):
     assert jobs.training(made, run).runtime == 20 + 5
     main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "30"])
     output = capsys.readouterr().out
-    forecast = table(output).set_index("Training")
-    assert set(forecast["Time"]) == {"300 s"}
-    steps = int(forecast.loc["MSG U-Net", "Steps"].replace(",", ""))
-    assert steps == pytest.approx(30 * 300 / float(forecast.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
-    assert int(forecast.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
+    planned = table(output).set_index("Training")
+    assert set(planned["Time"]) == {"300 s"}
+    steps = int(planned.loc["MSG U-Net", "Steps"].replace(",", ""))
+    assert steps == pytest.approx(30 * 300 / float(planned.loc["MSG U-Net", "TFLOP a step"]), rel=0.01)
+    assert int(planned.loc["MSG U-Net", "Epochs"]) == round(steps / 274)
     assert "all trainings: 20 min of device time" in output
     plan("maps_minutes", "minutes: 5", "minutes: 0.0001")
     assert main(["plan", str(tmp_path / "maps_minutes.yaml"), "--rate", "0.5"]) == 0, "less than a step"
@@ -134,6 +134,32 @@ def test_plan_uses_measured_speeds_and_marks_missing_ones(plan, capsys, tmp_path
     assert reached["Pix2Pix"] == "0.5*"
     assert "measured on A card at commit abc" in output
     assert "of GPU time" in output
+
+
+def test_plan_prefers_the_speeds_in_the_suites_results(plan, capsys, tmp_path, monkeypatch):
+    """Those that bench or new-suite measured; a table of bench without training steps is none."""
+    made, path = plan("demo"), str(tmp_path / "demo.yaml")
+    monkeypatch.setattr(forecast, "cpu_name", lambda: "This processor")
+    results = tmp_path / made.results
+    results.mkdir(parents=True)
+    here = {"device": "This processor", "device_type": "cpu"}
+
+    def origin() -> str:
+        assert main(["plan", path]) == 0
+        return capsys.readouterr().out
+
+    fallback = origin()
+    assert "measured on AMD EPYC" in fallback
+    advice = "this machine is not AMD EPYC but This processor; to time its steps: msgunet bench"
+    assert f"{advice} {path} --part training" in fallback
+    speed(results / forecast.STEPS_FILE, **here, commit="new")
+    speed(results / "speed.csv", **here, part="inference")
+    assert "measured on This processor, 1 CPU threads at commit new" in (found := origin())
+    assert "this machine is not" not in found
+    speed(results / "speed.csv", **here, commit="bench")
+    assert "measured on This processor, 1 CPU threads at commit bench" in origin()
+    speed(results / "speed.csv", device="A card", device_type="cuda")
+    assert "this machine is not" not in origin(), "nothing is known of this machine's GPU without torch"
 
 
 @pytest.mark.parametrize(
@@ -197,11 +223,9 @@ def test_plan_refuses_useless_speeds(plan, capsys, tmp_path, changes, expected):
 
 
 def test_longest_trainings_first_on_several_gpus():
-    from msgunet.suite.forecast import _parallel_hours
-
-    assert _parallel_hours([5, 4, 3, 3, 3], 2) == 10
-    assert _parallel_hours([5, 4, 3, 3, 3], 16) == 5
-    assert _parallel_hours([], 4) == 0
+    assert forecast._parallel_hours([5, 4, 3, 3, 3], 2) == 10
+    assert forecast._parallel_hours([5, 4, 3, 3, 3], 16) == 5
+    assert forecast._parallel_hours([], 4) == 0
 
 
 def test_check_for_a_cluster_needs_no_gpu_here(plan, capsys, tmp_path, monkeypatch):

@@ -138,8 +138,9 @@ class Folder(DataSet):
         for place, images in zip(places, found, strict=True):
             if unpaired := [name for name in names if name not in images]:
                 listed = ", ".join(unpaired[:_LISTED])
+                images = "1 image has" if len(unpaired) == 1 else f"{len(unpaired)} images have"
                 raise UserError(
-                    f"{len(unpaired)} images have no counterpart in {place}: {listed}",
+                    f"{images} no counterpart in {place}: {listed}",
                     *not_read(_others(place, unpaired)),
                 )
         splits, ids = self._splits(names), _ids(names)

@@ -16,7 +16,7 @@ from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
 from msgunet.report.figures import ablation, cost, gradients, grid, images, quality, training
 from msgunet.report.figures.speed import speed_figure
-from msgunet.report.figures.style import NamedFigure, plain_powers
+from msgunet.report.figures.style import NamedFigure, plain_powers, thin_ticks
 from msgunet.report.tables import Tables, build_tables, remove_stale
 
 _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
@@ -69,6 +69,7 @@ def _save(drawn: NamedFigure, folder: Path) -> None:
     figure.text(0.01, -0.01, "\n".join(lines), va="top", fontsize=6, color="0.3")
     # Compute the layout once, not for each format.
     figure.draw_without_rendering()
+    thin_ticks(figure)
     figure.set_layout_engine("none")
     for legend in figure.legends:
         # By default a legend moves to the edge of what is saved, here that of the caption.

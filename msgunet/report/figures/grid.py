@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from msgunet.core.metrics import METRICS
 from msgunet.report.collect import Collection
 from msgunet.report.figures.style import HEAT, NamedFigure
-from msgunet.report.grids import grid_cells, grid_title, shade_range
+from msgunet.report.grids import grid_cells, grid_conditions, grid_title, shade_range
 from msgunet.report.tables import Tables
 
 
@@ -21,11 +21,12 @@ def draw(collection: Collection, tables: Tables) -> Iterator[NamedFigure]:
         numbers = {metric: frame for metric, (frame, _) in cells.items() if frame.notna().any(axis=None)}
         if not numbers:
             continue
+        title = grid_title(collection, dataset, name)
         caption = (
-            f"Means over test images and trainings in the {collection.protocols(dataset)[0]} protocol. Each panel has "
-            f"its own colour scale. {collection.data_conditions(dataset)}; {collection.environment()}."
+            f"{title}. {' '.join(grid_conditions(collection, dataset, name))} Each panel has its own colour scale. "
+            f"{collection.data_conditions(dataset)}; {collection.environment()}."
         )
-        yield NamedFigure(f"grid_{dataset}_{name}", grid_title(collection, dataset, name), caption, _heat(numbers))
+        yield NamedFigure(f"grid_{dataset}_{name}", title, caption, _heat(numbers))
 
 
 def _heat(numbers: dict[str, pd.DataFrame]) -> Figure:

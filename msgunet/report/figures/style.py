@@ -2,7 +2,7 @@
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from msgunet.report.collect import Collection
 
@@ -21,6 +22,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # Heat maps get darker with larger values, in colour and in greyscale.
 HEAT = "Blues"
+# Pixels around the label of a tick that no other label reaches.
+_GAP = 3
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -81,9 +84,7 @@ class _Powers(ticker.LogFormatter):
     def __call__(self, x: float, pos: int | None = None) -> str:
         if not super().__call__(x, pos):
             return ""
-        mantissa, exponent = f"{x:.0e}".split("e")
-        power = "10" + str(int(exponent)).translate(_SUPERSCRIPT)
-        return power if mantissa == "1" else f"{mantissa}×{power}"
+        return _power(x)
 
 
 def plain_powers(figure: Figure) -> None:
@@ -98,7 +99,49 @@ def plain_powers(figure: Figure) -> None:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, labelled with plain numbers."""
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, labelled with plain numbers.
+
+    Where these are too many, `thin_ticks` leaves some out; the locator itself would leave out all.
+    """
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=100))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain(value)))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if 1e-3 <= value < 1e6 else _power(value)
+
+
+def _power(value: float) -> str:
+    mantissa, exponent = f"{value:.0e}".split("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPT)
+    return power if mantissa == "1" else f"{mantissa}×{power}"
+
+
+def thin_ticks(figure: Figure) -> None:
+    """Label fewer ticks of logarithmic axes where their labels would touch. The layout must have been computed."""
+    renderer = figure.canvas.get_renderer()
+    for axis in (axis for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis)):
+        if not isinstance(axis.get_major_locator(), ticker.LogLocator):
+            continue
+        low, high = sorted(axis.get_view_interval())
+        shown = {}
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if tick.label1.get_visible() and tick.label1.get_text() and low <= tick.get_loc() <= high:
+                shown[tick.get_loc()] = tick.label1
+        boxes = {value: shown[value].get_window_extent(renderer).padded(_GAP) for value in sorted(shown)}
+        kept = _apart(boxes)
+        if len(kept) < len(boxes):
+            axis.set_major_locator(ticker.FixedLocator(kept))
+            axis.set_major_formatter(ticker.FixedFormatter([shown[value].get_text() for value in kept]))
+            axis.set_minor_locator(ticker.NullLocator())
+
+
+def _apart(boxes: Mapping[float, Bbox]) -> list[float]:
+    """Return the most values whose labels do not touch: all, 1, 2 and 5 of each decade, 1 of each, or every n-th."""
+    values = list(boxes)
+    rounds = [[value for value in values if f"{value:.6e}"[0] in digits] for digits in ("125", "1")]
+    choices = [values, *(some for some in rounds if len(some) > 1)]
+    choices += [values[::step] for step in range(2, len(values) + 1)]
+    neighbours = ((some, itertools.pairwise(boxes[value] for value in some)) for some in choices)
+    return next((some for some, pairs in neighbours if not any(a.overlaps(b) for a, b in pairs)), values)

@@ -1,14 +1,15 @@
 """Learning curves."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from msgunet.report.collect import Collection, Run
 from msgunet.report.conditions import shared_conditions
-from msgunet.report.figures.style import NamedFigure, add_legend, styles
+from msgunet.report.figures.style import NamedFigure, add_legend, plain_ticks, styles
 from msgunet.report.tables import Tables
 
 _FIXED = {"step", "epoch", "learning_rate", "seconds"}
@@ -39,13 +40,26 @@ def draw(collection: Collection, _: Tables) -> Iterator[NamedFigure]:
             f"{collection.data_conditions(dataset)}. {shared_conditions(rows)}; {collection.environment()}."
         )
         runs = [run for runs in rows for run in runs]
-        yield NamedFigure(f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs))
+        terms, zero = _terms([run.table("history.csv") for run in runs])
+        if not terms:
+            continue
+        names = ", ".join(_TITLES.get(term, term) for term in zero)
+        caption += f" Zero throughout and left out: {names}." if zero else ""
+        yield NamedFigure(
+            f"learning_{dataset}", f"Learning curves, {dataset}", caption, _curves(collection, runs, terms)
+        )
 
 
-def _curves(collection: Collection, runs: list[Run]) -> Figure:
+def _terms(tables: Sequence[pd.DataFrame]) -> tuple[list[str], list[str]]:
+    """Return the terms of the losses in the order of their panels, and those that are always zero."""
+    names = {c for table in tables for c in table if c not in _FIXED and not c.startswith("gradient_")}
+    ordered = [term for term in _TITLES if term in names] + sorted(names - _TITLES.keys())
+    zero = [term for term in ordered if all((table[term] == 0).all() for table in tables if term in table)]
+    return [term for term in ordered if term not in zero], zero
+
+
+def _curves(collection: Collection, runs: list[Run], terms: Sequence[str]) -> Figure:
     tables = [(run, run.table("history.csv")) for run in runs]
-    names = {c for _, table in tables for c in table if c not in _FIXED and not c.startswith("gradient_")}
-    terms = [term for term in _TITLES if term in names] + sorted(names - _TITLES.keys())
     columns = min(4, len(terms))
     rows = math.ceil(len(terms) / columns)
     shape = (2.5 * columns, 1.9 * rows + 0.1)
@@ -59,7 +73,10 @@ def _curves(collection: Collection, runs: list[Run]) -> Figure:
                 percent = 100 * table["step"] / table["step"].max()
                 (line,) = axis.plot(percent, table[term], markevery=max(1, len(table) // 6), **style)
                 shown.setdefault(run.settings.entry, (line, run.title))
-        axis.set(title=_TITLES.get(term, term), yscale="log" if _spans_decades(axis) else "linear")
+        axis.set(title=_TITLES.get(term, term))
+        if _spans_decades(axis):
+            axis.set_yscale("log")
+            plain_ticks(axis.yaxis)
     for axis in axes.flat[len(terms) :]:
         axis.axis("off")
     # The lowest panel of each column.

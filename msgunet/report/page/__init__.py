@@ -16,7 +16,7 @@ from msgunet.methods.registry import method_of
 from msgunet.report.collect import Collection
 from msgunet.report.page.images import write_images
 from msgunet.report.published import published
-from msgunet.report.tables import build_tables
+from msgunet.report.tables import Tables, build_tables
 
 _HERE = Path(__file__).parent
 _STATIC = ("page.css", "page.js", "viewer.js", "vendor")
@@ -59,7 +59,8 @@ def _write(collection: Collection, folder: Path) -> None:
         command=collection.settings["command"],
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         environment=collection.environment(),
-        tables=tables.sections,
+        tables=_shown(collection, tables),
+        agreeing=[dataset for dataset in collection.datasets if collection.protocols_agree(dataset)],
         figures=figures,
         images=bool(images),
         unfinished=[note for dataset in collection.datasets for note in collection.unfinished(dataset)],
@@ -74,6 +75,21 @@ def _write(collection: Collection, folder: Path) -> None:
         },
     )
     write_text(folder / "index.html", html)
+
+
+def _shown(collection: Collection, tables: Tables) -> dict[str, list[Table]]:
+    """Return the tables by section, without a second protocol that has the same numbers."""
+    repeated = {
+        f"{kind}_{dataset}_{protocol}"
+        for dataset in collection.datasets
+        if collection.protocols_agree(dataset)
+        for protocol in collection.protocols(dataset)[1:]
+        for kind in ("table1", "seeds", "comparisons")
+    }
+    return {
+        section: [table for table in of_section if table.name not in repeated]
+        for section, of_section in tables.sections.items()
+    }
 
 
 def _figures(results: Path, folder: Path) -> list[dict]:
