@@ -145,9 +145,10 @@ def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
     if not runs:
         return problem
     listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:_LISTED])
-    more = f" and {len(runs) - _LISTED} more runs" if len(runs) > _LISTED else ""
-    example = next(iter(runs.values()))[0]
-    return f"{problem}; because of it, {sum(map(len, runs.values()))} rows do not agree: {listed}{more}; for example, {example}"
+    more, example = len(runs) - _LISTED, next(iter(runs.values()))[0]
+    listed += f" and {more} more runs" if more > 0 else ""
+    text = f"because of it, {sum(map(len, runs.values()))} rows do not agree: {listed}"
+    return f"{problem}; {text}; for example, {example}"
 
 
 def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:
