@@ -152,8 +152,8 @@ def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
 
 
 def _why_not_evaluated(plan: Plan, run: RunPlan) -> str:
-    state = state_of(run.folder, run.settings, plan.suite.evaluation)
-    return f"{plan.label(run)} on {run.settings.dataset}: {state.sentence}"
+    sentence = state_of(run.folder, run.settings, plan.suite.evaluation).sentence
+    return f"{plan.label(run)} on {run.settings.dataset}: {sentence}"
 
 
 def verify(
@@ -197,9 +197,8 @@ def verify(
     def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> "_Checked":
         return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance, changed)
 
-    at_once = images_at_once(CPU, compute.threads)
-    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, at_once)
-    lines: list[str] = []
+    jobs, lines = images_at_once(CPU, compute.threads), []
+    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, jobs)
     with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
         for index, result in checked:
             try:
