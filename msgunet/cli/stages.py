@@ -71,15 +71,16 @@ def add_stages(verb: AddVerb) -> None:
     path(
         evaluate,
         "--settings",
-        "metrics and protocols: settings/evaluation.json of a suite (default: all metrics, both protocols)",
+        "metrics, protocols and precision: settings/evaluation.json of a suite (default: all metrics, both protocols, "
+        "fp32)",
         False,
     )
     path(evaluate, "--out", "folder for metrics.csv and predictions/")
     path(evaluate, "--data", _DATA, False)
     jobs(
         evaluate,
-        "CPU threads that read, measure and write images; on a CPU each image is measured by the threads of --compute "
-        "(default: all cores)",
+        "CPU threads that read, measure and write images beside the network; on a CPU each image is measured by the "
+        "threads of --compute (default: all cores)",
     )
     compute(evaluate)
 

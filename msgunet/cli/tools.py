@@ -115,7 +115,11 @@ def add_tools(verb: AddVerb) -> None:
         "--precision", choices=PRECISIONS, default="fp32", help="precision to compute in (default: fp32)"
     )
     translate.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all cores)"
+        "--threads",
+        type=positive,
+        default=os.cpu_count(),
+        metavar="N",
+        help="CPU threads of the network (default: all cores)",
     )
     jobs(translate, "number of threads that read and write images beside the network (default: all cores)")
 

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Source = TypeVar("Source")
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
-    # Batch systems and containers grant a process some of the machine's cores. macOS cannot.
+    # Batch systems grant a process some of the machine's cores. macOS cannot.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -78,6 +78,8 @@ def in_order(
                 result.exception()
                 wait = False
                 yield item, result
+                # An error holds the memory of the pass that it ended.
+                del result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -90,12 +92,16 @@ def _worked(
     write: Callable[[Item, Output], Result],
 ) -> tuple["Future[Result]", bool]:
     """Wait for the source, work on it, and start to write its output; return the result, and whether `work` failed."""
-    failed: Future[Result] = Future()
     if (error := source.exception()) is not None:
-        failed.set_exception(error)
-        return failed, False
+        return _failed(error), False
     try:
         return pool.submit(write, item, work(item, source.result())), False
     except Exception as error:
-        failed.set_exception(error)
-        return failed, True
+        return _failed(error), True
+
+
+def _failed(error: BaseException) -> "Future[Any]":
+    # Not in `_worked`: its frame is in the error's traceback, and a variable there would close a cycle.
+    result: Future[Any] = Future()
+    result.set_exception(error)
+    return result

@@ -6,7 +6,10 @@ Markdown and LaTeX have their functions here. HTML is escaped by markupsafe, and
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
+# Lines of one kind that are printed; the others are counted.
+LISTED = 5
 # Letters of some scripts and parts of some emoji are joined by these two.
 _JOINERS = "\u200c\u200d"
 _NAMES = {"\n": "line break", "\r": "carriage return", "\t": "tab", "\0": "NUL", "\x1b": "ESC"}
@@ -124,3 +127,9 @@ def _latex_letter(c: str) -> str:
         letter = {"lamda": "lambda", "omicron": "mathit{o}", "final sigma": "varsigma"}.get(name, name)
         return f"$\\{letter}$"
     return f"[U+{ord(c):04X}]"
+
+
+def limited(lines: Sequence[str], what: str) -> list[str]:
+    """Return the first lines, and the number of the others; `what` they are, in the plural."""
+    more = len(lines) - LISTED
+    return [*lines[:LISTED], *([f"and {more} more {what}"] if more > 0 else [])]

@@ -93,7 +93,7 @@ for _decoder in ("PIL.TiffImagePlugin", "imagecodecs", "tifffile"):
 
 def _lines(found: dict[str, dict[str, str]]) -> Iterator[str]:
     # Several threads find the kinds in any order.
-    for texts in sorted(found.values(), key=min):
+    for texts in sorted(found.values(), key=lambda texts: min(texts.items())):
         first = min(texts)
         others = f" (and {len(texts) - 1} other files)" if len(texts) > 2 else " (and 1 other file)"
         yield f"{first}{others if len(texts) > 1 else ''}: {texts[first]}"

@@ -88,19 +88,24 @@ class PairDataset(Dataset):
         """Return source and target at the network's size as (H, W, C), without augmentation."""
         return self._images(index, self.size, self.folder, self.pairs)
 
+    def target(self, index: int) -> np.ndarray:
+        """Return the target at the network's size as (H, W, C)."""
+        return self._image(self.folder / self.pairs[index].target, self.size, 1)
+
     def _images(
         self, index: int, size: tuple[int, int], folder: Path, pairs: Sequence[Pair]
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._cache is not None and (index, size) in self._cache:
             return self._cache[index, size]
-        paths = [folder / path for path in (pairs[index].source, pairs[index].target)]
-        images = tuple(
-            resize(read(path, str(path), given), size, kind, self.resampling)
-            for path, given, kind in zip(paths, self.formats, self.kinds, strict=True)
-        )
+        pair = pairs[index]
+        images = self._image(folder / pair.source, size, 0), self._image(folder / pair.target, size, 1)
         if self._cache is not None:
             self._cache[index, size] = images
         return images
+
+    def _image(self, path: Path, size: tuple[int, int], side: int) -> np.ndarray:
+        """Read a source (`side` 0) or a target (1), at a size."""
+        return resize(read(path, str(path), self.formats[side]), size, self.kinds[side], self.resampling)
 
     def _find_larger(self) -> tuple[Path, Sequence[Pair]]:
         """Return the folder and pairs that jitter crops: enlarging the prepared images would soften them."""

@@ -1,6 +1,7 @@
 """Evaluate a generator on the test pairs: one row of metrics per image and protocol."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from msgunet.data.pairs import PairDataset
 from msgunet.device.facts import facts
 from msgunet.evaluation.metrics import CPU, measure
 from msgunet.evaluation.trained import finished, load_run
+from msgunet.suite.jobs import METRICS_BYTES
+from msgunet.training.memory import free_memory
+
+# Of the free memory, for the images that are measured beside the one in the network.
+_SHARE = 1 / 4
 
 
 def evaluate(
@@ -62,8 +68,9 @@ def evaluate(
 
         at_once = images_at_once(model.device, compute.threads, jobs)
         bar = tqdm(total=len(pairs), desc=f"evaluate {run.entry}", unit="image", disable=None)
-        with bar, closing(in_order(range(len(pairs)), pairs.images, output_of, measured, at_once)) as done_in_order:
-            for _, result in done_in_order:
+        results = in_order(range(len(pairs)), pairs.images, output_of, measured, at_once, *memory_of(pairs))
+        with bar, closing(results):
+            for _, result in results:
                 rows += result.result()
                 bar.update()
         write_csv(out / "metrics.csv", rows)
@@ -79,6 +86,17 @@ def images_at_once(device: torch.device, threads: int, jobs: int | None = None) 
     On a CPU the metrics of each image are computed there by `threads` threads, whose number decides the last bits.
     """
     return max(1, (jobs or usable_cores()) // (threads if device.type == "cpu" else 1))
+
+
+def memory_of(pairs: PairDataset) -> tuple[Callable[[int], float], float]:
+    """Return the bytes that an image takes while it is measured, by its index, and those for all images together."""
+
+    def weight(index: int) -> float:
+        pair = pairs.pairs[index]
+        return METRICS_BYTES * max(pair.width * pair.height, pairs.size[0] * pairs.size[1])
+
+    free = free_memory(CPU)
+    return weight, math.inf if free is None else _SHARE * free
 
 
 def checksums(generator: Path, manifest: Path, metrics: Path) -> dict[str, str]:
@@ -123,7 +141,7 @@ def metrics_of(
     """
     pair, target_format = pairs.pairs[index], run.target_format
     if native is None:
-        _, native = pairs.images(index)
+        native = pairs.target(index)
     measured: dict[tuple[int, ...], dict[str, Any]] = {}
     for protocol in settings.protocols:
         target, resized = native, output

@@ -62,7 +62,7 @@ def explain(plan: Plan, suite: str, entry: str, metric: str, image: str | None) 
             yield from _explain_mean(plan, run, metric, problems)
         else:
             yield from _explain_image(plan, run, metric, image, problems)
-    if image is None:
+    if image is None and not problems:
         yield from _explain_trainings(plan, planned, runs, metric)
     if problems:
         raise UserError(*problems, f"'msgunet verify {shlex.quote(suite)}' checks every file and number")
@@ -71,7 +71,7 @@ def explain(plan: Plan, suite: str, entry: str, metric: str, image: str | None) 
 def _explain_mean(plan: Plan, run: RunPlan, metric: str, problems: list[str]) -> Iterator[str]:
     path = run.folder / "metrics.csv"
     facts = measured_facts(run.folder, run.settings, plan.suite.evaluation)
-    if sha256_file(path) != facts.get("metrics_sha256", sha256_file(path)):
+    if facts.get("metrics_sha256") not in (None, sha256_file(path)):
         problems.append(f"{path} was changed after the evaluation, so its numbers prove nothing")
     yield f"  file: {path}, column {metric}"
     for protocol, rows in read_frame(path).groupby("protocol", sort=False):

@@ -73,12 +73,13 @@ def measure(
     constant = bool((pixels[1] == pixels[1][:1, :1]).all())
     row: dict[str, Any] = {}
     notes = []
+    psnr = _psnr(*pixels, *values)
     with contextlib.nullcontext() if device.type == "cpu" else _on_gpu, torch.inference_mode():
         x, y = (_tensor(image, *values, device) for image in pixels)
         for name in metrics:
             row[name], reason = None, METRICS[name].undefined(min(y.shape[-2:]), constant)
             if not reason:
-                value = _psnr(*pixels, *values) if name == "psnr" else float(_FUNCTIONS[name](x, y))
+                value = psnr if name == "psnr" else float(_FUNCTIONS[name](x, y))
                 row[name], reason = (value, "") if math.isfinite(value) else (None, "not a finite number")
             notes += [f"{name}: {reason}"] if reason else []
     row["note"] = "; ".join(notes)

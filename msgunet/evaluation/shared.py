@@ -14,7 +14,7 @@ from msgunet.core.text import printable
 from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.compared import KEYS, Compared, compare, lines_of, name_of, training_noise
 from msgunet.evaluation.evaluate import metrics_of
-from msgunet.evaluation.shared_images import other_images, own_images
+from msgunet.evaluation.images import other_images, own_images
 from msgunet.evaluation.trained import load_run
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan

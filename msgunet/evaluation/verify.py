@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from msgunet.core.attempts import measured_facts, state_of
@@ -18,12 +19,11 @@ from msgunet.core.files import sha256_file
 from msgunet.core.metrics import VERSION
 from msgunet.core.pipeline import in_order
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
-from msgunet.core.text import printable
+from msgunet.core.text import LISTED, limited, printable
 from msgunet.data.images import read
-from msgunet.data.manifest import read_manifest
 from msgunet.data.pairs import PairDataset
-from msgunet.data.prepare import check_prepared
-from msgunet.evaluation.evaluate import checksums, images_at_once, metrics_of
+from msgunet.evaluation.evaluate import checksums, images_at_once, memory_of, metrics_of
+from msgunet.evaluation.images import changed_images
 from msgunet.evaluation.metrics import CPU
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
@@ -31,8 +31,6 @@ from msgunet.suite.runs import RunPlan
 
 # How far a metric that is computed again may be from the recorded one, by the version of the metrics.
 TOLERANCE = {1: 2e-3, VERSION: 1e-9}
-# Lines of one kind that are printed; the others are counted.
-_LISTED = 5
 _CHANGED = {
     "generator_sha256": "generator.safetensors is not the one that was evaluated",
     "manifest_sha256": "the data set's manifest is not the one of the evaluation",
@@ -80,26 +78,6 @@ class _Checked:
         return cls(count, count - len(wrong), [f"{name}, {text}" for text in wrong])
 
 
-def limited(lines: Sequence[str], what: str) -> list[str]:
-    """Return the first lines, and the number of the others; `what` they are, in the plural."""
-    more = len(lines) - _LISTED
-    return [*lines[:_LISTED], *([f"and {more} more {what}"] if more > 0 else [])]
-
-
-def changed_images(folder: Path) -> dict[str, tuple[str, str | None]]:
-    """Return the test images of a prepared data set whose pixels are not those of the manifest, or are missing.
-
-    Returns:
-        For each problem, in the order of the manifest, its text, and the image's id if it is a target.
-
-    """
-    if not (folder / "manifest.csv").is_file():
-        return {}
-    targets = {str(folder / pair.target): pair.id for pair in read_manifest(folder / "manifest.csv", "test")}
-    problems = check_prepared(folder, "test")
-    return {p: next((name for path, name in targets.items() if path in p), None) for p in problems}
-
-
 def verify_suite(plan: Plan, images: int) -> None:
     """Check the test images of a suite and each evaluated run, and print a line for each run.
 
@@ -144,8 +122,8 @@ def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
     """Return what is wrong with an image, and by run the rows that do not agree because of it."""
     if not runs:
         return problem
-    listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:_LISTED])
-    more, example = len(runs) - _LISTED, next(iter(runs.values()))[0]
+    listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:LISTED])
+    more, example = len(runs) - LISTED, next(iter(runs.values()))[0]
     listed += f" and {more} more runs" if more > 0 else ""
     text = f"because of it, {sum(map(len, runs.values()))} rows do not agree: {listed}"
     return f"{problem}; {text}; for example, {example}"
@@ -194,11 +172,13 @@ def verify(
     pairs = PairDataset(data, "test", run.size, run.kinds, run.formats, run.resampling)
     tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
 
-    def check(index: int, images: tuple[np.ndarray, np.ndarray]) -> "_Checked":
-        return _check_image(run, folder, pairs, index, images[1], recorded, evaluation, tolerance, changed)
+    def check(index: int, target: np.ndarray) -> _Checked:
+        return _check_image(run, folder, pairs, index, target, recorded, evaluation, tolerance, changed)
 
+    # Each of several images is measured by so many threads.
+    torch.set_num_threads(compute.threads)
     jobs, lines = images_at_once(CPU, compute.threads), []
-    checked = in_order(range(len(pairs)), pairs.images, lambda _, images: images, check, jobs)
+    checked = in_order(range(len(pairs)), pairs.target, lambda _, read: read, check, jobs, *memory_of(pairs))
     with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
         for index, result in checked:
             try:
@@ -230,7 +210,7 @@ def _check_image(
     evaluation: EvaluationSettings,
     tolerance: float,
     changed: Container[str],
-) -> "_Checked":
+) -> _Checked:
     """Compute the rows of an image again, and compare them with those of the evaluation."""
     pair = pairs.pairs[index]
     path = _prediction(run, folder, pair.id)
@@ -241,7 +221,7 @@ def _check_image(
     rows = []
     try:
         again = list(metrics_of(run, pairs, index, read(path, str(path), run.target_format), evaluation, target))
-    except UserError as error:
+    except (UserError, ValueError) as error:  # damaged, or of another size
         again, rows = [], [f"{protocol} protocol: {error}" for protocol in evaluation.protocols]
     for row in again:
         old = recorded.get((pair.id, row["protocol"]))

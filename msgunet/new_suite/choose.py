@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 
 from msgunet.core.errors import UserError
 from msgunet.core.paths import WEIGHTS
+from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import ComputeSettings, ImageFormat, RunSettings, TrainingSettings
 from msgunet.cost.variants import Variant, training_step
 from msgunet.data.manifest import steps_per_epoch
@@ -112,8 +112,7 @@ def _concurrent(device: torch.device) -> int:
     """Return the number of trainings that run in parallel: on a CPU, one per core."""
     if device.type != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(len(METHODS), cores)
+    return min(len(METHODS), usable_cores())
 
 
 def _sizes(size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ _FLOP_A_PIXEL = 8.2e6
 _TRAINING_BYTES = 9e3
 _TEST_BYTES = 4e3
 # Bytes per pixel of each image that is measured beside the one in the network: values and maps in double precision.
-_METRICS_BYTES = 150
+METRICS_BYTES = 150
 _PROCESS, _CUDA = 3000, 3000
 # Conservative FLOP/s: fp32 on a GPU of 2017, and on each thread of a CPU (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10
@@ -61,7 +61,7 @@ def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
     compute, (width, height) = plan.suite.compute, _data(plan, run).entry.size
     seconds = pairs(plan, run)[1] * (1 + 20 * width * height / 1e6)
     gpu = int(compute.gpu_required and run.trainable)
-    bytes_per_pixel = _TEST_BYTES + _METRICS_BYTES * (compute.threads + compute.workers)
+    bytes_per_pixel = _TEST_BYTES + METRICS_BYTES * (compute.threads + compute.workers)
     megabytes = _PROCESS + _CUDA * gpu + bytes_per_pixel * width * height / 1e6
     return Request(_minutes(plan, (20 + seconds / 60) * attempt), math.ceil(megabytes * attempt), gpu)
 

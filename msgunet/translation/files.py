@@ -71,13 +71,12 @@ def translate_files(
 
     """
     model.check_scale(scale)
-    jobs_of = _jobs(paths, out, model.settings.target_format, keep_format)
+    pending = _jobs(paths, out, model.settings.target_format, keep_format)
     for note in unread(path for path in paths if path.is_dir()):
         print(printable(note), file=sys.stderr)
-    todo = [job for job in jobs_of if not (resume and job.target.is_file())]
+    todo = [job for job in pending if not (resume and job.target.is_file())]
     problems: list[str] = []
     done, tiles = 0, _Tiles(model)
-    bar = tqdm(total=len(todo), desc="translate", unit="image", mininterval=0.5 if sys.stderr.isatty() else 30)
 
     def translated(job: _Job, pixels: np.ndarray) -> np.ndarray:
         # Names of files need not be UTF-8.
@@ -96,9 +95,15 @@ def translate_files(
         weight,
         model.memory.in_flight(),
     )
-    with _searched(model, todo), bar, closing(results):
+    seconds = 0.5 if sys.stderr.isatty() else 30
+    with (
+        _searched(model, todo),
+        closing(results),
+        tqdm(total=len(todo), desc="translate", unit="image", mininterval=seconds) as bar,
+    ):
         for job, result in results:
             problem = _problem(job, result.exception())
+            del result
             done += not problem
             problems += problem
             bar.update()

@@ -101,8 +101,8 @@ class Memory:
     def weight(self, size: tuple[int, int] | None, tiled: bool) -> float:
         """Return the bytes of an image in flight; infinity if nothing else may be in flight.
 
-        That holds for an image that may not fit into the memory in one piece beside the others, unless the user has
-        chosen the size of its tiles.
+        On a CPU that holds for an image that may not fit into the memory in one piece beside the others, unless the
+        user has chosen the size of its tiles.
 
         Args:
             size: its width and height, or None if they are unknown.
@@ -114,15 +114,14 @@ class Memory:
         pixels = size[0] * size[1]
         formats = self._generator.settings.formats
         weight = pixels * _BYTES_IN_FLIGHT * sum(given.channels * given.bits // 8 for given in formats)
-        if tiled:
+        # On a GPU, what is in flight takes no memory from the network.
+        if tiled or not self._on_cpu:
             return weight
         # An upper bound, without counting each size: memory grows at most in proportion to the pixels.
         padded = (size[0] + 2 * self._stride) * (size[1] + 2 * self._stride)
         needed = self._bytes(self.smallest, self.smallest) * max(1, padded / self.smallest**2)
-        available = self.available()
-        if self._on_cpu:
-            needed += 2 * weight + self._row_bytes(size[0] + 2 * self._stride) * (size[1] + 2 * self._stride)
-            available *= 1 - IN_FLIGHT_SHARE
+        needed += 2 * weight + self._row_bytes(size[0] + 2 * self._stride) * (size[1] + 2 * self._stride)
+        available = (1 - IN_FLIGHT_SHARE) * self.available()
         return weight if padded <= _MAX_PIXELS and needed <= available else float("inf")
 
     def _used(self) -> float:

@@ -1,7 +1,9 @@
 """Items in a pipeline: their order, their errors, how many are in memory, and what ends when it is stopped."""
 
+import gc
 import threading
 import time
+import weakref
 from contextlib import closing
 
 import pytest
@@ -94,6 +96,36 @@ def test_an_error_concerns_its_item_and_is_yielded_in_order():
         found = values(in_order(range(8), *stages, 3))
         assert [item for item, _ in found] == [*range(8)]
         assert [str(value) for _, value in found if isinstance(value, ValueError)] == ["item 2", "item 5"]
+
+
+@pytest.mark.parametrize("stage", ["read", "work"])
+def test_an_error_keeps_nothing_of_its_pass_in_memory(stage):
+    """The activations of a pass that ran out of memory would be missing in the next one."""
+
+    class Activations:
+        pass
+
+    alive: weakref.WeakSet[Activations] = weakref.WeakSet()
+
+    def fail(item: int, *_: int) -> int:
+        held = Activations()
+        before = len(alive)
+        alive.add(held)
+        raise MemoryError(before)
+
+    stages = [lambda item: item, negative]
+    stages[["read", "work"].index(stage)] = fail
+    gc.disable()
+    try:
+        found = []
+        for _, result in in_order(range(6), *stages, lambda item, _: item, 1):
+            found.append(result.exception().args[0])
+            del result
+    finally:
+        gc.enable()
+    # Items that wait to be yielded hold theirs.
+    assert max(found) <= {"read": most_in_flight(1), "work": 0}[stage]
+    assert not alive
 
 
 def test_after_an_error_of_the_work_the_caller_can_stop_before_the_next_item():

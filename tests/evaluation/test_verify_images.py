@@ -215,3 +215,19 @@ def test_a_changed_prediction_is_one_line(msgunet):
         r"do not agree, for example, native protocol: PSNR is \S+ in metrics\.csv, but \S+ from the images",
         line,
     ), line
+
+
+def test_a_prediction_of_another_size_and_a_damaged_source_are_problems_of_their_own(msgunet, place):
+    plan = load_plan("mine.yaml")
+    run = next(run for run in plan.runs if run.settings.entry == "copy")
+    prediction = sorted((run.folder / "predictions").iterdir())[0]
+    Image.new("RGB", (32, 32)).save(prediction)
+    source = next(Path(run.settings.data).glob("test/*.source.png"))
+    source.write_bytes(source.read_bytes()[:60])
+    status, _, error = msgunet("verify", "mine.yaml")
+    assert status == 2
+    assert f"{prediction} was changed after the evaluation; 2 of its rows do not agree" in error
+    assert "the output has shape (32, 32, 3), the target (48, 48, 3)" in error
+    # Metrics do not depend on sources.
+    assert error.count("protocol:") == 1, error
+    assert source.name in error

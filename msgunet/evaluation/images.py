@@ -1,16 +1,31 @@
-"""Whether one's own images are those behind shared results, and which of them differ."""
+"""Whether one's own images are those of their manifest, and those behind shared results; and which of them differ."""
 
 from pathlib import Path
 
 from msgunet.core.files import sha256_file
+from msgunet.core.text import limited
 from msgunet.data.manifest import read_manifest
-from msgunet.evaluation.verify import changed_images, limited
+from msgunet.data.prepare import check_prepared
 from msgunet.suite.plan import Plan
 from msgunet.suite.record import SharedRun, manifest_name
 from msgunet.suite.runs import RunPlan
 
 # Images that a line names.
 _NAMED = 3
+
+
+def changed_images(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Return the test images of a prepared data set whose pixels are not those of the manifest, or are missing.
+
+    Returns:
+        For each problem, in the order of the manifest, its text, and the image's id if it is a target.
+
+    """
+    if not (folder / "manifest.csv").is_file():
+        return {}
+    targets = {str(folder / pair.target): pair.id for pair in read_manifest(folder / "manifest.csv", "test")}
+    problems = check_prepared(folder, "test")
+    return {p: next((name for path, name in targets.items() if path in p), None) for p in problems}
 
 
 def own_images(plan: Plan) -> list[str]:
