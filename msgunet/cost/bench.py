@@ -165,7 +165,7 @@ def time_part(
                 timed(calls[-1], device)
         memory.append(peak[0])
         if device.type == "cuda":
-            # The engine captures this pass or step as a CUDA graph, which takes memory for a moment.
+            # The engine captures this step as a CUDA graph; a pass, the one before.
             timed(calls[-1], device)
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(repeats):

@@ -18,9 +18,10 @@ from msgunet.device.facts import device_name
 from msgunet.device.measuring import reset_peak_memory
 from msgunet.device.pick import pick_device
 from msgunet.device.precision import dtype_of, has_bf16, set_precision
-from msgunet.methods.inference import prepare
+from msgunet.methods.inference import layout_of, prepare
 from msgunet.methods.method import Method
 from msgunet.methods.registry import build_method, method_of
+from msgunet.methods.replay import USUAL_PASSES, CudaRecording, Replayed
 from msgunet.methods.vgg19 import VGG19Features
 from msgunet.training.memory import step_needs
 from msgunet.training.state import TrainingState
@@ -159,9 +160,13 @@ def _output(method: Method, device: torch.device, precision: str) -> torch.Tenso
     set_precision(precision)
     torch.manual_seed(0)
     network = prepare(method, _without_dropout(method.build_generator()), device, precision)
+    record = CudaRecording if device.type == "cuda" else None
     sources = [source.to(device) for source in noise_pyramid(method, _CPU, channels=method.channels[0])]
-    cast = [source.to(dtype=dtype_of(precision), memory_format=torch.channels_last) for source in sources]
-    return network(cast)[0].float().cpu()
+    form = {"dtype": dtype_of(precision), "memory_format": layout_of(network, device.type, precision)}
+    cast, passes = [source.to(**form) for source in sources], Replayed(network, record)
+    for _ in range(USUAL_PASSES):
+        passes(cast)
+    return passes(cast)[0].float().cpu()
 
 
 def _losses(method: Method, settings: RunSettings, device: torch.device) -> tuple[dict[str, float], int]:
@@ -175,7 +180,8 @@ def _losses(method: Method, settings: RunSettings, device: torch.device) -> tupl
     perceptual = None
     if settings.perceptual is not None:
         torch.manual_seed(0)
-        perceptual = VGG19Features(settings.perceptual.width).to(device, memory_format=state.layout)
+        perceptual = VGG19Features(settings.perceptual.width).keep_weights_in("fp32")
+        perceptual.to(device, memory_format=state.layout)
     sources, targets = (
         [image.to(device) for image in noise_pyramid(method, _CPU, training.batch_size, channels)]
         for channels in method.channels

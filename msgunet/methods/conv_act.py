@@ -131,9 +131,12 @@ def _flop(x_shape: Any, weight_shape: Any, *arguments: Any, out_shape: Any = Non
 
 
 def filled(x: Tensor, channels: int) -> Tensor:
-    """Return `x` (N, C, H, W) with channels of zeros after its own, up to so many; `x` itself if it has as many."""
+    """Return `x` (N, C, H, W) with channels of zeros after its own, up to so many; without those that are too many."""
     if x.shape[1] == channels:
         return x
+    if x.shape[1] > channels:
+        # An earlier layer filled those that are too many.
+        return x[:, :channels]
     count, own, *sides = x.shape
     out = torch.empty((count, channels, *sides), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     out.zero_()[:, :own].copy_(x)

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The body of each kernel, for one element. `T` is at least 32 bits wide.
+from msgunet.core.text import first_line
+
+# The body of each kernel, for one element. `T` is at least 32 bits wide. Comparisons let NaN pass, as ReLU does.
 SOURCES = {
     "bias_relu": """template <typename T> T bias_relu(T x, T bias) {
         T y = x + bias;
-        return y > T(0) ? y : T(0);
+        return y <= T(0) ? T(0) : y;
     }""",
     "relu_l1_backward": """template <typename T> T relu_l1_backward(T gradient, T y, T target, T scale) {
         T sign = T(y > target) - T(y < target);
-        return y > T(0) ? gradient + scale * sign : T(0);
+        return y <= T(0) ? T(0) : gradient + scale * sign;
     }""",
 }
 
@@ -30,7 +32,7 @@ def _bias_relu(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def _relu_l1_backward(gradient: Tensor, y: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-    return torch.where(y > 0, gradient + scale * (y - target).sign_(), 0)
+    return torch.where(y <= 0, 0, gradient + scale * (y - target).sign_())
 
 
 _SLOW: dict[str, Callable[..., Tensor]] = {"bias_relu": _bias_relu, "relu_l1_backward": _relu_l1_backward}
@@ -49,7 +51,7 @@ def _kernel(name: str, device: torch.device, dtype: torch.dtype) -> Callable[...
         found = kernel(*tried)
         reason = "" if torch.equal(found, _SLOW[name](*tried)) else "it computes something else"
     except Exception as error:  # a compiler that is missing, or fails in any way
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     if reason:
         print(f"{name}: several kernels instead of one ({reason})", file=sys.stderr, flush=True)
         return _SLOW[name]

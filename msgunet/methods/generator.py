@@ -64,10 +64,6 @@ class LoadedGenerator:
         graphs = self.device.type == "cuda" and self.cuda_graphs == "auto"
         self._layout = layout_of(self.network, self.device.type, self.precision)
         self._passes = Replayed(self.network, CudaRecording if graphs else None)
-        # A GPU divides in another way than a CPU, so it gets a table of all values.
-        if self.device.type == "cuda":
-            given = self.settings.source_format
-            self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, sources: Sequence[Tensor], key: object) -> list[Tensor]:
@@ -89,9 +85,13 @@ class LoadedGenerator:
         Only bytes are copied to the device.
         """
         image = bytes_on(self.device, pixels)
-        if self._normalised is None:
-            source = normalise(image, self.settings.source_format.range)
+        given = self.settings.source_format
+        if self.device.type != "cuda":
+            source = normalise(image, given.range)
         else:
+            # A GPU divides in another way than a CPU, so it gets a table of all values.
+            if self._normalised is None:
+                self._normalised = normalise(torch.arange(2**given.bits), given.range).to(self.device)
             source = self._normalised[image.int()]
         return pyramid(source, self.source_scales, self.settings.source_kind)
 
@@ -105,6 +105,8 @@ class LoadedGenerator:
         with own_random_state(self.device), torch.inference_mode():
             torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
             inputs = self._to_device(sources)
+            # This pass needs the memory of those of other sizes.
+            self._passes.forget()
             self._passes.paused = bool(per_image_norms(self.network))
             try:
                 with fixed_statistics(self.network, inputs):

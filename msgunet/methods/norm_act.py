@@ -29,7 +29,12 @@ _LIBRARY.define(
 def problem() -> str | None:
     """Return why Triton's kernels cannot be used, or None if they can."""
     try:
-        from msgunet.methods import norm_kernels  # noqa: F401
+        from msgunet.methods import norm_kernels
+
+        if torch.cuda.is_available():
+            # Triton needs a C compiler and Python's headers, but not before its first kernel.
+            x = torch.zeros(1, 8, 4, 4, device="cuda").contiguous(memory_format=torch.channels_last)
+            norm_kernels.apply(x, *norm_kernels.image_statistics(x, _EPS), None, True, 1, 8)
     except Exception as error:  # a broken installation can make it raise anything
         return first_line(error)
     return None
@@ -66,7 +71,9 @@ def _norm_act(
 def _statistics_on_cuda(x: Tensor) -> tuple[Tensor, Tensor]:
     from msgunet.methods import norm_kernels
 
-    return norm_kernels.image_statistics(x.contiguous(memory_format=torch.channels_last), _EPS)
+    # Triton launches on the thread's current device.
+    with torch.cuda.device(x.device):
+        return norm_kernels.image_statistics(x.contiguous(memory_format=torch.channels_last), _EPS)
 
 
 def _norm_act_on_cuda(x: Tensor, mean: Any, scale: Any, other: Tensor | None, *settings: Any) -> Tensor:
@@ -74,7 +81,8 @@ def _norm_act_on_cuda(x: Tensor, mean: Any, scale: Any, other: Tensor | None, *s
 
     x = x.contiguous(memory_format=torch.channels_last)
     other = None if other is None else other.contiguous(memory_format=torch.channels_last)
-    return norm_kernels.apply(x, mean, scale, other, *settings)
+    with torch.cuda.device(x.device):
+        return norm_kernels.apply(x, mean, scale, other, *settings)
 
 
 def _statistics_on_shapes(x: Tensor) -> tuple[Tensor, Tensor]:

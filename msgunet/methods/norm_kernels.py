@@ -97,7 +97,7 @@ def _apply(
         scale = tl.load(scales + image * channels + channel, mask=known, other=0.0)
         values = (values - mean[None, :]) * scale[None, :]
     if relu:
-        values = tl.maximum(values, 0.0)
+        values = tl.maximum(values, 0.0, propagate_nan=tl.PropagateNan.ALL)
     if adds:
         values += tl.load(other + place, mask=mask, other=0.0).to(tl.float32)
     place = ((image * rows + row) * (width + 2 * pad) + column[:, None]) * channels_out + channel[None, :]

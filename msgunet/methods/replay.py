@@ -4,6 +4,7 @@ At small sizes, launching the operations takes longer than computing them. A pas
 the third time, so that images of many sizes record nothing. In the passes before, cuDNN chooses its algorithms.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from msgunet.core.text import first_line
+from msgunet.device.capture import captured
 from msgunet.device.notes import say
 
 # Passes of a shape before the one that is recorded.
@@ -49,16 +51,9 @@ class CudaRecording(Recording):
 
     def _recorded(self) -> list[Tensor]:
         device = self._inputs[0].device
-        self._graph: Any = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        # Inside a stream of ours, since torch leaves its own only if it succeeds.
-        with (
-            torch.cuda.device(device),
-            torch.cuda.stream(stream),
-            torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
-        ):
-            outputs = self._network(self._inputs)
+        self._graph, outputs = captured(lambda: self._network(self._inputs), device, stream)
         return outputs
 
     def _replay(self) -> None:
@@ -81,10 +76,20 @@ class Replayed:
         self._network, self._record = network, record
         self._recordings: OrderedDict[Any, Recording] = OrderedDict()
         self._passes: OrderedDict[Any, int] = OrderedDict()
+        # A recording has one place for the inputs of all threads.
+        self._lock = threading.Lock()
         self.paused = False
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the network's outputs; those of a replayed pass are in fp32."""
+        with self._lock:
+            return self._outputs(inputs)
+
+    def forget(self) -> None:
+        """Free the memory of all recordings."""
+        self._recordings.clear()
+
+    def _outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if self._record is None or self.paused:
             return self._usual(inputs)
         key = tuple((x.shape, x.dtype) for x in inputs)
@@ -118,6 +123,9 @@ class Replayed:
             self._recordings.popitem(last=False)
         try:
             self._recordings[key] = self._record(self._network, inputs)
+        except torch.OutOfMemoryError:
+            self._recordings.clear()
+            return False
         except Exception as error:  # whatever a network does that a recording cannot
             self._record = None
             self._recordings.clear()

@@ -9,23 +9,24 @@ of the step from memory that `replay` fills, and adds its own offset within the 
 before each step, with which the offset is zero again.
 """
 
-import random
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msgunet.core.settings import ComputeSettings
-from msgunet.device.pick import random_generator
+from msgunet.core.text import first_line
+from msgunet.device.capture import captured, let_go
+from msgunet.training.python_state import PythonState
 
 # Usual steps before the capture. torch recommends three.
 WARM_UP = 3
 _SYNCHRONISES = "called a synchronizing CUDA operation"
+_MODE = "Synchronization debug mode"
 
 Function = Callable[[Sequence[Tensor]], dict[str, Tensor]]
 
@@ -49,15 +50,16 @@ class CudaGraph:
 
     def waits(self, step: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], str | None]:
         """Run a step as `usual`. Also return where it waits for the device, which a captured step cannot."""
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
                 values = self.usual(step)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
         found = [w for w in caught if _SYNCHRONISES in str(w.message)]
-        for other in (w for w in caught if w not in found):
+        # torch warns of its own mode, too.
+        for other in (w for w in caught if w not in found and _MODE not in str(w.message)):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
         return values, f"{found[0].filename}:{found[0].lineno} waits for the device" if found else None
 
@@ -73,30 +75,17 @@ class CudaGraph:
 
         Nothing is executed. If this raises an error, weights and optimisers are as before.
         """
-        self._graph = torch.cuda.CUDAGraph()
-        # torch leaves its own stream only if the capture succeeds. Threads such as the loader's may use the device.
-        with (
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            return step()
+        self._graph, values = captured(step, self._device, self._stream)
+        return values
 
     def replay(self) -> None:
         """Execute the recorded step."""
         self._graph.replay()
 
     def discard(self) -> None:
-        """Free the recorded step. After a failed capture, also let the generator leave the capture."""
+        """Free the recorded step."""
         self._graph = None
-        generator = random_generator(self._device)
-        generator.graphsafe_set_state(generator.clone_state())
-        torch.cuda.empty_cache()
-
-    def mark(self) -> Callable[[], None]:
-        """Return a function that waits until the work queued so far is done."""
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event.synchronize
+        let_go(self._device)
 
 
 class Steps:
@@ -136,7 +125,7 @@ class Steps:
         """Forget the captured step: another phase has other operations, and new optimisers."""
         if self._values is not None:
             self._graph.discard()
-        self._done, self._names, self._values = 0, [], None
+        self._done, self._usual, self._names, self._values = 0, 0, [], None
         self._waits: str | None = None
 
     @property
@@ -155,13 +144,14 @@ class Steps:
             values = self._replayed()
         elif self._graph is None or alone:
             values = step()
-        elif self._done < WARM_UP - 1:
+        elif self._usual < WARM_UP - 1:
             values = self._graph.usual(step)
-        elif self._done == WARM_UP - 1:
+        elif self._usual == WARM_UP - 1:
             values, self._waits = self._graph.waits(step)
         else:
             values = self._captured(step)
         self._done += 1
+        self._usual += not alone
         self._follow()
         return values
 
@@ -175,7 +165,7 @@ class Steps:
 
     def _captured(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Capture the step and run it. If that does not work, run this step and all later ones as usual."""
-        before = _Python(self._watched)
+        before = PythonState(self._watched)
         reason = self._waits or self._too_little()
         if reason is None:
             try:
@@ -183,7 +173,7 @@ class Steps:
                 self._values = self._graph.capture(lambda: self._stacked(step()))
                 reason = before.changed()
             except Exception as error:
-                reason = str(_first(error)).splitlines()[0]
+                reason = first_line(_first(error))
             finally:
                 self._capturable(False)
         if reason is None:
@@ -221,9 +211,11 @@ class Steps:
 
     def _follow(self) -> None:
         """Wait until all but the last two steps are done, so that the training's clock is not far ahead of them."""
-        if self._graph is None:
+        if self._device.type != "cuda":
             return
-        self._queue.append(self._graph.mark())
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        self._queue.append(event.synchronize)
         if len(self._queue) > 2:
             self._queue.popleft()()
 
@@ -243,56 +235,3 @@ def _first(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-class _Python:
-    """What a step may change besides tensors, which would only change in a captured step's first run.
-
-    These are attributes of the method and the networks, and the generators of random numbers on the CPU.
-    """
-
-    def __init__(self, watched: Iterable[Any]) -> None:
-        self._objects: list[tuple[str, Any]] = []
-        for each in watched:
-            parts = each.named_modules() if isinstance(each, nn.Module) else [("", each)]
-            self._objects += [(f"{type(part).__name__} {name}".strip(), part) for name, part in parts]
-        self._before = self._read()
-        self._random = random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-    def _read(self) -> list[dict[str, Any]]:
-        return [{name: _token(value) for name, value in vars(part).items()} for _, part in self._objects]
-
-    def changed(self) -> str | None:
-        """Return what has changed, or None."""
-        for (label, _), before, after in zip(self._objects, self._before, self._read(), strict=True):
-            for name in (*before, *after):
-                if before.get(name) != after.get(name):
-                    return f"a step changes the attribute {name} of {label}"
-        if not np.array_equal(np.random.get_state()[1], self._random[1][1]) or random.getstate() != self._random[0]:
-            return "a step draws random numbers from random or NumPy"
-        if not torch.equal(torch.get_rng_state(), self._random[2]):
-            return "a step draws random numbers on the CPU"
-        return None
-
-    def restore(self) -> None:
-        """Set numbers, texts and the generators to their values before."""
-        for (_, part), before in zip(self._objects, self._before, strict=True):
-            for name, value in before.items():
-                if isinstance(value, bool | int | float | str) and vars(part).get(name) != value:
-                    setattr(part, name, value)
-        random.setstate(self._random[0])
-        np.random.set_state(self._random[1])
-        torch.set_rng_state(self._random[2])
-
-
-def _token(value: Any) -> Any:
-    """Return what to compare: numbers and texts by value, tensors by identity, collections by their members."""
-    if isinstance(value, bool | int | float | str) or value is None:
-        return value
-    if isinstance(value, Tensor):
-        return "tensor", id(value)
-    if isinstance(value, dict):
-        return "dict", [(key, _token(item)) for key, item in value.items() if isinstance(key, str)], len(value)
-    if isinstance(value, list | tuple | set | deque):
-        return "items", [_token(item) for item in value]
-    return None

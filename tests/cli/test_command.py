@@ -152,7 +152,7 @@ def test_an_extra_comes_from_the_source_of_the_installation(direct_url, requirem
 
 
 def test_every_extra_that_is_named_is_declared():
-    assert set(PROJECT["optional-dependencies"]) == {"tiff", "suite", "onnx", "slurm", "docs", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"tiff", "suite", "onnx", "cuda", "slurm", "docs", "dev"}
 
 
 def test_outside_a_checkout_a_suite_by_name_is_explained(tmp_path):

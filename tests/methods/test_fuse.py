@@ -86,6 +86,20 @@ def test_a_rewritten_network_computes_the_same(name, rewrite):
         assert kinds.count(NormAct) == len(per_image_norms(network))
 
 
+@pytest.mark.parametrize("channels", [[12, 20, 28], [4, 4, 4], [13, 26, 51], [9, 8, 16]])
+def test_any_number_of_channels_is_filled(channels):
+    """Sources are filled up to eight channels, and so is what they are concatenated with."""
+    method = build_method(make_settings("unused", "msgunet", options={"channels": channels, "width": 1.0}))
+    torch.manual_seed(0)
+    network = method.build_generator().eval().double()
+    fold_batch_norm(network)
+    sources = [source.double() for source in images(method)]
+    expected = run(network, sources)
+    fuse_convolutions(network)
+    for before, after in zip(expected, run(network, sources), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", [name for name in TRAINABLE if name != "spade"])
 def test_in_bf16_the_rewritten_network_is_as_near_to_fp32_as_the_plain_one(name):
     method, network = folded(name)

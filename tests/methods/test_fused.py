@@ -1,6 +1,7 @@
 """The fused operations on feature maps compute what PyTorch's do, with a fraction of the bytes."""
 
 import ctypes
+import math
 import shutil
 import subprocess
 
@@ -124,6 +125,10 @@ def test_the_source_of_each_kernel_computes_what_its_operations_do(tmp_path):
                 for c in values:
                     arguments = [torch.tensor(v) for v in (a, b, c, 0.25)]
                     assert run(a, b, c, 0.25) == slow(*arguments[:count]).item(), (name, a, b, c)
+        # ReLU and its gradient let NaN pass: such a loss must not look finite.
+        nan = [float("nan")] * 4
+        assert math.isnan(run(*nan))
+        assert math.isnan(slow(*map(torch.tensor, nan[:count])).item())
 
 
 def test_a_kernel_that_fails_or_errs_is_replaced_by_its_operations(monkeypatch, capsys):

@@ -46,16 +46,22 @@ def losses(name, fake, real, perceptual=None, **options):
     return {key: float(value) for key, value in found.items()}, *images
 
 
-def vgg(image, layers, normalise=False):
-    """Stand in for VGG-19: its "features" of layer k are a multiple of the image."""
-    assert not normalise
-    return [image * (layer + 1) for layer in layers]
+class VGG:
+    """Stands in for VGG-19: its "features" of layer k are a multiple of the image."""
+
+    def __call__(self, image, layers, normalise=False):
+        assert not normalise
+        return [image * (layer + 1) for layer in layers]
+
+    def distances(self, image, targets, layers, normalise=False):
+        pairs = zip(self(image, layers, normalise), targets, strict=True)
+        return torch.stack([(feature - target).abs().mean() for feature, target in pairs])
 
 
 @pytest.mark.parametrize("adversarial", ["least_squares", "cross_entropy"])
 def test_msgunets_objective_is_equation_1(adversarial):
     fake, real = features(2, 4), features(2, 4)
-    found, outputs, targets = losses("msgunet", fake, real, vgg, adversarial=adversarial)
+    found, outputs, targets = losses("msgunet", fake, real, VGG(), adversarial=adversarial)
     distance = ADVERSARIAL[adversarial]
     layers = [(f, r) for scale in zip(fake, real, strict=True) for f, r in zip(*scale, strict=True)]
     images = list(zip(outputs, targets, strict=True))
@@ -90,7 +96,7 @@ def test_pix2pixs_objective():
 def test_pix2pixhds_objective():
     """As in the published code: features times 10 and 1 / scales; VGG times 10, with weights that double by layer."""
     fake, real = features(3, 4), features(3, 4)
-    found, outputs, targets = losses("pix2pixhd", fake, real, vgg)
+    found, outputs, targets = losses("pix2pixhd", fake, real, VGG())
     distance = ADVERSARIAL["least_squares"]
     layers = [(f, r) for scale in zip(fake, real, strict=True) for f, r in list(zip(*scale, strict=True))[:-1]]
     # relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 follow the convolutions 1, 3, 5, 9 and 13.

@@ -1,5 +1,8 @@
 """Passes of a size that repeats are recorded once and replayed. On a CPU, a recording runs the network again."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import make_settings
@@ -116,6 +119,42 @@ def test_recordings_give_their_memory_to_a_pass_that_needs_it(once):
     x = image(2, 3, 4, 4)
     assert torch.equal(run(x)[0], 2 * x[0])
     assert not run._recordings
+
+
+def test_threads_get_their_own_images(once):
+    """A recording has one place for its inputs."""
+
+    class Slow(once):
+        def _replay(self):
+            time.sleep(0.001)
+            super()._replay()
+            time.sleep(0.001)
+
+    run = Replayed(Doubled(), Slow)
+    for _ in range(3):
+        run(image(1, 3, 4, 4))
+    sources = [image(1, 3, 4, 4) for _ in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        outputs = [*pool.map(run, sources)]
+    for source, output in zip(sources, outputs, strict=True):
+        assert torch.equal(output[0], 2 * source[0])
+
+
+def test_a_recording_that_needs_too_much_memory_ends_no_later_one(once):
+    tries = []
+
+    def record(network, inputs):
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("too large")
+        return once(network, inputs)
+
+    run = Replayed(Doubled(), record)
+    for _ in range(5):
+        x = image(1, 3, 4, 4)
+        assert torch.equal(run(x)[0], 2 * x[0])
+    assert len(tries) == 2
+    assert len(run._recordings) == 1
 
 
 @pytest.mark.parametrize("name", ["msgunet", "pix2pixhd_local", "pix2pix"])

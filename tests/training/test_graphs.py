@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from conftest import TRAINABLE, make_settings, through_phases
@@ -63,9 +64,6 @@ class Kept(CudaGraph):
 
     def discard(self):
         self._step = self._values = None
-
-    def mark(self):
-        return lambda: None
 
 
 def tensors_of(state):
@@ -224,6 +222,39 @@ def drawing(method, state):
     method.generator_losses = lambda *a: {k: v * torch.rand(()).item() for k, v in losses(*a).items()}
 
 
+def of_numpy(draw):
+    """Return a change as `drawing`, with numbers of NumPy."""
+
+    def change(method, state):
+        losses, method.draw = method.generator_losses, draw
+        method.generator_losses = lambda *a: {k: v * float(draw()) for k, v in losses(*a).items()}
+
+    return change
+
+
+class Pool:
+    """A helper of a method that remembers something."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return self.count
+
+
+def with_generator(method, state):
+    """Let the method have a generator of its own."""
+    method.generator = np.random.default_rng(0)
+    of_numpy(lambda: method.generator.random())(method, state)
+
+
+def with_pool(method, state):
+    """Let the method have a helper."""
+    method.pool = pool = Pool()
+    of_numpy(lambda: pool())(method, state)
+
+
 def replacing(method, state):
     """Let the generator keep a tensor of the last step."""
     losses = method.generator_losses
@@ -252,13 +283,27 @@ class KeepsRandom(Kept):
         (counting, "a step changes the attribute count of MSGUNetMethod"),
         (replacing, "a step changes the attribute last of MSGUNet"),
         (drawing, "a step draws random numbers on the CPU"),
+        (of_numpy(np.random.rand), "a step draws random numbers from random or NumPy"),
+        (with_generator, "a step changes the attribute generator of MSGUNetMethod"),
+        (with_pool, "a step changes the attribute pool of MSGUNetMethod"),
     ],
 )
 def test_a_step_that_changes_more_than_tensors_is_not_captured(capsys, change, reason):
     """Otherwise each step would repeat what the first one did."""
-    graph = KeepsRandom() if change is drawing else Kept()
-    assert_same(run("msgunet", "cpu", graph, 7, change=change), run("msgunet", "cpu", None, 7, change=change))
+    graph, found = KeepsRandom() if change is drawing else Kept(), []
+    for each in (graph, None):
+        np.random.seed(0)
+        found.append(run("msgunet", "cpu", each, 7, change=change))
+    assert_same(*found)
     assert f"no CUDA graph, since {reason};" in capsys.readouterr().err
+
+
+def test_a_step_that_runs_alone_early_does_not_replace_the_search_for_waits(capsys):
+    graph, searched = Kept(), []
+    graph.waits = lambda step: (searched.append(1) or step(), None)
+    assert_same(run("pix2pix", "cpu", graph, 8, alone=(0, 2)), run("pix2pix", "cpu", None, 8))
+    assert searched == [1]
+    assert graph.replays == 8 - 2 - WARM_UP
 
 
 def test_images_of_another_size_are_captured_anew():

@@ -91,7 +91,7 @@ def test_settings_of_evaluations_and_reports(copied):
     assert found[-1].endswith(': report.metrics ["psnr", "ssim", "vif"] → ["psnr"]: tables, figures, page')
     edit_suite(copied, lambda s: s.update(evaluation={"precision": "training"}))
     found = changes(copied)
-    assert "msgunet on bluemarble, seed 0: evaluation.precision fp32 → training: 1 evaluation" in found
+    assert 'msgunet on bluemarble, seed 0: evaluation.precision "fp32" → "training": 1 evaluation' in found
     assert counted(found).keys() == {"evaluate", "tables", "figures", "page"}, "no training, no ablation"
 
 
