@@ -29,7 +29,7 @@ _PROGRAMS = {"msgunet", "snakemake", "cp", *_ELSEWHERE}
 _MISSING = (
     r"torch finds none|is not prepared|there is no .*run 'snakemake|has not been|Missing input files|speed.csv|"
     "there are no results|marked for report|not a readable generator|no such file|needs .* CITYSCAPES_USERNAME|"
-    r"none recorded|there is no \S+runs\.json"
+    r"none recorded|cannot use a GPU here|there is no \S+runs\.json"
 )
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
