@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 def _tensor(pixels: np.ndarray, low: int, high: int, device: torch.device) -> torch.Tensor:
     values = bytes_on(device, pixels)[0].contiguous().double()
-    return values.sub_(low).div_(high - low).clamp_(0, 1)
+    return values.sub_(low).div_(high - low)
 
 
 def _psnr(x: np.ndarray, y: np.ndarray, low: int, high: int) -> float:

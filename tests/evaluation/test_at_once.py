@@ -75,7 +75,9 @@ def test_an_error_is_that_of_the_first_image(tmp_path, compute):
 
 
 INTERRUPTED = r"""
-import sys, time
+import signal, sys, time
+# Shells let background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from msgunet.cli.main import main
 from msgunet.evaluation import evaluate
 real = evaluate.save

@@ -154,6 +154,22 @@ def test_values_are_scaled_from_the_range_and_clipped_to_it(low, high):
     assert ours["vif"] == pytest.approx(vif_by_definition(a, b), abs=1e-8)
 
 
+@pytest.mark.parametrize("white", [255, 65535])
+def test_the_largest_difference_has_a_psnr_of_0_db(white):
+    black = np.zeros((12, 12, 3), np.uint16 if white > 255 else np.uint8)
+    for pair in ((black, black + white), (black + white, black)):
+        assert measure(*pair, metrics=["psnr"], values=(0, white))["psnr"] == 0
+
+
+def test_only_the_targets_own_pixels_make_it_constant():
+    target = np.full((44, 48, 3), (10, 20, 30), np.uint8)
+    output = np.random.default_rng(0).integers(0, 255, target.shape).astype(np.uint8)
+    assert measure(output, target)["note"] == "vif: constant target"
+    # An output that is constant, with the colour of the target's first pixel.
+    target = output
+    assert measure(np.full_like(target, target[0, 0]), target)["note"] == ""
+
+
 def test_psnr_is_at_most_100_db():
     target = np.full((64, 64, 3), 5, np.uint16)
     output = target.copy()

@@ -144,6 +144,7 @@ def test_the_table_counts_verdicts(working_folder):
     fill(plan, without=("pix2pix",))
     (table,) = (t for t in build_tables(_collection(plan)).sections["reproduction"] if t.name == "claims")
     assert table.notes[0].startswith("2 claims: ")
+    assert any("at least 6 images for two methods and 8 for four" in note for note in table.notes)
     assert sum(int(word) for word in table.notes[0].replace(",", "").split() if word.isdigit()) == 4
     quality, smaller = (row[2] for row in table.rows)
     assert quality == "–"

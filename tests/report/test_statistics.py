@@ -133,6 +133,7 @@ def test_holms_correction_by_hand():
     # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last must not be below the one before it.
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.4, 0.6])).tolist() == pytest.approx([0.8, 0.8])
+    assert holm(np.array([0.6, 0.9])).tolist() == [1, 1], "a probability"
     assert holm(np.array([])).tolist() == []
 
 

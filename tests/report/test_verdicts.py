@@ -143,6 +143,8 @@ def test_inputs_of_half_the_size_are_judged_at_full_output(full, half, measured,
     ]
     ablation = pd.DataFrame(rows, columns=["input_width", "output_width", "ssim", "dataset", "entry"])
     ablation["output_height"] = ablation["output_width"] // 2
+    # An output that is as wide but higher.
+    ablation.loc[len(ablation)] = [1024, 2048, 0.99, "maps", "ours", 2048]
     runs = {
         name: [SimpleNamespace(settings=SimpleNamespace(method=method, size=(2048, 1024)))]
         for name, method in (("plain", "pix2pix"), ("ours", "msgunet"))

@@ -121,7 +121,9 @@ def test_an_image_that_may_need_tiles_is_alone_and_the_limit_holds_back_a_share(
 
 
 INTERRUPTED = r"""
-import sys, time
+import signal, sys, time
+# Shells let background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from msgunet.cli.main import main
 from msgunet.translation import files
 real = files.save
