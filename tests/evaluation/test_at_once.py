@@ -119,10 +119,11 @@ def test_the_height_of_the_strips_changes_no_bit(monkeypatch):
         target = draw.integers(0, 256, (height, width, 3)).astype(np.uint8)
         output = (0.8 * target + draw.integers(0, 50, target.shape)).astype(np.uint8)
         rows = []
-        for values in (1, 5000, 10**9):
+        # 2112: strips of an odd number of rows, at a width of 64.
+        for values in (1, 2112, 5000, 10**9):
             monkeypatch.setitem(similarity._STRIP, "cpu", values)
             rows.append(measure(output, target))
-        assert rows[0] == rows[1] == rows[2]
+        assert all(row == rows[0] for row in rows)
 
 
 def test_images_at_once_share_the_cores():
