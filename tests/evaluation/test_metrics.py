@@ -1,6 +1,7 @@
 """PSNR, SSIM and VIF against independent implementations, and images for which they are not defined."""
 
 import json
+import math
 
 import numpy as np
 import piq
@@ -10,7 +11,8 @@ from conftest import make_image
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from msgunet.evaluation.metrics import measure
+from msgunet.core.metrics import METRICS
+from msgunet.evaluation.metrics import PSNR_CAP, measure
 
 
 def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
@@ -193,3 +195,17 @@ def test_one_pixel_makes_a_target_not_constant():
         assert measure(target, target)["note"] == "vif: constant target"
         target[place] = (10, 20, 31)
         assert measure(target, target)["vif"] > 0.9
+
+
+def test_each_metrics_range_is_where_its_intervals_end():
+    """PSNR is capped; the SSIM of an image and its negative is below zero; VIF of a sharper output is above one."""
+    assert {name: metric.range for name, metric in METRICS.items()} == {
+        "psnr": (0, PSNR_CAP),
+        "ssim": (-1, 1),
+        "vif": (0, math.inf),
+    }
+    target = np.asarray(make_image(0, 64, 64))
+    assert -1 <= measure(255 - target, target)["ssim"] < 0
+    middle = target.mean(axis=(0, 1))
+    sharper = (middle + 1.2 * (target - middle)).clip(0, 255).round().astype(np.uint8)
+    assert measure(sharper, target)["vif"] > 1
