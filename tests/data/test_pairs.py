@@ -13,6 +13,7 @@ from msgunet.data import pairs as module
 from msgunet.data.pairs import (
     PairDataset,
     blank_pyramid,
+    bytes_on,
     double,
     halve,
     keyed_seed,
@@ -140,3 +141,11 @@ def test_a_batch_drops_the_rest_of_an_epoch_and_follows_the_seed():
             order = np.random.default_rng(keyed_seed(5, epoch)).permutation(count)
             part = batches[epoch * len(sizes) : (epoch + 1) * len(sizes)]
             assert [index for indices in part for _, index in indices] == order[: sum(sizes)].tolist()
+
+
+def test_bytes_of_8_and_16_bits_are_their_values_on_a_device():
+    for dtype, values in ((np.uint8, [0, 1, 127, 128, 254, 255]), (np.uint16, [0, 1, 32767, 32768, 65534, 65535])):
+        image = np.array(values, dtype).reshape(1, 2, 3)
+        assert bytes_on(torch.device("cpu"), image).tolist() == [
+            [[[v[c] for v in image.tolist()[0]]] for c in range(3)]
+        ]
