@@ -1,11 +1,11 @@
 """The verbs of the stages: the rules of the workflow run exactly these."""
 
-import os
 from pathlib import Path
 
 from msgunet.cli import verbs
 from msgunet.cli.arguments import AddVerb, compute, jobs, methods, path, positive
 from msgunet.core.paths import ARCHIVES, WEIGHTS
+from msgunet.core.pipeline import usable_cores
 
 _RUN = "run.json: the settings of the run"
 _GENERATOR = "generator.safetensors of this run"
@@ -46,7 +46,7 @@ def add_stages(verb: AddVerb) -> None:
         help="size to resize the images to (default: the paper's)",
     )
     prepare.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all cores)"
+        "--threads", type=positive, default=usable_cores(), metavar="N", help="CPU threads (default: all cores)"
     )
     compute(prepare)
 

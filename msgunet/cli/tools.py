@@ -1,10 +1,10 @@
 """The verbs for people: suites before and after they run, trained models, and speed."""
 
-import os
 from pathlib import Path
 
 from msgunet.cli import results, verbs
 from msgunet.cli.arguments import PRECISIONS, AddVerb, above_zero, compute, jobs, path, positive, suite
+from msgunet.core.pipeline import usable_cores
 
 _MODEL = "generator.safetensors of a run"
 _METHOD_FILE = "Python file of the custom method; needed if the model was trained with one"
@@ -117,7 +117,7 @@ def add_tools(verb: AddVerb) -> None:
     translate.add_argument(
         "--threads",
         type=positive,
-        default=os.cpu_count(),
+        default=usable_cores(),
         metavar="N",
         help="CPU threads of the network (default: all cores)",
     )

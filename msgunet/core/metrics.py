@@ -36,6 +36,8 @@ class Metric:
 
 # Increases whenever the numbers would change: 1 was in single precision, with piq's constant in PSNR.
 VERSION = 2
+# Bytes per pixel of an image that is measured: values and maps in double precision.
+METRICS_BYTES = 150
 # With fewer test images a mean has no interval: a handful of resampled values covers far less than it claims.
 FEWEST_IMAGES = 5
 METRICS = {

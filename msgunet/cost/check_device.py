@@ -13,6 +13,7 @@ from msgunet.core.errors import UserError, is_out_of_memory
 from msgunet.core.files import canonical_json
 from msgunet.core.settings import ComputeSettings, RunSettings
 from msgunet.core.text import first_line
+from msgunet.cost.bench import precisions_for
 from msgunet.cost.count import noise_pyramid
 from msgunet.device.facts import device_name
 from msgunet.device.measuring import reset_peak_memory
@@ -55,7 +56,7 @@ def gpu() -> torch.device:
         return pick_device(ComputeSettings(device="cuda"))
     if torch.version.cuda is None:
         raise UserError(
-            f"torch {torch.__version__} was built without CUDA; reinstall it as README.md says, without a CPU index"
+            f"torch {torch.__version__} was built without CUDA; on Linux, 'make environment' installs one with it"
         )
     try:
         torch.cuda.init()
@@ -125,7 +126,7 @@ def _network(settings: RunSettings, device: torch.device) -> Iterator[tuple[str,
     method = build_method(settings)
     expected = _output(method, _CPU, "fp32")
     spread = expected.std().item()
-    for precision in ("fp32", *(["tf32"] if device.type == "cuda" else []), *(["bf16"] if has_bf16(device) else [])):
+    for precision in precisions_for(device, None):
         error = (_output(method, device, precision) - expected).square().mean().sqrt().item() / spread
         advice = "" if error <= _ERRORS[precision] else f"more than {_ERRORS[precision]:g}: {_BROKEN}"
         yield f"one image in {precision}: error {error:.1e} of the output's standard deviation", advice

@@ -8,12 +8,11 @@ import pandas as pd
 from scipy import stats
 
 from msgunet.core.metrics import METRICS
+from msgunet.core.text import LISTED
 
 # How far the metrics of one generator can be apart on two devices, whose outputs differ by rounding
 # (docs/report.md has the measurement).
 TOLERANCE = {"psnr": 0.05, "ssim": 0.002, "vif": 0.005}
-# Rows that a run lists, from the largest difference.
-_LISTED = 5
 KEYS = ["dataset", "entry", "seed", "id", "protocol"]
 
 
@@ -93,11 +92,11 @@ def lines_of(key: tuple[str, str, int], found: Compared, noise: tuple[bool, str]
     for protocol, part in rows.groupby("protocol", sort=False):
         yield f"  mean, {protocol} protocol: {_change(part.mean(numeric_only=True), metrics)}"
     gaps = (rows[f"{metrics[0]}_own"] - rows[f"{metrics[0]}_shared"]).abs().fillna(np.inf)
-    listed = rows[rows["verdict"] == found.verdict].loc[lambda part: gaps[part.index].nlargest(_LISTED).index]
+    listed = rows[rows["verdict"] == found.verdict].loc[lambda part: gaps[part.index].nlargest(LISTED).index]
     for _, row in listed.iterrows():
         yield f"  {row['id']}, {row['protocol']} protocol: {_change(row, metrics)}"
-    if count > _LISTED:
-        yield f"  and {count - _LISTED} more rows; --out CSV writes all of them"
+    if count > LISTED:
+        yield f"  and {count - LISTED} more rows; --out CSV writes all of them"
     if noise and found.verdict == "different":
         yield f"  {noise[1]}"
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from msgunet.core.attempts import attempt
 from msgunet.core.files import atomic, read_settings, sha256_file, write_csv, write_json
-from msgunet.core.metrics import VERSION
+from msgunet.core.metrics import METRICS_BYTES, VERSION
 from msgunet.core.pipeline import in_order, usable_cores
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.data.images import read, resample, save
@@ -21,7 +21,6 @@ from msgunet.data.pairs import PairDataset
 from msgunet.device.facts import facts
 from msgunet.evaluation.metrics import CPU, measure
 from msgunet.evaluation.trained import finished, load_run
-from msgunet.suite.jobs import METRICS_BYTES
 from msgunet.training.memory import free_memory
 
 # Of the free memory, for the images that are measured beside the one in the network.

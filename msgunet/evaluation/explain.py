@@ -1,6 +1,5 @@
 """`msgunet explain`: where a number of Table 1 comes from, and the same number again."""
 
-import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from msgunet.core.settings import EvaluationSettings
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.evaluate import metrics_of
-from msgunet.evaluation.verify import TOLERANCE
+from msgunet.evaluation.verify import TOLERANCE, agrees
 from msgunet.suite.grid import grids, suggest_entry
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import RunPlan
@@ -135,14 +134,8 @@ def _explain_image(plan: Plan, run: RunPlan, metric: str, image: str, problems: 
         value = row["note"] if row[metric] is None else f"{row[metric]:.10g}"
         before = recorded[metric].get((image, row["protocol"]))
         yield f"  {row['protocol']} protocol, {how}: {value} (metrics.csv: {before})"
-        if not _agrees(before, row[metric], tolerance):
+        if before is None or not agrees(before, row[metric], tolerance):
             problems.append(
                 f"{plan.label(run)}, {image}, {row['protocol']} protocol: {metric.upper()} from the images is {value}, "
                 f"but {before} in metrics.csv: a file was changed after the evaluation"
             )
-
-
-def _agrees(before: float | None, now: float | None, tolerance: float) -> bool:
-    if before is None or pd.isna(before) or now is None:
-        return now is None and before is not None
-    return math.isclose(before, now, rel_tol=0, abs_tol=tolerance)

@@ -73,7 +73,7 @@ def measure(
     constant = bool((pixels[1] == pixels[1][:1, :1]).all())
     row: dict[str, Any] = {}
     notes = []
-    psnr = _psnr(*pixels, *values)
+    psnr = _psnr(*pixels, *values) if "psnr" in metrics else None
     with contextlib.nullcontext() if device.type == "cpu" else _on_gpu, torch.inference_mode():
         x, y = (_tensor(image, *values, device) for image in pixels)
         for name in metrics:

@@ -235,15 +235,19 @@ def _check_image(
     return checked
 
 
+def agrees(before: str | float | None, now: float | None, tolerance: float) -> bool:
+    """Return whether a recorded value is the one that was computed again; None and NaN are undefined ones."""
+    before = None if before is None or math.isnan(float(before)) else float(before)
+    if before is None or now is None:
+        return before is None and now is None
+    return math.isclose(before, now, rel_tol=0, abs_tol=tolerance)
+
+
 def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, tolerance: float) -> list[str]:
     texts = []
     for metric in evaluation.metrics:
         before, now = old.get(metric) or None, row[metric]
-        if before is None or now is None:
-            agrees = before is None and now is None
-        else:
-            agrees = math.isclose(float(before), now, rel_tol=0, abs_tol=tolerance)
-        if not agrees:
+        if not agrees(before, now, tolerance):
             texts.append(f"{metric.upper()} is {before} in metrics.csv, but {now} from the images")
     return texts
 

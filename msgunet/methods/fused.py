@@ -5,7 +5,6 @@ of PyTorch's operations, and on the `meta` device they are one operation, so tha
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msgunet.core.text import first_line
+from msgunet.device.notes import say
 
 # The body of each kernel, for one element. `T` is at least 32 bits wide. Comparisons let NaN pass, as ReLU does.
 SOURCES = {
@@ -53,7 +53,7 @@ def _kernel(name: str, device: torch.device, dtype: torch.dtype) -> Callable[...
     except Exception as error:  # a compiler that is missing, or fails in any way
         reason = first_line(error)
     if reason:
-        print(f"{name}: several kernels instead of one ({reason})", file=sys.stderr, flush=True)
+        say(f"{name}: several kernels instead of one ({reason})")
         return _SLOW[name]
     return kernel
 

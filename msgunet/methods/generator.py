@@ -20,7 +20,7 @@ from msgunet.core.permissions import explain
 from msgunet.core.settings import RunSettings
 from msgunet.core.text import first_line
 from msgunet.data.pairs import bytes_on, keyed_seed, normalise, pyramid, to_pixels
-from msgunet.device.pick import own_random_state
+from msgunet.device.pick import own_random_state, seed_random_numbers
 from msgunet.device.precision import dtype_of, set_precision
 from msgunet.methods.contract import built, checked_outputs
 from msgunet.methods.inference import layout_of, prepare
@@ -70,7 +70,7 @@ class LoadedGenerator:
         """Map a pyramid of sources in [-1, 1] to a pyramid of fp32 outputs; `key`, an image's id, seeds dropout."""
         inputs = self._to_device(sources)
         with own_random_state(self.device):
-            torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
+            seed_random_numbers(self.device, keyed_seed(self.settings.seed, "inference", key))
             outputs = checked_outputs(self.method, self.network, self._passes(inputs))
             return [output.float() for output in outputs]
 
@@ -103,7 +103,7 @@ class LoadedGenerator:
     def with_statistics_of(self, sources: Sequence[Tensor], key: object) -> Iterator[None]:
         """Within this context, per-image norms use the statistics of `sources`; for the tiles of one image."""
         with own_random_state(self.device), torch.inference_mode():
-            torch.manual_seed(keyed_seed(self.settings.seed, "inference", key))
+            seed_random_numbers(self.device, keyed_seed(self.settings.seed, "inference", key))
             inputs = self._to_device(sources)
             # This pass needs the memory of those of other sizes.
             self._passes.forget()

@@ -1,6 +1,5 @@
 """Look at the images of one side: their format, range and kind. Does not import torch."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from msgunet.core.errors import UserError
+from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import Kind
 from msgunet.data.decode import decode
@@ -107,7 +107,7 @@ def _for_all(files: Sequence[Path], function: Callable[[Path], object], about: s
     """Call a function for each file, in threads (the decoders release the GIL); report all problems together."""
     problems: list[str] = []
     interval = 0.5 if sys.stderr.isatty() else 30
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         futures = [pool.submit(function, file) for file in files]
         bar = tqdm(as_completed(futures), about, len(futures), unit="image", delay=2, mininterval=interval)
         for future in bar:

@@ -181,13 +181,9 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                 # The paper compares each method at its own size; between sizes, only the full protocol is fair.
                 protocol = "native" if both[0].size == both[1].size else "full"
                 differences, few = _differences(pairs, dataset, protocol, ours, other)
-                remark = (
-                    f"not the paper's networks: {'; '.join(others)}"
-                    if others
-                    else ""
-                    if in_paper
-                    else "not in the paper"
-                )
+                remark = f"not the paper's networks: {'; '.join(others)}" if others else ""
+                if not in_paper:
+                    remark = "not in the paper"
                 verdict = _better if better else _close
                 measured = [
                     f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"

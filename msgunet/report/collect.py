@@ -102,8 +102,8 @@ class Collection:
 
     def _run(self, folder: Path) -> Run:
         settings = read_settings(folder / "run.json", RunSettings)
-        kept = ("metrics", "protocols", "precision")
-        evaluation = EvaluationSettings(**{key: self.settings[key] for key in kept if key in self.settings})
+        kept = EvaluationSettings.model_fields.keys() & self.settings.keys()
+        evaluation = EvaluationSettings(**{key: self.settings[key] for key in kept})
         return Run(settings, folder, self.titles[settings.entry], evaluation)
 
     @property

@@ -126,8 +126,8 @@ def _dataset(settings: RunSettings) -> str:
 def _metrics(folder: Path, settings: RunSettings) -> str:
     file = folder / "evaluation.json"
     recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kept = ("metrics", "protocols", "precision")
-    evaluation = EvaluationSettings(**{key: recorded[key] for key in kept if key in recorded})
+    kept = EvaluationSettings.model_fields.keys() & recorded.keys()
+    evaluation = EvaluationSettings(**{key: recorded[key] for key in kept})
     if not measured_facts(folder, settings, evaluation):
         return "Not evaluated, or the results are not next to the model."
     frame = read_frame(folder / "metrics.csv")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msgunet.core.errors import UserError
+from msgunet.core.metrics import METRICS_BYTES
 from msgunet.data.base import DataSet
 from msgunet.data.manifest import read_manifest
 from msgunet.suite.plan import Plan
@@ -17,8 +18,6 @@ from msgunet.suite.runs import DataPlan, RunPlan
 _FLOP_A_PIXEL = 8.2e6
 _TRAINING_BYTES = 9e3
 _TEST_BYTES = 4e3
-# Bytes per pixel of each image that is measured beside the one in the network: values and maps in double precision.
-METRICS_BYTES = 150
 _PROCESS, _CUDA = 3000, 3000
 # Conservative FLOP/s: fp32 on a GPU of 2017, and on each thread of a CPU (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10

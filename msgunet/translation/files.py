@@ -19,7 +19,7 @@ from msgunet.core.errors import UserError
 from msgunet.core.files import atomic
 from msgunet.core.pipeline import in_order, usable_cores
 from msgunet.core.settings import ImageFormat
-from msgunet.core.text import printable
+from msgunet.core.text import first_line, printable
 from msgunet.data.decode import claimed_size
 from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import JPEG, SUFFIXES, TIFF, find, unread
@@ -127,7 +127,7 @@ def _problem(job: _Job, error: BaseException | None) -> list[str]:
         return [p if p.startswith(str(job.source)) else f"{job.source}: {p}" for p in error.problems]
     # Too little device memory, or an image that the file format cannot hold.
     if isinstance(error, RuntimeError | MemoryError | ValueError) and bug_in(error) is None:
-        return [f"{job.source}: {str(error).splitlines()[0]}"]
+        return [f"{job.source}: {first_line(error)}"]
     raise error
 
 

@@ -131,7 +131,7 @@ class Model:
         total = len(starts(*sides[0])) * len(starts(*sides[1]))
 
         def run(left: int, top: int, tile_width: int, tile_height: int, number: int) -> torch.Tensor:
-            sources = self._sources(padded[top : top + tile_height, left : left + tile_width])
+            sources = self._generator.sources(padded[top : top + tile_height, left : left + tile_width])
             output = self._generator(sources, f"{name}/{number}" if number else name)[scale][0]
             if progress is not None:
                 progress(number + 1, total)
@@ -181,9 +181,6 @@ class Model:
         with limited_by_memory(self.memory.for_sources()):
             return read_source(path, self.settings.source_format)
 
-    def _sources(self, pixels: np.ndarray) -> list[torch.Tensor]:
-        return self._generator.sources(pixels)
-
     def _whole_image_statistics(
         self, pixels: np.ndarray, side: int, name: str
     ) -> contextlib.AbstractContextManager[None]:
@@ -194,7 +191,7 @@ class Model:
         # Where one side is at its minimum, the other must be shorter.
         size = tuple(min(length, fitting(side**2 // other)) for length, other in zip(sides, sides[::-1], strict=True))
         thumbnail = resize(pixels, size, self.settings.source_kind)
-        return self._generator.with_statistics_of(self._sources(thumbnail), name)
+        return self._generator.with_statistics_of(self._generator.sources(thumbnail), name)
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
         """Extend an image by its mirror image, to the right and below, to a size that the network accepts."""

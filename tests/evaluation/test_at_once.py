@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_data, make_settings, write_run
+from interruptible import slowly
 from PIL import Image
 from test_evaluation import trained
 
@@ -74,29 +74,12 @@ def test_an_error_is_that_of_the_first_image(tmp_path, compute):
     assert "p04.target.png" in failed["why"]
 
 
-INTERRUPTED = r"""
-import signal, sys, time
-# Shells let background jobs ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from msgunet.cli.main import main
-from msgunet.evaluation import evaluate
-real = evaluate.save
-def save(path, *arguments, **options):
-    real(path, *arguments, **options)
-    sys.stdout.write("half written\n")
-    sys.stdout.flush()
-    time.sleep(0.3)
-evaluate.save = save
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_ctrl_c_leaves_whole_predictions_and_no_record(tmp_path, compute):
     data = make_data(tmp_path / "data", train=1, test=20)
     run, generator = untrained(tmp_path / "run", make_settings(data, "pix2pix"))
     out = tmp_path / "out"
     arguments = ["evaluate", "--run", str(run), "--generator", str(generator), "--out", str(out), "--jobs", "3"]
-    command = [sys.executable, "-c", INTERRUPTED, *arguments]
+    command = slowly("msgunet.evaluation.evaluate", *arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(4):
             assert process.stdout.readline() == "half written\n"

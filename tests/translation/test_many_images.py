@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_image
+from interruptible import slowly
 from PIL import Image
 from test_translate import translate, untrained
 
@@ -120,28 +120,11 @@ def test_an_image_that_may_need_tiles_is_alone_and_the_limit_holds_back_a_share(
     assert memory.tile_side(512, 512, 0) < 512
 
 
-INTERRUPTED = r"""
-import signal, sys, time
-# Shells let background jobs ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from msgunet.cli.main import main
-from msgunet.translation import files
-real = files.save
-def save(path, *arguments, **options):
-    real(path, *arguments, **options)
-    sys.stdout.write("half written\n")
-    sys.stdout.flush()
-    time.sleep(0.3)
-files.save = save
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_ctrl_c_leaves_only_finished_files_and_resume_makes_the_others(tmp_path):
     path, images = untrained(tmp_path), put(tmp_path / "in", 30)
     out = tmp_path / "out"
     arguments = ["translate", str(path), str(tmp_path / "in"), "--out", str(out), "--device", "cpu"]
-    command = [sys.executable, "-c", INTERRUPTED, *arguments, "--threads", "1", "--jobs", "3"]
+    command = slowly("msgunet.translation.files", *arguments, "--threads", "1", "--jobs", "3")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with contextlib.closing(process.stdout) as lines:
         for _ in range(4):

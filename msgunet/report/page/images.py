@@ -1,6 +1,5 @@
 """The test images of the page and their metrics."""
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from msgunet.core.files import atomic
+from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.decode import open_image
 from msgunet.data.images import read, resample, save, to_display
@@ -39,7 +39,7 @@ def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, An
     pairs = read_manifest(manifest, "test")
     size = tuple(collection.datasets[dataset]["size"])
     place = folder / dataset
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(lambda pair: _write(pair, runs, manifest.parent, place, size), pairs))
     values = {run.settings.entry: _by_image(run) for run in runs}
     return {
