@@ -108,8 +108,8 @@ def test_an_image_that_its_format_cannot_hold_is_reported_and_the_others_are_wri
 def test_thumbnails_are_no_larger_than_a_tile(tmp_path, monkeypatch):
     model = msgunet.load(untrained(tmp_path, "pix2pix"), device="cpu")
     seen = []
-    real = model._sources
-    monkeypatch.setattr(model, "_sources", lambda pixels: seen.append(pixels.shape) or real(pixels))
+    real = model._generator.sources
+    monkeypatch.setattr(model._generator, "sources", lambda pixels: seen.append(pixels.shape) or real(pixels))
     model.translate(make_image(0, 1500, 120), tile=128)
     assert max(height * width for height, width, _ in seen) <= 128 * 128
 
