@@ -13,6 +13,7 @@ import pytest
 import torch
 from disks import mounted
 from filelock import FileLock
+from narrow import DESIGN, NARROW
 from own_code import EXAMPLE, SMALL
 from PIL import Image
 
@@ -20,6 +21,7 @@ from msgunet.core.files import sha256_file
 from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.methods import method_file
+from msgunet.methods.contract import built
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.method_file import trust
 from msgunet.methods.registry import build_method, custom_methods, get_method, methods
@@ -124,20 +126,9 @@ def dataset_settings(kind: str, size: tuple[int, int], **options) -> DataSetSett
     return DataSetSettings(kind=kind, version=1, size=size, options=options)
 
 
-NARROW = {
-    "msgunet": {"width": 0.0625, "discriminator_width": 0.0625, "scales": 2},
-    # Deep enough to use dropout.
-    "pix2pix": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 6},
-    # A margin above the distance, so that the discriminator's term is active.
-    "pan": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 4, "margin": 50},
-    "pix2pixhd": {"width": 0.0625, "discriminator_width": 0.0625, "downsamplings": 2, "blocks": 1},
-}
-NARROW["pix2pixhd_local"] = NARROW["pix2pixhd"] | {"generator": "local", "coarse_epochs": 1, "freeze_epochs": 1}
-
-NARROW["spade"] = {"width": 0.0625, "discriminator_width": 0.0625}
-
 # The method behind each name that tests use: a method's own name, or a variant with other networks.
 METHOD_OF = {name: name for name in methods()} | {"pix2pixhd_local": "pix2pixhd", "spade": "spade"}
+METHOD_OF |= {"unet_l1_msgunet": "unet_l1"} | dict.fromkeys(DESIGN, "msgunet")
 # Python files of the methods outside the package.
 FILES = {"spade": str(ROOT / "examples" / "spade.py")}
 trust(FILES["spade"])
@@ -155,7 +146,8 @@ def method_class(name: str) -> type[Method]:
     return get_method(METHOD_OF[name], FILES.get(name))
 
 
-TRAINABLE = [name for name in METHOD_OF if method_class(name).trainable]
+TRAINABLE = [name for name in METHOD_OF if method_class(name).trainable and name not in {*DESIGN, "unet_l1_msgunet"}]
+ADVERSARIAL = [name for name in TRAINABLE if method_class(name).has_discriminator(None)]
 
 
 def make_settings(data: Path, method: str = "msgunet", size: tuple[int, int] = (64, 64), **changes) -> RunSettings:
@@ -287,7 +279,7 @@ def step_losses(name, seed=0):
     """
     torch.manual_seed(seed)
     method = build_method(make_settings("unused", name))
-    generator, discriminator = method.build_generator(), method.build_discriminator()
+    generator, discriminator = method.build_generator(), built(method, "build_discriminator")
     scales = method.scales(method.options, method.size)
     sources, targets = ([torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)] for _ in "st")
     settings = make_settings("unused", name).perceptual

@@ -137,7 +137,7 @@ def plain_step(
             terms = method.generator_losses(state.discriminator, sources, targets, outputs, perceptual)
         update("generator", terms)
 
-    order = (update_generator, update_discriminator)
+    order = (update_generator, update_discriminator) if state.has_discriminator else (update_generator,)
     for function in order if method.generator_first else order[::-1]:
         function()
     return losses

@@ -19,12 +19,27 @@ def built(method: Method, name: Literal["build_generator", "build_training_gener
         MethodBug: it is no network.
 
     """
+    if name == "build_discriminator" and not method.has_discriminator(method.options):
+        return NoDiscriminator(method)
     network = getattr(method, name)()
     if not isinstance(network, nn.Module):
         raise contract_bug(
             method, [getattr(type(method), name)], f"{name} returned {_kind(network)}; expected a network (nn.Module)"
         )
     return network
+
+
+class NoDiscriminator(nn.Module):
+    """Takes the place of the discriminator in methods without one; it has no weights."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self._method = method
+
+    def forward(self, *_: Any) -> None:
+        """Raise MethodBug: there is nothing to call."""
+        text = "generator_losses calls the discriminator, but the method does not define build_discriminator"
+        raise contract_bug(self._method, [type(self._method).generator_losses], text)
 
 
 def checked_outputs(method: Method, generator: nn.Module, outputs: Any) -> list[Tensor]:

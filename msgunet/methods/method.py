@@ -97,6 +97,11 @@ class Method:
         """Return whether the losses use VGG-19 features."""
         return False
 
+    @classmethod
+    def has_discriminator(cls, options: Any) -> bool:
+        """Return whether there is a discriminator; by default, if the method defines `build_discriminator`."""
+        return cls.build_discriminator is not Method.build_discriminator
+
     def conditions(self) -> str:
         """Return the facts about this method, besides its settings, that readers of a table need."""
         return ""
@@ -110,7 +115,10 @@ class Method:
         return self.build_generator()
 
     def build_discriminator(self) -> "nn.Module":
-        """Return a new, initialised discriminator: (sources, images) in, layer outputs per scale out."""
+        """Return a new, initialised discriminator: (sources, images) in, layer outputs per scale out.
+
+        A method without one defines neither this nor `discriminator_losses`.
+        """
         raise NotImplementedError
 
     def generator_losses(
@@ -123,8 +131,8 @@ class Method:
     ) -> dict[str, "Tensor"]:
         """Return the weighted terms of the generator's loss by name; their sum is minimised.
 
-        Call `discriminator` like the network. With `generator_first`, its outputs are shared with
-        `discriminator_losses`: do not change them in place.
+        Call `discriminator` like the network; a method without one does not use it. With `generator_first`, its outputs
+        are shared with `discriminator_losses`: do not change them in place.
         """
         raise NotImplementedError
 

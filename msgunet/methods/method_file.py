@@ -206,13 +206,16 @@ def without_options(cls: type[Method], file: str) -> str:
 
 def _require_methods(cls: type[Method], file: str, tree: ast.Module) -> None:
     """Raise MethodBug for methods that every method must define."""
-    networks = ("build_generator", "build_discriminator")
-    needed = (*networks, "generator_losses", "discriminator_losses") if cls.trainable else networks[:1]
-    missing = [name for name in needed if getattr(cls, name) is getattr(Method, name)]
+    own = [name for name in vars(cls) if not hasattr(Method, name)]
+    of_generator = ("build_generator", "generator_losses") if cls.trainable else ("build_generator",)
+    of_discriminator = ("build_discriminator", "discriminator_losses") if cls.trainable else ()
+    absent = [name for name in (*of_generator, *of_discriminator) if getattr(cls, name) is getattr(Method, name)]
+    # A method without a discriminator has neither of its two, nor one by a mistyped name.
+    without = all(name in absent and not get_close_matches(name, own, 1, 0.8) for name in of_discriminator)
+    missing = [name for name in absent if name in of_generator or not without]
     if missing:
         nodes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
         line = next((node.lineno for node in nodes), 1)
-        own = [name for name in vars(cls) if not hasattr(Method, name)]
         near = [f"'{found}' to be '{name}'" for name in missing for found in get_close_matches(name, own, 1, 0.8)]
         hint = f"; did you mean {' and '.join(near)}?" if near else ""
         text = f"class {cls.__name__} does not define {', '.join(missing)} (see docs/own-method.md){hint}"

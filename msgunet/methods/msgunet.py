@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from msgunet.core.registry import lazy_import
+from msgunet.core.settings import later
 from msgunet.methods.method import Method, MethodOptions
 from msgunet.methods.registry import register_method
 
@@ -48,6 +49,16 @@ class MSGUNetOptions(MethodOptions):
     intermediate_outputs: bool = Field(
         True, description="false: keep only the full-resolution output and its discriminator"
     )
+    discriminators: Literal["per_scale", "joint", "full"] = later(
+        "per_scale",
+        "per_scale: one for each output; joint: one for all outputs, each of which enters at its resolution, as in "
+        "MSG-GAN; full: one for the full-resolution output alone, while the others stay",
+    )
+    source_scales: Literal["all", "first"] = later(
+        "all", "scales at which the source enters the generator; first: full resolution only"
+    )
+    skips: Literal["add", "concatenate"] = later("add", "how a skip connection joins the decoder")
+    norm: Literal["batch", "instance"] = later("batch", "norm of the generator and the discriminators")
     alpha: float = Field(10.0, ge=0, description="weight of feature matching (paper: 10)")
     beta: float = Field(0.25, ge=0, description="weight of the perceptual term (paper: 0.25)")
 
@@ -87,9 +98,16 @@ class MSGUNetMethod(Method):
             return f"{scales} scales need at least {scales + 1} levels, but the U-Net has {levels}"
         if min(size) >> (levels - 1) < 2:
             return f"{levels} levels reduce {min(size)} pixels to less than 2; use fewer levels"
+        if options.discriminators == "joint" and (scales == 1 or not options.intermediate_outputs):
+            return (
+                "a joint discriminator needs outputs at several scales, but there is one; use 'discriminators: "
+                "per_scale', or 'scales' of 2 or more with 'intermediate_outputs: true'"
+            )
         smallest = min(size) >> (scales - 1)
-        if smallest < 24:
+        if options.discriminators == "per_scale" and smallest < 24:
             return f"the coarsest scale is {smallest} pixels high or wide, the discriminator needs 24; use fewer scales"
+        if min(size) < 24:
+            return f"size {size[0]}x{size[1]}: the discriminator needs at least 24 pixels on the shorter side"
         return super().problem(options, size)
 
     @classmethod
@@ -102,6 +120,8 @@ class MSGUNetMethod(Method):
         return options.beta > 0
 
     def conditions(self) -> str:
+        if self.options.norm == "instance":
+            return "instance norm, the same at test time"
         kind = {"running": "running statistics", "batch": "the statistics of one image"}[self.options.test_statistics]
         return f"batch norm uses {kind} at test time"
 
@@ -115,7 +135,8 @@ class MSGUNetMethod(Method):
 
     def build_generator(self):
         scales = self.scales(self.options, self.size)
-        options = {"intermediate_outputs": self.options.intermediate_outputs, "odd_pixel": self.options.odd_pixel}
+        names = ("intermediate_outputs", "odd_pixel", "source_scales", "skips", "norm")
+        options = {name: getattr(self.options, name) for name in names}
         generator = networks.MSGUNet(self.widths(), scales, self.channels, **options)
         networks.init_normal(generator, self.options.init_std)
         return generator
@@ -126,10 +147,15 @@ class MSGUNetMethod(Method):
             norms.use_batch_statistics(generator)
 
     def build_discriminator(self):
-        count = self.scales(self.options, self.size) if self.options.intermediate_outputs else 1
-        filters = networks.scaled(64, self.options.discriminator_width)
-        nets = [networks.PatchGAN(sum(self.channels), filters) for _ in range(count)]
-        discriminator = networks.ScaleDiscriminators(nets)
+        options, inputs = self.options, sum(self.channels)
+        scales = self.scales(options, self.size)
+        filters = networks.scaled(64, options.discriminator_width)
+        if options.discriminators == "joint":
+            discriminator = networks.JointDiscriminator(inputs, filters, scales, options.norm)
+        else:
+            count = scales if options.intermediate_outputs and options.discriminators == "per_scale" else 1
+            nets = [networks.PatchGAN(inputs, filters, norm=options.norm) for _ in range(count)]
+            discriminator = networks.ScaleDiscriminators(nets)
         networks.init_normal(discriminator, self.options.init_std)
         return discriminator
 

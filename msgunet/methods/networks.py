@@ -60,16 +60,20 @@ class TanhConv(nn.Conv2d):
         return torch.tanh(super().forward(x))
 
 
-def conv_block(conv: nn.Module, channels: int) -> Stages:
-    """Return the paper's block (section 2.1): convolution (no bias: batch norm has one), batch norm, LeakyReLU(0.2)."""
-    return Stages(conv, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True))
+def conv_block(conv: nn.Module, channels: int, norm: str = "batch") -> Stages:
+    """Return the paper's block (section 2.1): convolution (no bias: batch norm has one), batch norm, LeakyReLU(0.2).
+
+    `norm`: `batch`, or `instance` without affine weights.
+    """
+    normalise = nn.BatchNorm2d(channels) if norm == "batch" else InstanceNorm()
+    return Stages(conv, normalise, nn.LeakyReLU(0.2, inplace=True))
 
 
 class MSGUNet(nn.Module):
     """Multi-Scale Gradient U-Net (paper, section 2.1 and Fig. 1; widths as reconstructed in docs/methods.md).
 
     The encoder receives the source at every scale, and the decoder returns an output at every scale. Skip connections
-    are sums.
+    are sums. The last three arguments are for ablations of this design.
 
     Args:
         widths: channels per level, from full resolution down; its length is the number of levels.
@@ -77,6 +81,10 @@ class MSGUNet(nn.Module):
         channels: numbers of channels of the source and of the target.
         intermediate_outputs: False keeps only the full-resolution head (the paper's Fig. 2, left).
         odd_pixel: side on which the 4x4 stride-1 convolutions pad one extra pixel, `end` or `start`.
+        source_scales: `first`: the source enters at full resolution only, and the convolutions that merge the others
+            with the features are left out.
+        skips: `add`, or `concatenate`, after which the refining convolutions have twice as many inputs.
+        norm: `batch`, or `instance` without affine weights.
 
     Attributes:
         channel_multiple: sources are filled with channels of zeros up to a multiple; for layers that take no others.
@@ -92,35 +100,42 @@ class MSGUNet(nn.Module):
         channels: tuple[int, int] = (3, 3),
         intermediate_outputs: bool = True,
         odd_pixel: str = "end",
+        source_scales: str = "all",
+        skips: str = "add",
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         source, target = channels
-        self.scales = scales
+        self.concatenates = skips == "concatenate"
         self.entry = nn.Sequential(
-            conv_block(SameConv4(source, widths[0], odd_pixel), widths[0]),
-            conv_block(SameConv4(widths[0], widths[0], odd_pixel), widths[0]),
+            conv_block(SameConv4(source, widths[0], odd_pixel), widths[0], norm),
+            conv_block(SameConv4(widths[0], widths[0], odd_pixel), widths[0], norm),
         )
         pairs = list(itertools.pairwise(widths))
-        self.down = nn.ModuleList(conv_block(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairs)
-        self.merge = nn.ModuleList(conv_block(nn.Conv2d(b + source, b, 1, bias=False), b) for b in widths[1:scales])
-        self.up = nn.ModuleList(conv_block(nn.ConvTranspose2d(b, a, 4, 2, 1, bias=False), a) for a, b in pairs)
-        self.refine = nn.ModuleList(conv_block(SameConv4(a, a, odd_pixel), a) for a in widths[:-1])
+        merged = widths[1:scales] if source_scales == "all" else ()
+        joined = 2 if self.concatenates else 1
+        self.down = nn.ModuleList(conv_block(nn.Conv2d(a, b, 4, 2, 1, bias=False), b, norm) for a, b in pairs)
+        self.merge = nn.ModuleList(conv_block(nn.Conv2d(b + source, b, 1, bias=False), b, norm) for b in merged)
+        self.up = nn.ModuleList(conv_block(nn.ConvTranspose2d(b, a, 4, 2, 1, bias=False), a, norm) for a, b in pairs)
+        self.refine = nn.ModuleList(conv_block(SameConv4(joined * a, a, odd_pixel), a, norm) for a in widths[:-1])
         heads = scales if intermediate_outputs else 1
         self.heads = nn.ModuleList(TanhConv(a, target, 3, padding=1) for a in widths[:heads])
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """Map `scales` sources (N, C, H / 2^k, W / 2^k) in [-1, 1] to one output per head."""
+        """Map sources at all scales, (N, C, H / 2^k, W / 2^k) in [-1, 1], to one output per head."""
         sources = [filled(source, up_to_multiple(source.shape[1], self.channel_multiple)) for source in sources]
         features = [self.entry(sources[0])]
         for level, down in enumerate(self.down, start=1):
             x = down(features[-1])
-            if level < self.scales:
+            if level <= len(self.merge):
                 x = self.merge[level - 1](torch.cat((x, sources[level]), 1))
             features.append(x)
         x = features.pop()
         outputs: list[Tensor] = []
         for level in reversed(range(len(self.down))):
-            x = self.refine[level](self.up[level].plus(x, features.pop()))
+            skip = features.pop()
+            x = torch.cat((self.up[level](x), skip), 1) if self.concatenates else self.up[level].plus(x, skip)
+            x = self.refine[level](x)
             if level < len(self.heads):
                 outputs.append(self.heads[level](x))
         return outputs[::-1]
@@ -149,26 +164,36 @@ class PatchGAN(nn.Module):
         layers: number of stride-2 layers; 3 gives a receptive field of 70x70 pixels.
         norm: `batch` (Isola et al. 2017) or `instance`, without affine weights (Wang et al. 2018).
         padding: 1 in Pix2Pix, 2 in Pix2Pix-HD.
+        scales: number of scales of `x`; each smaller one joins the features after one more stride-2 layer, so there
+            are at most `layers` + 1. This needs padding 1.
 
     """
 
-    def __init__(self, inputs: int, filters: int, layers: int = 3, norm: str = "batch", padding: int = 1) -> None:
+    def __init__(
+        self, inputs: int, filters: int, layers: int = 3, norm: str = "batch", padding: int = 1, scales: int = 1
+    ) -> None:
         super().__init__()
         widths = [filters * min(2**i, 8) for i in range(layers + 1)]
         stages = [nn.Sequential(nn.Conv2d(inputs, filters, 4, 2, padding), nn.LeakyReLU(0.2, inplace=True))]
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
             stride = 2 if i < layers - 1 else 1
+            more = inputs if i < scales - 1 else 0
             # Batch norm has its own bias; the published instance-norm discriminator keeps the convolution's bias.
-            conv = nn.Conv2d(a, b, 4, stride, padding, bias=norm == "instance")
+            conv = nn.Conv2d(a + more, b, 4, stride, padding, bias=norm == "instance")
             normalise = nn.BatchNorm2d(b) if norm == "batch" else InstanceNorm()
             stages.append(nn.Sequential(conv, normalise, nn.LeakyReLU(0.2, inplace=True)))
         stages.append(nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, padding)))
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map `x` (N, source + image channels, H, W) to the layers' outputs, the patch scores (N, 1, h, w) last."""
+    def forward(self, x: Tensor, *smaller: Tensor) -> list[Tensor]:
+        """Map `x` (N, source + image channels, H, W) to the layers' outputs, the patch scores (N, 1, h, w) last.
+
+        `smaller`: the other scales of `x`, each of half the size of the one before.
+        """
         outputs = []
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
+            if 0 < i <= len(smaller):
+                x = torch.cat((x, smaller[i - 1]), 1)
             x = stage(x)
             outputs.append(x)
         return outputs
@@ -185,6 +210,22 @@ class ScaleDiscriminators(nn.Module):
         """Concatenate source and image at each scale and return each scale's layer outputs."""
         triples = zip(self.scales, sources, images, strict=False)
         return [scale(torch.cat((source, image), 1)) for scale, source, image in triples]
+
+
+class JointDiscriminator(nn.Module):
+    """One PatchGAN for all scales: each scale's source and image enter at their own resolution.
+
+    As in MSG-GAN (Karnewar and Wang, CVPR 2020, section 3), with plain concatenation. With more than four scales it has
+    more stride-2 layers than that of Pix2Pix, so that the smallest scale can enter.
+    """
+
+    def __init__(self, inputs: int, filters: int, scales: int, norm: str = "batch") -> None:
+        super().__init__()
+        self.patch = PatchGAN(inputs, filters, max(3, scales - 1), norm, scales=scales)
+
+    def forward(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Concatenate source and image at each scale and return one list, the layers' outputs."""
+        return [self.patch(*(torch.cat(pair, 1) for pair in zip(sources, images, strict=False)))]
 
 
 class PooledDiscriminators(nn.Module):

@@ -42,7 +42,7 @@ def networks_of(runs: Sequence[RunSettings]) -> list[Network]:
                 used=(settings.entry, size) in used,
             )
             generators.append(generator)
-            if generator.used:
+            if generator.used and method.has_discriminator(options):
                 discriminators.append(generator.model_copy(update={"part": "discriminator"}))
             if generator.used and settings.perceptual is not None:
                 width = {"width": settings.perceptual.width}

@@ -17,7 +17,7 @@ from msgunet.data.pairs import keyed_seed
 from msgunet.device.measuring import process_peak_memory
 from msgunet.device.pick import seed_random_numbers
 from msgunet.device.precision import autocast, training_layout
-from msgunet.methods.contract import built
+from msgunet.methods.contract import NoDiscriminator, built
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.recompute import recompute_activations
 from msgunet.training.checkpoint import KEEP, save_checkpoint
@@ -51,6 +51,8 @@ class TrainingState:
         seed_random_numbers(device, keyed_seed(settings.seed, "initialisation"))
         self.generator = built(method, "build_training_generator")
         self.discriminator = built(method, "build_discriminator")
+        self.has_discriminator = not isinstance(self.discriminator, NoDiscriminator)
+        names = ("generator", "discriminator") if self.has_discriminator else ("generator",)
         networks = (self.generator, self.discriminator)
         weights = sum(weight.numel() for network in networks for weight in network.parameters())
         self.layout = training_layout(device, settings.training.precision, weights)
@@ -67,11 +69,10 @@ class TrainingState:
         dtype = torch.float64 if device.type == "cpu" else torch.float32
         self._current = settings.training.learning_rate
         self._learning = {
-            name: torch.tensor(self.rate(name, self._current), dtype=dtype, device=device)
-            for name in ("generator", "discriminator")
+            name: torch.tensor(self.rate(name, self._current), dtype=dtype, device=device) for name in names
         }
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.renew_optimizers(("generator", "discriminator"))
+        self.renew_optimizers(names)
         self.average = copy.deepcopy(self.generator) if settings.training.ema else None
         if compute.compile:
             self.compile()
@@ -110,7 +111,7 @@ class TrainingState:
         for network in filter(None, (self.generator, self.average)):
             method.begin_phase(phase, network, self.discriminator)
         if not resumed:
-            self.renew_optimizers(phase.fresh)
+            self.renew_optimizers([name for name in phase.fresh if name in self.optimizers])
 
     @property
     def parts(self) -> int:

@@ -36,7 +36,10 @@ def step(
         optimizer.zero_grad(set_to_none=True)
     chunks = [[image.chunk(state.parts) for image in images] for images in (sources, targets)]
     parts = [tuple([image[i] for image in images] for images in chunks) for i in range(state.parts)]
-    order = _generator_first if method.generator_first else _discriminator_first
+    if not state.has_discriminator:
+        order = _generator_alone
+    else:
+        order = _generator_first if method.generator_first else _discriminator_first
     return order(method, state, parts, perceptual, after_backward)
 
 
@@ -46,6 +49,23 @@ def _forward(
     """Return the generator's outputs and the targets at the scales of these outputs."""
     outputs = checked_outputs(method, state.generator, state.generator(sources))
     return outputs, targets[: len(outputs)]
+
+
+def _generator_alone(
+    method: Method,
+    state: TrainingState,
+    parts: list[tuple[list[Tensor], list[Tensor]]],
+    perceptual: nn.Module | None,
+    after_backward: Callable[[], None] | None,
+) -> dict[str, Tensor]:
+    """The update of a method without a discriminator."""
+    terms = _Terms(method, "generator_losses", len(parts), bool(_trainable(state.generator)))
+    for sources, all_targets in parts:
+        with state.autocast():
+            outputs, targets = _forward(method, state, sources, all_targets)
+            total = terms.add(method.generator_losses(state.discriminator, sources, targets, outputs, perceptual))
+        _backward(total, state.generator)
+    return _update(state, "generator", terms.mean, after_backward)
 
 
 def _generator_first(

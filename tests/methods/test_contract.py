@@ -7,7 +7,7 @@ import copy
 
 import pytest
 import torch
-from conftest import FILES, METHOD_OF, NARROW, TRAINABLE, make_settings, method_class, through_phases
+from conftest import ADVERSARIAL, FILES, METHOD_OF, NARROW, TRAINABLE, make_settings, method_class, through_phases
 from safetensors.torch import load_file
 
 from msgunet.core.settings import Network, TrainingSettings
@@ -88,7 +88,7 @@ def test_a_step_of_each_phase_changes_every_trainable_parameter(name):
         one_step(method, state, sources, targets, perceptual, 1e-3, None)
         for old, network, changed in zip(before, networks, moved, strict=True):
             now = {key for key, parameter in network.named_parameters() if not torch.equal(old[key], parameter)}
-            assert now, f"{phase.name} trains nothing"
+            assert now or not old, f"{phase.name} trains nothing"
             changed |= now
             if name in FILES:
                 # The hinge loss of a batch within the margin, which no built-in method uses, does not depend on the
@@ -98,7 +98,7 @@ def test_a_step_of_each_phase_changes_every_trainable_parameter(name):
     assert moved == [{key for key, _ in network.named_parameters()} for network in networks]
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", ADVERSARIAL)
 def test_the_generators_step_leaves_no_gradient_in_the_discriminator(name):
     """At the generator's update, the discriminator has only the gradients of its own loss."""
     _, method, state, perceptual = state_of(name)
@@ -169,10 +169,10 @@ def test_its_cost_can_be_counted(name):
     settings = make_settings("unused", name)
     values = {"method": settings.method, "size": (64, 64), "options": settings.options, "used": True}
     values |= {"file": settings.file, "code": settings.code}
-    parts = ("generator", "discriminator")
-    generator, discriminator = (counts(Network(entry=name, part=part, **values)) for part in parts)
-    assert generator["gmac_fvcore"] == pytest.approx(generator["gmac"], rel=1e-3)
-    assert min(row[key] for row in (generator, discriminator) for key in ("parameters", "gmac")) > 0
+    parts = ("generator", "discriminator") if name in ADVERSARIAL else ("generator",)
+    rows = [counts(Network(entry=name, part=part, **values)) for part in parts]
+    assert rows[0]["gmac_fvcore"] == pytest.approx(rows[0]["gmac"], rel=1e-3)
+    assert min(row[key] for row in rows for key in ("parameters", "gmac")) > 0
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -189,7 +189,8 @@ def test_the_memorys_layout_changes_no_gradient(name, count):
         pyramids = batch(method, (64, 64), count)
         sources, images = ([x.double().contiguous(memory_format=layout) for x in levels] for levels in pyramids)
         outputs = networks[0](sources)
-        layers = [layer for scale in networks[1](sources, images) for layer in scale]
+        scores = networks[1](sources, images) if name in ADVERSARIAL else []
+        layers = [layer for scale in scores for layer in scale]
         # Not the plain sum: no weight before a norm changes the sum of the norm's outputs.
         sum(x.square().mul(torch.linspace(0, 1, x.shape[-1])).sum() for x in (*outputs, *layers)).backward()
         gradients.append({key: p.grad for n in networks for key, p in n.named_parameters() if p.grad is not None})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TRAINABLE, make_settings, through_phases
+from conftest import DESIGN, TRAINABLE, make_settings, through_phases
 from PIL import Image
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
@@ -61,7 +61,7 @@ def curve(name: str) -> list[dict[str, float]]:
     return rows
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", [*TRAINABLE, "unet_l1_msgunet", *DESIGN])
 def test_the_losses_follow_the_golden_curve(name, request):
     if request.config.getoption("--write-golden"):
         write_csv(FOLDER / f"{name}.csv", curve(name))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torchvision
-from conftest import TRAINABLE, make_settings, step_losses
+from conftest import ADVERSARIAL, make_settings, step_losses
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import sha256_file
@@ -22,7 +22,7 @@ def test_untrained_vgg19_is_the_same_every_time():
     assert not any(p.requires_grad for p in one.parameters())
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", ADVERSARIAL)
 def test_losses_reach_all_of_their_own_network_and_nothing_else(name):
     method, generator, discriminator, sources, targets, perceptual = step_losses(name)
     outputs = generator(sources)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TRAINABLE, make_settings, train
+from conftest import ADVERSARIAL, TRAINABLE, make_settings, train
 from torch.nn.utils.parametrize import ParametrizationList
 
 from msgunet.core.errors import UserError
@@ -100,7 +100,7 @@ def naive_step(method, state, sources, targets, perceptual, rate):
         function()
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", ADVERSARIAL)
 def test_a_step_equals_that_of_a_naive_loop(name):
     settings = make_settings("unused", name)
     method = build_method(settings)
