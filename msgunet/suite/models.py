@@ -90,6 +90,7 @@ class GradientSettings(Strict):
     method: Name = Field("msgunet", description="entry to train with and without intermediate outputs")
     dataset: Name = Field(description="data set to train it on")
     epochs: int = Field(20, ge=1, description="epochs at the constant learning rate (20 in the paper)")
+    minutes: float | None = Field(None, gt=0, description="train each variant for this many minutes instead")
     records: int = Field(20, ge=1, description="how many times the training records its gradients")
 
 

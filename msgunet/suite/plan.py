@@ -19,7 +19,7 @@ from msgunet.core.settings import (
 )
 from msgunet.data.base import DataSet
 from msgunet.data.registry import build_dataset
-from msgunet.methods.registry import get_method
+from msgunet.methods.registry import get_method, method_of
 from msgunet.suite.file import load_suite, suite_path
 from msgunet.suite.grid import grids, point_label
 from msgunet.suite.models import MethodEntry, Suite
@@ -192,10 +192,15 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
         )
     if "intermediate_outputs" not in base.options:
         raise UserError(f"gradients.method: '{gradients.method}' has no intermediate outputs to train with and without")
-    training = base.training.model_copy(update={"epochs": gradients.epochs, "decay_epochs": 0, "minutes": None})
+    training = base.training.model_copy(
+        update={"epochs": gradients.epochs, "decay_epochs": 0, "minutes": gradients.minutes}
+    )
+    method = method_of(base)
     plans = []
     for variant in ("with", "without"):
         options = {**base.options, "intermediate_outputs": variant == "with"}
+        if problem := method.problem(method.Options.model_validate(options), base.size):
+            raise UserError(f"gradients: '{gradients.method}' {variant} intermediate outputs: {problem}")
         update = {"training": training, "options": options, "gradient_records": gradients.records}
         settings = base.model_copy(update=update)
         plans.append(RunPlan(settings, results / "gradients" / gradients.dataset / variant))

@@ -30,24 +30,41 @@ _QUANTILES = (0.05, 0.5, 0.95)
 class GradientRecorder:
     """Records gradients in `rows`, at `records` steps that are evenly spaced over a training of `total` steps.
 
-    `rows` is part of the checkpoint.
+    If the time is limited instead (`total` is None), each record has its share of the time, and is made in the middle
+    of it. `rows` is part of the checkpoint.
     """
 
-    def __init__(self, records: int, total: int, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, records: int, total: int | None, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
-        self._steps = {max(0, round((i + 1) * total / records) - 1) for i in range(records)} if records else set()
+        self._records = records
+        self._made = len({row["step"] for row in rows})
+        self._steps: set[int] | None = None
+        if total is not None:
+            self._steps = {max(0, round((i + 1) * total / records) - 1) for i in range(records)}
 
-    def is_due(self, step: int) -> bool:
-        """Return whether the gradients of this step (counted from 0) are to be recorded."""
-        return step in self._steps
+    def is_due(self, step: int, done: float) -> bool:
+        """Return whether the gradients of this step are to be recorded.
+
+        Args:
+            step: counted from 0.
+            done: the share of the training that is complete before it.
+
+        """
+        if self._steps is not None:
+            return step in self._steps
+        return self._made < self._records and done >= (self._made + 0.5) / self._records
 
     def hook(self, state: "TrainingState") -> Callable[[], None]:
         """Return the function to call between the generator's backward pass and its update."""
-        return lambda: self.rows.extend(gradient_rows(state.generator, state.step + 1))
+        return lambda: self._record(gradient_rows(state.generator, state.step + 1))
+
+    def _record(self, rows: list[dict[str, Any]]) -> None:
+        self.rows.extend(rows)
+        self._made += 1
 
     def write(self, path: Path) -> None:
         """Write the rows as CSV if any records were requested."""
-        if self._steps:
+        if self._records:
             write_csv(path, self.rows)
 
 

@@ -163,7 +163,8 @@ def _train(
             perceptual.compile()
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
     schedule = Schedule(method.phases(training), training, per_epoch)
-    recorder = GradientRecorder(settings.gradient_records, schedule.epochs * per_epoch, state.gradients)
+    total = None if training.minutes is not None else schedule.epochs * per_epoch
+    recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
     epochs = 0 if schedule.done(state.step, state.seconds) == 1 else schedule.epochs
     order = training_order(len(pairs), training.batch_size, settings.seed, epochs, state.step)
     loader = DataLoader(
@@ -198,7 +199,7 @@ def _train(
             seed_random_numbers(device, keyed_seed(settings.seed, "step", state.step))
             # A captured step reads the rate, but does not set it.
             state.set_rate(rate)
-            recording = recorder.is_due(state.step)
+            recording = recorder.is_due(state.step, schedule.done(state.step, state.seconds))
 
             def one(images: Sequence[Tensor], phase: Phase = phase, rate: float = rate, recording: bool = recording):
                 views = pyramids(PairTensors(*images), method, phase, settings, device, state.layout)
@@ -224,9 +225,9 @@ def _train(
                 number = signals.received or signal.SIGTERM
                 # torchrun ends the other processes once one has ended, so wait until the state is saved.
                 team.wait()
-                total = f" of {round(state.step / done)}" if done else ""
+                of_all = f" of {round(state.step / done)}" if done else ""
                 raise InterruptedTraining(
-                    f"stopped by {signal.Signals(number).name} after step {state.step}{total}; the state is saved in "
+                    f"stopped by {signal.Signals(number).name} after step {state.step}{of_all}; the state is saved in "
                     f"{folder}; the same command resumes from it",
                     number,
                 )

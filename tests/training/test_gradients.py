@@ -1,5 +1,7 @@
 """The gradient records, against numpy."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,9 +75,26 @@ def test_the_bins_are_numpys_on_both_sides_of_zero():
 )
 def test_records_are_spread_evenly_and_end_with_the_last_step(records, total, steps, tmp_path):
     recorder = GradientRecorder(records, total, [])
-    assert [step for step in range(total) if recorder.is_due(step)] == steps
+    assert [step for step in range(total) if recorder.is_due(step, step / total)] == steps
     recorder.write(tmp_path / "gradients.csv")
     assert (tmp_path / "gradients.csv").exists() == bool(steps)
+
+
+def test_records_of_a_time_limited_training_are_spread_over_the_time_also_after_a_resume():
+    """Steps that take 7 % of the time each: a record in the middle of each fifth, at the first step after it."""
+    state = SimpleNamespace(generator=nn.Module(), step=0)
+    rows = []
+    recorder = GradientRecorder(5, None, rows)
+    made = []
+    for step, done in enumerate(np.arange(0, 1, 0.07)):
+        if step == 8:
+            recorder = GradientRecorder(5, None, rows)
+        if recorder.is_due(step, done):
+            recorder.hook(state)()
+            # A generator without gradients has no rows; a row stands for each record.
+            rows.append({"step": step + 1})
+            made.append(round(done, 2))
+    assert made == [0.14, 0.35, 0.56, 0.7, 0.91]
 
 
 def as_before(generator: nn.Module, step: int) -> list[dict]:
