@@ -192,9 +192,8 @@ def _gradient_runs(suite: Suite, results: Path, runs: list[RunPlan]) -> tuple[Ru
         )
     if "intermediate_outputs" not in base.options:
         raise UserError(f"gradients.method: '{gradients.method}' has no intermediate outputs to train with and without")
-    training = base.training.model_copy(
-        update={"epochs": gradients.epochs, "decay_epochs": 0, "minutes": gradients.minutes}
-    )
+    length = {"epochs": gradients.epochs, "decay_epochs": 0, "minutes": gradients.minutes}
+    training = base.training.model_copy(update=length)
     method = method_of(base)
     plans = []
     for variant in ("with", "without"):

@@ -159,6 +159,7 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
         ("perceptual", {"weights": "imagenet", "width": 0.5}, "ImageNet weights need width 1"),
         ("report", {"protocol": "native"}, "which evaluation.protocols does not include"),
         ("gradients", {"dataset": "bluemarble", "method": "pix2pix"}, "has no intermediate outputs"),
+        ("methods", {"msgunet": {"options": {"discriminators": "joint", "scales": 1}}}, "msgunet on bluemarble: a joint"),
         ("datasets", {"bluemarble": {"size": [64, 64], "kind": ["a"]}}, "datasets.bluemarble.kind"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [80, -60]}}}, "from south to north"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [-95, 0]}}}, "latitudes.0"),
@@ -226,6 +227,16 @@ def test_gradient_variants_differ_in_the_intermediate_outputs_only(tmp_path):
     assert one.pop("options") | {"intermediate_outputs": False} == other.pop("options")
     assert one == other
     assert one["training"]["epochs"] == 5
+    limited = plan_of(tmp_path, {**GOOD, "gradients": {"dataset": "bluemarble", "minutes": 3}}).gradients
+    assert [run.settings.training.minutes for run in limited] == [3, 3]
+
+
+def test_a_joint_discriminator_cannot_be_trained_without_intermediate_outputs(tmp_path):
+    suite = {**GOOD, "gradients": {"dataset": "bluemarble"}}
+    suite["datasets"] = {"bluemarble": {"size": [128, 128]}}
+    suite["methods"] = {"msgunet": {"options": {"discriminators": "joint", "scales": 2}}}
+    [problem] = problems_of(tmp_path, suite)
+    assert "gradients: 'msgunet' without intermediate outputs: a joint discriminator needs outputs" in problem
 
 
 def test_planning_imports_no_torch():
