@@ -159,7 +159,7 @@ def test_a_size_that_the_networks_cannot_take_names_one_that_works(tmp_path):
         ("perceptual", {"weights": "imagenet", "width": 0.5}, "ImageNet weights need width 1"),
         ("report", {"protocol": "native"}, "which evaluation.protocols does not include"),
         ("gradients", {"dataset": "bluemarble", "method": "pix2pix"}, "has no intermediate outputs"),
-        ("methods", {"msgunet": {"options": {"discriminators": "joint", "scales": 1}}}, "msgunet on bluemarble: a joint"),
+        ("methods", {"msgunet": {"options": {"discriminators": "joint", "scales": 1}}}, "bluemarble: a joint"),
         ("datasets", {"bluemarble": {"size": [64, 64], "kind": ["a"]}}, "datasets.bluemarble.kind"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [80, -60]}}}, "from south to north"),
         ("datasets", {"bluemarble": {"size": [64, 64], "options": {"latitudes": [-95, 0]}}}, "latitudes.0"),
