@@ -2,12 +2,13 @@
 #   make demo   the whole benchmark on a small suite      make test   the tests
 #   make paper  the paper's suite                         make lint   formatting and static checks
 #   make docs   the documentation as a site, in build/docs
+#   make gpu    an hour on a GPU: speeds, quality, gradients, memory, the tests of the GPU, shared results (docs/gpu.md)
 #   make mutants   small changes of the code, which the tests must notice (CONTRIBUTING.md)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
 
-.PHONY: environment demo paper test lint docs mutants lock schema
+.PHONY: environment demo paper gpu test lint docs mutants lock schema
 environment: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
@@ -25,6 +26,9 @@ demo: $(STAMP)
 paper: $(STAMP)
 	$(BIN)/snakemake --cores all
 	@$(BIN)/msgunet show paper
+
+gpu: $(STAMP)
+	$(BIN)/msgunet hour
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

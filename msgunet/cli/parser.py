@@ -3,6 +3,7 @@
 import argparse
 
 from msgunet.cli.arguments import verb_adder
+from msgunet.cli.hour import add_hour
 from msgunet.cli.stages import add_stages
 from msgunet.cli.tools import add_tools
 from msgunet.core.version import __version__
@@ -33,5 +34,6 @@ def parser() -> argparse.ArgumentParser:
     sub_parsers = top.add_subparsers(title="verbs", required=True, metavar="VERB")
     verb = verb_adder(sub_parsers)
     add_tools(verb)
+    add_hour(verb)
     add_stages(verb)
     return top

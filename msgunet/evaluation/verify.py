@@ -124,7 +124,7 @@ def _cause(problem: str, runs: Mapping[str, Sequence[str]]) -> str:
         return problem
     listed = ", ".join(f"{name} {len(rows)}" for name, rows in list(runs.items())[:LISTED])
     more, example = len(runs) - LISTED, next(iter(runs.values()))[0]
-    listed += f" and {more} more runs" if more > 0 else ""
+    listed += f" and {more} more run{'s' * (more > 1)}" if more > 0 else ""
     text = f"because of it, {sum(map(len, runs.values()))} rows do not agree: {listed}"
     return f"{problem}; {text}; for example, {example}"
 

@@ -119,6 +119,5 @@ def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, i
     pairs = zip(files["source"], sizes["source"], sizes["target"], strict=True)
     problems = ["{}: the source is {}x{}, the target {}x{}".format(file, *a, *b) for file, a, b in pairs if a != b]
     if problems:
-        raise UserError(
-            f"source and target differ in size in {len(problems)} pairs; resize them first:", *problems[:_LISTED]
-        )
+        count = f"{len(problems)} pair{'s' * (len(problems) > 1)}"
+        raise UserError(f"source and target differ in size in {count}; resize them first:", *problems[:_LISTED])

@@ -10,6 +10,7 @@ from msgunet.core.metrics import METRICS
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
+from msgunet.report.conditions import unlearned
 from msgunet.report.costs import paper_networks
 from msgunet.report.published import other_network, published
 from msgunet.report.statistics import LEVEL, fewest_images, least_p
@@ -90,6 +91,7 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         "Elsewhere, the networks are the suite's own, so a verdict says nothing about those of the paper.",
         "Methods of one size are compared in the native protocol, as in the paper; methods of different sizes in the "
         "full protocol, on the same targets.",
+        *unlearned(collection),
         _seeds_note(collection),
         "'Close to Pix2Pix-HD' holds if MSG U-Net is behind in no metric by more than in the paper's own Table 1 ("
         + ", ".join(f"{name.upper()} {_signed(name, deficits[name])}" for name in deficits)

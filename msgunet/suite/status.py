@@ -105,7 +105,7 @@ def _pending(plan: Plan, states: States) -> list[str]:
     pending = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for run, state in states:
         name = f"{plan.label(run)} on {run.settings.dataset}"
-        if state.status == "trained":
+        if state.status == "trained" or (run in plan.runs and state.why.startswith("evaluate: ")):
             pending.append(f"evaluation of {name}")
         if (
             run.settings.entry in plan.suite.ablation.methods

@@ -116,7 +116,7 @@ def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
     unpaired = put(tmp_path / "unpaired", "a/1.png", "a/2.png", "b/1.png")
     refused("1 image has no counterpart", unpaired)
     put(unpaired, "b/2.png", size=(30, 30))
-    refused(r"source and target differ in size in 1 pairs.*", unpaired)
+    refused(r"source and target differ in size in 1 pair;.*", unpaired)
     put(unpaired, "b/2.png")
     (unpaired / "a/1.png").write_bytes(b"no image")
     refused("1.png: not an image", unpaired)

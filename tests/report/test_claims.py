@@ -10,6 +10,7 @@ from made import fill, make_plan
 
 from msgunet.report import claims
 from msgunet.report.collect import Collection
+from msgunet.report.conditions import unlearned
 from msgunet.report.speed import speed_table
 from msgunet.report.tables import build_tables
 
@@ -149,6 +150,26 @@ def test_the_table_counts_verdicts(working_folder):
     quality, smaller = (row[2] for row in table.rows)
     assert quality == "–"
     assert smaller.startswith("SSIM 0.")
+
+
+def test_methods_below_the_mean_image_are_named_beside_their_verdicts(working_folder):
+    plan = make_plan(working_folder)
+    fill(plan, without=("pix2pix",))
+
+    def notes():
+        return [note for note in unlearned(_collection(plan)) if "did not reach the PSNR" in note]
+
+    # The made values of the mean image are the highest.
+    [note] = notes()
+    assert note.startswith("bluemarble: MSG U-Net did not reach")
+    (table,) = (t for t in build_tables(_collection(plan)).sections["reproduction"] if t.name == "claims")
+    assert note in table.notes
+    mean = next(run.folder / "metrics.csv" for run in plan.runs if run.settings.entry == "mean")
+    frame = pd.read_csv(mean, converters={"id": str})
+    frame.assign(psnr=frame["psnr"] - 10).to_csv(mean, index=False)
+    assert notes() == []
+    mean.unlink()
+    assert notes() == []
 
 
 def _collection(plan) -> Collection:

@@ -140,6 +140,20 @@ def test_the_table_lists_finished_and_pending_work(working_folder, capsys):
     assert "still to be made, apart from trainings: cost, tables, figures, page" in output
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_evaluation_that_was_stopped_is_still_to_be_made(working_folder, capsys, stopped):
+    plan = make_plan(working_folder)
+    fill(plan)
+    run = next(run for run in plan.runs if run.settings.entry == "pix2pix")
+    (run.folder / "evaluation.json").unlink()
+    if stopped:
+        failure = {"settings": run.settings.identity, "word": "stopped", "why": "it may have been killed"}
+        (run.folder / "failed-evaluate.json").write_text(json.dumps(failure))
+    assert main(["status", "made.yaml"]) == 0
+    pending = next(line for line in capsys.readouterr().out.splitlines() if "still to be made" in line)
+    assert pending.count("evaluation of ") == 1
+
+
 def test_a_time_limited_training_has_the_rest_of_its_minutes_left(working_folder, capsys):
     plan = make_plan(working_folder, training={"minutes": 2})
     fill(plan, without=("msgunet", "pix2pix"))

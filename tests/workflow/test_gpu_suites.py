@@ -8,6 +8,10 @@ import pandas as pd
 import pytest
 from checkout import copy_checkout, edit_suite, snakemake
 
+from msgunet.cli.hour import parts_of
+from msgunet.core.errors import UserError
+from msgunet.suite.plan import load_plan
+
 SMALLER = 8
 NARROW = {"width": 0.0625, "discriminator_width": 0.0625}
 OPTIONS = {
@@ -28,17 +32,21 @@ def small(suite: dict) -> None:
     for name, entry in suite["methods"].items():
         if "size" in entry:
             entry["size"] = [side // SMALLER for side in entry["size"]]
-        if name in OPTIONS:
-            entry["options"] = {**entry.get("options", {}), **NARROW, **OPTIONS[name]}
-    if "minutes" in suite["training"]:
-        suite["training"]["minutes"] = 0.1
+        if (method := entry.get("method", name)) in OPTIONS:
+            entry["options"] = {**entry.get("options", {}), **NARROW, **OPTIONS[method]}
+        if "minutes" in entry.get("training", {}):
+            entry["training"]["minutes"] = 0.1
+    training = suite.setdefault("training", {"minutes": 1})
+    if "minutes" in training:
+        training["minutes"] = 0.1
     else:
-        suite["training"] |= {"epochs": 1, "decay_epochs": 1}
+        training |= {"epochs": 1, "decay_epochs": 1}
     # tf32 is for GPUs.
-    suite["training"]["precision"] = "fp32"
-    suite["perceptual"]["width"] = 0.125
+    training["precision"] = "fp32"
+    suite["perceptual"] = {"weights": "untrained", "width": 0.125}
     if "gradients" in suite:
-        suite["gradients"] |= {"epochs": 1, "records": 4}
+        length = {"minutes": 0.1} if "minutes" in suite["gradients"] else {"epochs": 1}
+        suite["gradients"] |= {**length, "records": 4}
     suite["cost"] = {"repeats": 2, "warmup": 1}
     suite["compute"] |= {"gpu_required": False, "threads": 1, "workers": 0}
 
@@ -75,3 +83,58 @@ def test_a_suite_for_a_gpu_runs_from_archives_to_shared_results(tmp_path, shared
     assert set(claims["verdict"]) <= {"holds", "holds in part", "does not hold", "too few images"}, claims
     # The suites have two or six test images here; maps have seven, for four methods.
     assert "too few images" in set(claims["verdict"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_hour_on_a_gpu_from_start_to_shared_results_and_cut_off_in_between(tmp_path, shared):
+    folder = copy_checkout(tmp_path / "checkout")
+    for name in ("gpu_hour", "speed"):
+        edit_suite(folder, small, name)
+        edit_suite(folder, lambda suite: suite.update(data={"mirror": str(shared / "mirror")}), name)
+
+    def hour(*arguments):
+        command = [sys.executable, "-m", "msgunet", "hour", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    cut = hour("--minutes", "1.2")
+    assert cut.returncode == 2
+    assert "not begun, 1.2 minutes are over" in cut.stderr
+    assert "the same command continues" in cut.stderr
+    (shared_speed,) = (folder / "results" / "cpu").glob("*/speed/speed.csv")
+    first = pd.read_csv(shared_speed)
+    assert set(first["part"]) == {"inference"}
+
+    done = hour()
+    assert done.returncode == 0, done.stderr
+    speed = pd.read_csv(shared_speed)
+    assert set(speed["part"]) == {"inference", "training"}
+    kept = speed.merge(first, on=["entry", "width", "part", "way", "precision", "finished"])
+    assert len(kept) == len(first) > 0, "rows are timed again"
+    out = shared_speed.parent.parent / "gpu_hour"
+    assert (pd.read_csv(out / "tables" / "table1.csv")["status"] == "done").all()
+    assert {"metrics.csv", "gradients.csv", "README.md"} <= {path.name for path in out.iterdir()}
+    gradients = pd.read_csv(out / "gradients.csv")
+    assert gradients.groupby(gradients.columns[0])["step"].nunique().between(1, 4).all()
+    lines = done.stdout.splitlines()
+    order = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:]
+    assert order == [
+        "speed of inference",
+        "quality on maps",
+        "speed of training",
+        "gradients",
+        "bluemarble_2048",
+        "cost, ablation, tables and page",
+    ]
+
+
+def test_a_training_without_a_limit_of_time_has_no_place_in_an_hour():
+    with pytest.raises(UserError, match=r"methods\.pix2pix: training.minutes is not set"):
+        parts_of(load_plan("maps_epochs"), "maps_epochs", "speed")
+
+
+def test_the_parts_fit_an_hour_and_the_important_ones_come_first():
+    parts = parts_of(load_plan("gpu_hour"), "gpu_hour", "speed")
+    assert sum(part.minutes for part in parts) <= 60
+    titles = [part.title for part in parts]
+    assert titles.index("speed of inference") < titles.index("quality on maps") < titles.index("tests of the GPU")
