@@ -6,23 +6,27 @@ from msgunet.core.attempts import measured_facts
 from msgunet.core.errors import UserError
 from msgunet.core.frames import read_frame
 from msgunet.core.text import from_markdown
-from msgunet.report.files import lead_protocol
+from msgunet.report.files import compared, lead_protocol
 from msgunet.suite.plan import Plan
 
 _LISTED = 4
 
 
 def show(plan: Plan, suite: str) -> None:
-    """Print Table 1 in its first protocol and the address of the page; `suite`: its name or path, for advice."""
+    """Print Table 1 in its first protocol and the address of the page; `suite`: its name or path, for advice.
+
+    Below Table 1 stands the comparison with the suite's reference entry, if it names one.
+    """
     command = f"snakemake --cores all --config suite={shlex.quote(suite)}"
     page = plan.results / "report" / "index.html"
     for dataset in plan.data:
         sizes = [run.settings.size for run in plan.runs if run.trainable and run.settings.dataset == dataset.name]
         protocol = lead_protocol(sizes, plan.suite.report.protocol, plan.suite.evaluation.protocols)
-        path = plan.results / "tables" / f"table1_{dataset.name}_{protocol}.md"
-        if not path.is_file():
-            raise UserError(f"there is no {path}; run '{command}' first")
-        print(from_markdown(path.read_text(encoding="utf-8")))
+        for kind in ("table1", *(["design"] if dataset.name in compared(plan.report) else [])):
+            path = plan.results / "tables" / f"{kind}_{dataset.name}_{protocol}.md"
+            if not path.is_file():
+                raise UserError(f"there is no {path}; run '{command}' first")
+            print(from_markdown(path.read_text(encoding="utf-8")))
     if outdated := _outdated(plan):
         print(f"Made from other settings than the suite's current ones: {', '.join(outdated)}. Again: {command}\n")
     print(f"The page with all tables and figures: {page.resolve().as_uri()}")
