@@ -161,11 +161,7 @@ def _notes(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
         f"{LEVEL:g}, zero outside the interval, and all trainings agree on the sign.",
         seeds_note(collection),
         *([f"Fewer than {FEWEST_IMAGES} images have no interval."] if tests["images"].lt(FEWEST_IMAGES).any() else []),
-        *(
-            nothing_bold(tests, metrics)
-            if len(tests)
-            else [f"Nothing can be compared yet, or nothing of {title}'s size."]
-        ),
+        *(nothing_bold(tests, metrics) if len(tests) else [f"No finished entry can be compared with {title} here."]),
     ]
     if protocol == "native" and len(sizes) > 1:
         notes.append(
@@ -188,8 +184,8 @@ def seeds_note(collection: Collection) -> str:
     count = len(collection.settings["seeds"])
     if count == 1:
         return (
-            "There is one training of each entry, so nothing is known of training noise: another training could reverse "
-            "any difference."
+            "There is one training of each entry, so nothing is known of training noise: another training could "
+            "reverse any difference."
         )
     wide = " Two or three trainings say little about training noise, so the intervals are wide." if count < 4 else ""
     return f"Each entry has {count} trainings, one for each seed.{wide}"
@@ -199,9 +195,7 @@ def _cost_notes(collection: Collection, dataset: str) -> list[str]:
     cost = collection.cost()
     if cost is None:
         return ["The cost of the networks is not counted yet."]
-    notes = [
-        "Parameters and operations (1 MAC = 2 FLOP, for one image) are those of the generator at the entry's size."
-    ]
+    notes = ["Parameters and operations (1 MAC = 2 FLOP, of one image): those of the generator at the entry's size."]
     if "latency_ms" in cost:
         notes[0] += f" Time of one image and memory: measured on {device_of(cost)}, in fp32."
     runs = [run for of_entry in collection.runs_of(dataset).values() for run in of_entry if run.trainable]

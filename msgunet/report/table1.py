@@ -186,6 +186,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
             cells.append(number(test["p_holm"], ".2g", bold=bold))
         rows.append(cells)
     count = pairs["images"].max() if len(pairs) else 0
+    none = ["This table needs at least two finished trained methods of one size."]
     notes = [
         f"Mean difference over {count} test images and all trainings of each method, with its 95 % interval: images "
         "are resampled for both methods together, and the training noise of each method separately. p: two-sided "
@@ -195,11 +196,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         if several
         else "There is one training of each method, so nothing is known of training noise: another training could "
         "reverse any difference.",
-        *(
-            nothing_bold(pairs, metrics)
-            if len(rows)
-            else ["This table needs at least two finished trained methods of one size."]
-        ),
+        *(nothing_bold(pairs, metrics) if len(rows) else none),
         protocol_note(collection, dataset, protocol),
         *collection.undefined(dataset, protocol),
         *collection.unfinished(dataset),

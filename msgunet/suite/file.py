@@ -228,11 +228,11 @@ def _entry_problems(raw: dict[str, Any], grids: Mapping[str, list[str]]) -> tupl
 
 def _reference_problems(reference: str, trained_on: Mapping[str, list[str]]) -> list[str]:
     """Return why the other entries cannot be compared with this one; `trained_on`: data sets of each trained entry."""
-    others = [name for name in trained_on if name != reference]
+    others = [name for name, on in trained_on.items() if on and name != reference]
     place = "comparison.reference"
     if reference not in trained_on:
-        choice = f"name one that is: {', '.join(others)}" if others else "and no other entry is"
-        return [f"{place}: '{reference}' is not trained; {choice}"]
+        choice = f"; name one that is: {', '.join(others)}" if others else ", and no other entry is"
+        return [f"{place}: '{reference}' is not trained{choice}"]
     if not others:
         return [f"{place}: '{reference}' is the only trained entry; there is none to compare with it"]
     missing = dict.fromkeys(data for name in others for data in trained_on[name] if data not in trained_on[reference])

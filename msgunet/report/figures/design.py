@@ -74,15 +74,7 @@ def _forest(collection: Collection, rows: list[dict[str, Any]], protocol: str, t
                 _word(axis, place, reason)
             else:
                 pairs = _pairs(trainings, row, rows[0], metric)
-                _row(
-                    axis,
-                    place,
-                    row,
-                    f"{metric}_difference",
-                    pairs,
-                    style_of[row["entry"]],
-                    row[f"{metric}_significant"],
-                )
+                _row(axis, place, row, metric, pairs, style_of[row["entry"]])
         axis.margins(x=0.08)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel(_label(metric), fontsize=_SMALL + 1)
@@ -104,17 +96,11 @@ def _word(axis: Axes, place: float, text: str) -> None:
 
 
 def _row(
-    axis: Axes,
-    place: float,
-    row: Mapping[str, Any],
-    name: str,
-    pairs: np.ndarray,
-    style: Mapping[str, Any],
-    filled: bool,
+    axis: Axes, place: float, row: Mapping[str, Any], metric: str, pairs: np.ndarray, style: Mapping[str, Any]
 ) -> None:
     """Draw an entry: its difference with the interval, and below it the pairs of one training of both."""
-    colour, value = style["color"], row[name]
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    colour, filled = style["color"], row[f"{metric}_significant"]
+    value, low, high = (row[f"{metric}_difference{end}"] for end in ("", "_low", "_high"))
     if pd.notna(low):
         axis.plot([low, high], [place, place], color=_OUTLINE, linewidth=2.4, zorder=2)
         axis.plot([low, high], [place, place], color=colour, linewidth=1.4, zorder=3)
