@@ -22,21 +22,23 @@ def show(plan: Plan, suite: str) -> None:
     for dataset in plan.data:
         sizes = [run.settings.size for run in plan.runs if run.trainable and run.settings.dataset == dataset.name]
         protocol = lead_protocol(sizes, plan.suite.report.protocol, plan.suite.evaluation.protocols)
-        for kind in ("table1", *(["design"] if dataset.name in compared(plan.report) else [])):
-            path = plan.results / "tables" / f"{kind}_{dataset.name}_{protocol}.md"
-            if not path.is_file():
-                raise UserError(f"there is no {path}; run '{command}' first")
-            print(from_markdown(path.read_text(encoding="utf-8")))
+        path = plan.results / "tables" / f"table1_{dataset.name}_{protocol}.md"
+        if not path.is_file():
+            raise UserError(f"there is no {path}; run '{command}' first")
+        design = path.with_name(f"design_{dataset.name}_{protocol}.md")
+        for table in (path, *([design] if dataset.name in compared(plan.report) and design.is_file() else [])):
+            print(from_markdown(table.read_text(encoding="utf-8")))
     if outdated := _outdated(plan):
         print(f"Made from other settings than the suite's current ones: {', '.join(outdated)}. Again: {command}\n")
     print(f"The page with all tables and figures: {page.resolve().as_uri()}")
 
 
 def _outdated(plan: Plan) -> list[str]:
-    """Return what in Table 1 was made from other settings than those of the suite now."""
+    """Return what in the tables was made from other settings than those of the suite now."""
     path = plan.results / "tables" / "table1.csv"
+    made = path.is_file() and (not compared(plan.report) or path.with_name("design.csv").is_file())
     report = plan.results / "settings" / "report.json"
-    found = ["the report"] if not path.is_file() or report in plan.changed() else []
+    found = ["the report"] if not made or report in plan.changed() else []
     rows = read_frame(path) if path.is_file() else None
     for run in plan.runs if rows is not None else ():
         settings = run.settings
