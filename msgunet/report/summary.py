@@ -106,7 +106,7 @@ def comparisons(collection: Collection, reference: str | None = None) -> pd.Data
             sizes = {name: runs[0].settings.size for name, runs in rows.items()} if protocol == "native" else None
             for metric in collection.settings["metrics"]:
                 values = {name: per_image(runs, protocol, metric) for name, runs in rows.items()}
-                tests = compare(values, collection.settings["resamples"], sizes, reference)
+                tests = compare(values, collection.settings["resamples"], sizes, reference=reference)
                 frames.append(tests.assign(dataset=dataset, protocol=protocol, metric=metric))
     frame = pd.concat(frames, ignore_index=True)
     keys = ["dataset", "protocol", "metric"]
