@@ -144,6 +144,11 @@ class Collection:
             if grid["entries"][0] in self.runs_of(dataset)
         ]
 
+    @property
+    def reference(self) -> str | None:
+        """The entry that all others are compared with, if the suite names one."""
+        return self.settings.get("reference")
+
     def several_seeds(self) -> bool:
         """Whether each trained row covers several trainings, one per seed."""
         return len(self.settings["seeds"]) > 1

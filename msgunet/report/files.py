@@ -8,6 +8,7 @@ def table_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of the formatted tables by section, from the settings of a report."""
     groups = [f"{dataset}_{protocol}" for dataset in report["datasets"] for protocol in report["protocols"]]
     return {
+        "design": [f"design_{dataset}_{protocol}" for dataset in compared(report) for protocol in report["protocols"]],
         "results": [
             *(f"table1_{group}" for group in groups),
             *(f"seeds_{group}" for group in groups if len(report["seeds"]) > 1),
@@ -24,6 +25,7 @@ def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of the figures by section, from the settings of a report."""
     trained = [dataset for dataset, entries in report["trained"].items() if entries]
     return {
+        "design": [f"design_{dataset}" for dataset in compared(report)],
         "results": [
             *(f"distributions_{dataset}" for dataset in report["datasets"]),
             *(f"quality_cost_{dataset}" for dataset in trained),
@@ -35,6 +37,13 @@ def figure_names(report: Mapping[str, Any]) -> dict[str, list[str]]:
         "training": [f"learning_{dataset}" for dataset in trained],
         "cost": ["cost_by_size"] if trained else [],
     }
+
+
+def compared(report: Mapping[str, Any]) -> list[str]:
+    """Return the data sets on which entries are compared with the suite's reference entry; none if it names none."""
+    if "reference" not in report:
+        return []
+    return [dataset for dataset, entries in report["trained"].items() if len(entries) > 1]
 
 
 def lead_protocol(sizes: Iterable[tuple[int, int]], wanted: str, protocols: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,14 +36,20 @@ def interval(
 
 
 def compare(
-    values: Mapping[str, pd.DataFrame], resamples: int, group: Mapping[str, object] | None = None
+    values: Mapping[str, pd.DataFrame],
+    resamples: int,
+    group: Mapping[str, object] | None = None,
+    reference: str | None = None,
 ) -> pd.DataFrame:
-    """Compare every pair of methods on the same images.
+    """Compare every pair of methods, or every method with one of them, on the same images.
 
     Args:
         values: for each method, one row for each image and one column for each training.
         resamples: the number of resamples of an interval.
         group: for each method, what must be equal for a comparison, such as the size; None: all are compared.
+        reference: compare only with this method, which then is the second of each pair. Differences and intervals are
+            those of the same pairs without it, but Holm's correction has fewer tests to make up for. There is no row if
+            it is not in `values`.
 
     Returns:
         One row for each pair, with the columns
@@ -62,13 +69,12 @@ def compare(
     """
     rows = []
     for first, second in itertools.combinations(values, 2):
-        if group is not None and group[first] != group[second]:
+        if (group is not None and group[first] != group[second]) or reference not in (None, first, second):
             continue
         a, b = values[first].align(values[second], join="inner", axis=0)
         common = a.notna().all(axis=1) & b.notna().all(axis=1)
-        rows.append(
-            {"first": first, "second": second, **_compare(*(x[common].to_numpy().T for x in (a, b)), resamples)}
-        )
+        row = {"first": first, "second": second, **_compare(*(x[common].to_numpy().T for x in (a, b)), resamples)}
+        rows.append(_turned(row) if first == reference else row)
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     tested = frame["p"].notna()
     corrected = pd.Series(holm(frame["p"][tested].to_numpy(float)), frame.index[tested], float)
@@ -97,6 +103,19 @@ def _compare(a: np.ndarray, b: np.ndarray, resamples: int) -> dict[str, object]:
     row["p"] = float(stats.wilcoxon(by_image).pvalue) if np.any(by_image) else 1.0
     row["agree"] = bool((np.sign(pairs) == np.sign(by_image.mean())).all())
     return row
+
+
+def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `compare` with the second method first.
+
+    The draws of an interval depend on the order. So both orders have the same interval, with the other sign.
+    """
+    turned = dict(row)
+    for of_first, of_second in (("first", "second"), ("trainings_first", "trainings_second")):
+        turned[of_first], turned[of_second] = row[of_second], row[of_first]
+    if "difference" in row:
+        turned |= {"difference": 0 - row["difference"], "low": 0 - row["high"], "high": 0 - row["low"]}
+    return turned | ({"wins": 1 - row["wins"]} if "wins" in row else {})
 
 
 def _resampled(methods: list[np.ndarray], resamples: int) -> list[np.ndarray]:

@@ -92,10 +92,11 @@ def trainings(collection: Collection) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(suite=collection.suite)
 
 
-def comparisons(collection: Collection) -> pd.DataFrame:
+def comparisons(collection: Collection, reference: str | None = None) -> pd.DataFrame:
     """Compare all pairs of trained methods per data set, protocol and metric; see `statistics.compare`.
 
-    In the native protocol, only methods of the same size are compared.
+    In the native protocol, only methods of the same size are compared. With a `reference`, all others are compared only
+    with this entry.
     """
     frames = []
     for dataset in collection.datasets:
@@ -105,7 +106,7 @@ def comparisons(collection: Collection) -> pd.DataFrame:
             sizes = {name: runs[0].settings.size for name, runs in rows.items()} if protocol == "native" else None
             for metric in collection.settings["metrics"]:
                 values = {name: per_image(runs, protocol, metric) for name, runs in rows.items()}
-                tests = compare(values, collection.settings["resamples"], sizes)
+                tests = compare(values, collection.settings["resamples"], sizes, reference=reference)
                 frames.append(tests.assign(dataset=dataset, protocol=protocol, metric=metric))
     frame = pd.concat(frames, ignore_index=True)
     keys = ["dataset", "protocol", "metric"]

@@ -94,11 +94,16 @@ def protocol_note(collection: Collection, dataset: str, protocol: str) -> str:
 
 def _bold_notes(pairs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """Say what bold means, and in which metrics nothing can be bold and why."""
+    decidable = any(not undecidable(pairs[pairs["metric"] == metric]) for metric in metrics)
+    return [*([_TIED] if decidable else []), *nothing_bold(pairs, metrics)]
+
+
+def nothing_bold(pairs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Say in which metrics nothing can be bold and why."""
     metrics_of: dict[str, list[str]] = {}
     for metric in metrics:
         metrics_of.setdefault(undecidable(pairs[pairs["metric"] == metric]), []).append(metric.upper())
-    notes = [_TIED] if metrics_of.pop("", None) else []
-    return notes + [f"Nothing is bold in {', '.join(names)}: {reason}." for reason, names in metrics_of.items()]
+    return [f"Nothing is bold in {', '.join(names)}: {reason}." for reason, names in metrics_of.items() if reason]
 
 
 def _reference_notes(collection: Collection, dataset: str) -> list[str]:
@@ -152,11 +157,11 @@ def _with_interval(row: pd.Series, metric: str, bold: bool) -> Cell:
     if pd.isna(row[metric]):
         return Cell("undefined")
     return Cell(
-        _bracketed(row, metric, f"{metric}_low", f"{metric}_high", f".{METRICS[metric].digits}f"), row[metric], bold
+        bracketed(row, metric, f"{metric}_low", f"{metric}_high", f".{METRICS[metric].digits}f"), row[metric], bold
     )
 
 
-def _bracketed(row: Mapping[str, Any], value: str, low: str, high: str, form: str) -> str:
+def bracketed(row: Mapping[str, Any], value: str, low: str, high: str, form: str) -> str:
     """Return a value with its interval in brackets, if it has one."""
     mean, *ends = (number(row[key], form).text for key in (value, low, high))
     return mean if pd.isna(row[low]) else f"{mean} [{', '.join(ends)}]"
@@ -175,13 +180,13 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         cells += ["{trainings_first} and {trainings_second}".format(**tests.iloc[0])] if several else []
         for metric, test in tests.set_index("metric").loc[metrics].iterrows():
             form, bold = f"+.{METRICS[str(metric)].digits}f", bool(test["significant"])
-            text = _bracketed(test, "difference", "low", "high", form)
+            text = bracketed(test, "difference", "low", "high", form)
             cells.append(Cell("undefined" if pd.isna(test["difference"]) else text, test["difference"], bold))
             cells += [number(test["wins"], ".0%")] if several else []
             cells.append(number(test["p_holm"], ".2g", bold=bold))
         rows.append(cells)
     count = pairs["images"].max() if len(pairs) else 0
-    few = [note for note in _bold_notes(pairs, metrics) if note != _TIED]
+    none = ["This table needs at least two finished trained methods of one size."]
     notes = [
         f"Mean difference over {count} test images and all trainings of each method, with its 95 % interval: images "
         "are resampled for both methods together, and the training noise of each method separately. p: two-sided "
@@ -191,7 +196,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         if several
         else "There is one training of each method, so nothing is known of training noise: another training could "
         "reverse any difference.",
-        *(few if len(rows) else ["This table needs at least two finished trained methods of one size."]),
+        *(nothing_bold(pairs, metrics) if len(rows) else none),
         protocol_note(collection, dataset, protocol),
         *collection.undefined(dataset, protocol),
         *collection.unfinished(dataset),

@@ -11,6 +11,8 @@ from msgunet.report.ablation import ablation_frame, ablation_grid
 from msgunet.report.claims import claims_frame, claims_table
 from msgunet.report.collect import Collection
 from msgunet.report.costs import cost_table
+from msgunet.report.design import design_frame, design_table
+from msgunet.report.files import compared
 from msgunet.report.grids import grid_table
 from msgunet.report.reproduction import reproduction_frame, reproduction_table
 from msgunet.report.speed import speed_table
@@ -50,8 +52,15 @@ def build_tables(collection: Collection) -> Tables:
     frames = {"table1": summary, "seeds": trainings(collection), "comparisons": pairs, "ablation": ablation}
     frames["reproduction"] = reproduction_frame(summary, ablation, cost, collection)
     frames["claims"] = claims_frame(collection, pairs, ablation)
+    if collection.reference is not None:
+        frames["design"] = design_frame(collection, summary, cost)
     groups = [(dataset, protocol) for dataset in collection.datasets for protocol in collection.protocols(dataset)]
     sections = {
+        "design": [
+            design_table(collection, *group, _part(frames["design"], *group))
+            for group in groups
+            if group[0] in compared(collection.settings)
+        ],
         "results": [
             *(table1(collection, *group, _part(summary, *group), _part(pairs, *group)) for group in groups),
             *(

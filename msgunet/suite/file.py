@@ -152,6 +152,7 @@ def _entry_problems(raw: dict[str, Any], grids: Mapping[str, list[str]]) -> tupl
         """Return the names in a list; pydantic reports anything that is not a list of names."""
         return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
+    untrained: set[str] = set()
     for key, field, registered in (
         ("datasets", "kind", datasets()),
         ("methods", "method", methods()),
@@ -179,6 +180,8 @@ def _entry_problems(raw: dict[str, Any], grids: Mapping[str, list[str]]) -> tupl
             if kind not in known:
                 problems.append(f"{key}.{name}: unknown {field} '{kind}'; {suggest(kind, known)}")
                 continue
+            if key == "methods" and not known[kind].trainable:
+                untrained.add(name)
             options = entry.get("options")
             if isinstance(entry.get("grid"), dict) and isinstance(options, dict):
                 section = set(TrainingSettings.model_fields) - set(known[kind].Options.model_fields)
@@ -200,14 +203,45 @@ def _entry_problems(raw: dict[str, Any], grids: Mapping[str, list[str]]) -> tupl
         problems += _unknown(data["urls"], dict.fromkeys(remote_files()), "data.urls", "published file")
     gradients = table("gradients")
     trained = [gradients.get("method") or "msgunet"] if gradients else []
-    for place, given in (("ablation.methods", table("ablation").get("methods")), ("gradients.method", trained)):
+    reference = table("comparison").get("reference")
+    for place, given in (
+        ("ablation.methods", table("ablation").get("methods")),
+        ("gradients.method", trained),
+        ("comparison.reference", [reference]),
+    ):
         problems += [
             f"{place}: there is no method entry '{name}'; {suggest_entry(name, table('methods'), grids)}"
             for name in names(given)
             if name not in table("methods")
         ]
     problems += _unknown(names([gradients.get("dataset")]), table("datasets"), "gradients.dataset", "data set")
+    if isinstance(reference, str) and reference in table("methods"):
+        entries = {name: entry if isinstance(entry, dict) else {} for name, entry in table("methods").items()}
+        trained_on = {
+            name: [*table("datasets")] if entry.get("datasets") is None else names(entry["datasets"])
+            for name, entry in entries.items()
+            if name not in untrained
+        }
+        problems += _reference_problems(reference, trained_on)
     return problems, bugs
+
+
+def _reference_problems(reference: str, trained_on: Mapping[str, list[str]]) -> list[str]:
+    """Return why the other entries cannot be compared with this one; `trained_on`: data sets of each trained entry."""
+    others = [name for name, on in trained_on.items() if on and name != reference]
+    place = "comparison.reference"
+    if reference not in trained_on:
+        choice = f"; name one that is: {', '.join(others)}" if others else ", and no other entry is"
+        return [f"{place}: '{reference}' is not trained{choice}"]
+    if not others:
+        return [f"{place}: '{reference}' is the only trained entry; there is none to compare with it"]
+    missing = dict.fromkeys(data for name in others for data in trained_on[name] if data not in trained_on[reference])
+    if missing:
+        return [
+            f"{place}: '{reference}' does not run on {', '.join(missing)}, as other entries do; let it run "
+            "there, too, or name an entry that runs on all their data sets"
+        ]
+    return []
 
 
 def _unknown(given: Iterable[str], known: dict[str, Any], place: str, noun: str) -> list[str]:

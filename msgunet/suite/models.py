@@ -94,6 +94,14 @@ class GradientSettings(Strict):
     records: int = Field(20, ge=1, description="how many times the training records its gradients")
 
 
+class ComparisonSettings(Strict):
+    """A table and a figure of what each change brings: all trained entries against one of them; changes no result."""
+
+    reference: Name = Field(
+        description="trained entry that all others are compared with, such as the one that they are variants of"
+    )
+
+
 class ReportSettings(Strict):
     """How results are presented; never changes a result."""
 
@@ -124,6 +132,7 @@ class Suite(Strict):
     evaluation: EvaluationSettings = EvaluationSettings()
     ablation: AblationSettings = AblationSettings()
     gradients: GradientSettings | None = None
+    comparison: ComparisonSettings | None = None
     cost: CostSettings = CostSettings()
     report: ReportSettings = ReportSettings()
     compute: ComputeSettings = ComputeSettings()

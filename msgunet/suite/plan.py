@@ -236,6 +236,8 @@ def _settings_files(plan: Plan, given_name: str) -> dict[Path, str]:
             },
         },
     }
+    if suite.comparison is not None:
+        sections["report"]["reference"] = suite.comparison.reference
     if suite.evaluation.precision != "fp32":
         sections["report"]["precision"] = suite.evaluation.precision
     if found := grids(suite.methods):

@@ -114,6 +114,30 @@ def test_only_methods_of_one_group_are_compared():
     assert found["p_holm"].iloc[0] == found["p"].iloc[0], "corrected only for the tests that were made"
 
 
+def test_comparisons_with_one_method_are_the_same_pairs_with_a_correction_for_fewer_tests():
+    """Where the method comes second or first, before or after the others, with noise of several trainings."""
+    draw = np.random.default_rng(4)
+    base = draw.normal(size=(20, 1))
+    values = {name: pd.DataFrame(base + n / 4 + draw.normal(0, 0.5, (20, 3))) for n, name in enumerate("abcd")}
+    every = compare(values, 300)
+    found = compare(values, 300, reference="b")
+    assert found[["first", "second"]].to_numpy().tolist() == [["a", "b"], ["c", "b"], ["d", "b"]]
+    before = every.set_index(["first", "second"])
+    for row, sign in zip(found.to_dict("records"), (1, -1, -1), strict=True):
+        pair = before.loc[("a", "b") if sign == 1 else ("b", row["first"])]
+        ends = ("low", "high") if sign == 1 else ("high", "low")
+        assert [row["low"], row["high"]] == [sign * pair[end] for end in ends]
+        assert row["difference"] == sign * pair["difference"]
+        assert row["wins"] == pytest.approx(pair["wins"] if sign == 1 else 1 - pair["wins"])
+        assert row["p"] == pair["p"]
+        assert row["p_holm"] <= pair["p_holm"]
+    assert found["p_holm"].to_list() == pytest.approx(holm(found["p"].to_numpy()).tolist())
+    assert found["p_holm"].min() == pytest.approx(3 * found["p"].min()), "three tests instead of six"
+    assert not len(compare(values, 300, reference="e")), "not finished yet"
+    equal = compare({"b": values["b"], "a": values["b"]}, 300, reference="b").iloc[0]
+    assert f"{equal['difference']:+.2f}" == "+0.00"
+
+
 # Hollander and Wolfe (1973), Nonparametric Statistical Methods, p. 29: depression scale factor of nine patients at two
 # visits; V = 40 and p = 0.0195 one-sided, also in the manual page of R's wilcox.test.
 FIRST = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]

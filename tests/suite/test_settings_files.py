@@ -21,6 +21,7 @@ def test_a_title_is_not_part_of_a_run(tmp_path):
         ("evaluation", {"precision": "training"}, {"settings/evaluation.json", "settings/report.json"}),
         ("compute", {"workers": 2}, {"settings/compute.json"}),
         ("cost", {"repeats": 7}, {"settings/cost.json"}),
+        ("comparison", {"reference": "msgunet"}, {"settings/report.json"}),
         ("description", "another text", {"settings/report.json"}),
         ("data", {"mirror": "elsewhere"}, {"settings/compute.json"}),
     ],

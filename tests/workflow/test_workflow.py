@@ -146,6 +146,15 @@ def test_settings_of_the_report_and_of_the_machine_train_nothing(copied):
     assert dry(copied) == {"tables": 1, "figures": 1, "page": 1}
 
 
+def test_a_reference_entry_makes_only_the_report_again_with_the_files_that_compare(copied):
+    edit_suite(copied, lambda s: s.update(comparison={"reference": "msgunet"}))
+    assert dry(copied) == {"tables": 1, "figures": 1, "page": 1}
+    assert snakemake(copied, *TINY).returncode == 0
+    found = {path.name for path in (copied / "results" / "tiny").glob("*/design*")}
+    texts = {f"design_bluemarble_{p}.{end}" for p in ("native", "full") for end in ("md", "tex", "html")}
+    assert found == {"design.csv", *texts, "design_bluemarble.pdf", "design_bluemarble.png"}
+
+
 def test_a_methods_version_trains_it_again(copied):
     path = copied / "baselines" / "pan.py"
     path.write_text(path.read_text().replace("    version = 3", "    version = 4"))

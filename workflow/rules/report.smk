@@ -33,7 +33,8 @@ rule tables:
     output:
         numbers=expand(
             f"{results}/tables/{{name}}.csv",
-            name=["table1", "seeds", "comparisons", "claims", "reproduction", "ablation", "cost"],
+            name=["table1", "seeds", "comparisons", "claims", "reproduction", "ablation", "cost"]
+            + (["design"] if plan.suite.comparison else []),
         ),
         html=reported(tables_of_suite, "Tables", "tables", "html"),
         copies=[

@@ -14,12 +14,13 @@ from matplotlib import pyplot as plt
 
 from msgunet.core.files import atomic, write_json
 from msgunet.report.collect import Collection
-from msgunet.report.figures import ablation, cost, gradients, grid, images, quality, training
+from msgunet.report.figures import ablation, cost, design, gradients, grid, images, quality, training
 from msgunet.report.figures.speed import speed_figure
 from msgunet.report.figures.style import NamedFigure, plain_powers, thin_ticks
 from msgunet.report.tables import Tables, build_tables, remove_stale
 
 _DRAWERS: dict[str, Callable[[Collection, Tables], Iterator[NamedFigure]]] = {
+    "design": design.draw,
     "results": quality.draw,
     "grids": grid.draw,
     "images": images.draw,

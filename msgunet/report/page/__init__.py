@@ -60,6 +60,7 @@ def _write(collection: Collection, folder: Path) -> None:
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         environment=collection.environment(),
         tables=_shown(collection, tables),
+        reference=collection.titles.get(collection.reference),
         agreeing=[dataset for dataset in collection.datasets if collection.protocols_agree(dataset)],
         figures=figures,
         images=bool(images),
@@ -84,7 +85,7 @@ def _shown(collection: Collection, tables: Tables) -> dict[str, list[Table]]:
         for dataset in collection.datasets
         if collection.protocols_agree(dataset)
         for protocol in collection.protocols(dataset)[1:]
-        for kind in ("table1", "seeds", "comparisons")
+        for kind in ("design", "table1", "seeds", "comparisons")
     }
     return {
         section: [table for table in of_section if table.name not in repeated]
