@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MSGUNET = (sys.executable, "-m", "msgunet")
 # Minutes beside the trainings' own: preparing the data; evaluating, and starting a job, for each training.
-_PREPARING, _EVALUATING = 1.5, 0.6
+_PREPARING, _EVALUATING = 1.0, 0.6
 # Seconds that a stopped part has to save its state.
 _GRACE = 90
 
