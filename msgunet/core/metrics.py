@@ -16,6 +16,7 @@ class Metric:
         of_constant_targets: whether it is defined for a target of one colour.
         unit: the unit after a number, with a space.
         formula: how it is computed, in words.
+        higher_is_better: whether a larger value is a better one.
 
     """
 
@@ -26,6 +27,7 @@ class Metric:
     of_constant_targets: bool = True
     unit: str = ""
     formula: str = ""
+    higher_is_better: bool = True
 
     def undefined(self, side: int, constant_target: bool) -> str:
         """Return why it is not defined for a target with this shorter side, or an empty string if it is."""
