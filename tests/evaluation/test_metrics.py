@@ -12,7 +12,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from msgunet.core.metrics import METRICS
-from msgunet.evaluation.metrics import PSNR_CAP, measure
+from msgunet.evaluation.metrics import measure
+from msgunet.evaluation.metrics.psnr import PSNR_CAP
 
 
 def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
