@@ -167,11 +167,17 @@ PAPERS = tuple(name for name, metric in METRICS.items() if metric.in_paper)
 DIRECTIONS = "↑: higher is better; ↓: lower is better."
 
 
-def headings(metrics: Sequence[str]) -> dict[str, str]:
-    """Return the heading of each metric. If lower is better in one of them, all have an arrow towards better values."""
+def headings(metrics: Sequence[str], unit: bool = True) -> dict[str, str]:
+    """Return the heading of each metric, or with `unit` False its name.
+
+    If lower is better in one of them, all have an arrow towards better values.
+    """
     downwards = any(not METRICS[metric].higher_is_better for metric in metrics)
     arrow = {True: " ↑", False: " ↓"}
-    return {m: METRICS[m].heading + (arrow[METRICS[m].higher_is_better] if downwards else "") for m in metrics}
+    return {
+        key: (metric.heading if unit else metric.name) + (arrow[metric.higher_is_better] if downwards else "")
+        for key, metric in ((key, METRICS[key]) for key in metrics)
+    }
 
 
 def conventions(metrics: Sequence[str]) -> list[str]:

@@ -35,7 +35,10 @@ def interval(
 
 
 def compare(
-    values: Mapping[str, pd.DataFrame], resamples: int, group: Mapping[str, object] | None = None
+    values: Mapping[str, pd.DataFrame],
+    resamples: int,
+    group: Mapping[str, object] | None = None,
+    higher_is_better: bool = True,
 ) -> pd.DataFrame:
     """Compare every pair of methods on the same images.
 
@@ -43,6 +46,7 @@ def compare(
         values: for each method, one row for each image and one column for each training.
         resamples: the number of resamples of an interval.
         group: for each method, what must be equal for a comparison, such as the size; None: all are compared.
+        higher_is_better: whether a larger value is a better one; only `wins` depends on it.
 
     Returns:
         One row for each pair, with the columns
@@ -51,7 +55,7 @@ def compare(
         - `images`: those with a value in both, on which the comparison is based;
         - `difference`: mean of first - second, with the 95 % interval `low` to `high`, which resamples the images for
           both methods together and draws the training noise of each method separately (see `interval`);
-        - `wins`: share of the pairs of one training of each method in which the first has the larger mean, ties count
+        - `wins`: share of the pairs of one training of each method in which the first has the better mean, ties count
           half (the probability that a training of the first beats one of the second); missing unless both have at
           least two trainings;
         - `p`: Wilcoxon's signed-rank test (two-sided) with trainings averaged, and `p_holm`, corrected by Holm's
@@ -71,6 +75,7 @@ def compare(
         )
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     tested = frame["p"].notna()
+    frame["wins"] = frame["wins"] if higher_is_better else 1 - frame["wins"].astype(float)
     corrected = pd.Series(holm(frame["p"][tested].to_numpy(float)), frame.index[tested], float)
     frame["p_holm"] = corrected.reindex(frame.index)
     outside = (frame["low"] > 0) | (frame["high"] < 0)
@@ -165,6 +170,11 @@ def undecidable(tests: pd.DataFrame) -> str:
         f"with {images} test image{'s' if images > 1 else ''} and {pairs} of methods, p after Holm's correction is at "
         f"least {least:.2g}; p below {LEVEL:g} needs at least {fewest_images(count)} images"
     )
+
+
+def best(values: pd.Series, higher_is_better: bool) -> str:
+    """Return the method with the best of some values, by method; the first of several with the same."""
+    return str(values.idxmax() if higher_is_better else values.idxmin())
 
 
 def tied(comparisons: pd.DataFrame, best: str) -> set[str]:
