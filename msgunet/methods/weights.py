@@ -1,7 +1,9 @@
 """Published weights that methods and metrics use, separate from the networks so that fetching them imports no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from msgunet.core.paths import WEIGHTS as WEIGHTS_FOLDER
 from msgunet.data.base import Remote
 
 VGG19 = Remote(
@@ -43,10 +45,22 @@ DISTS = Remote(
 WEIGHTS = {"vgg19": VGG19, "vgg16": VGG16, "lpips": LPIPS, "dists": DISTS}
 
 
-def missing(key: str, path: Path) -> str:
-    """Return that weights are not where they are expected, and how to get them."""
-    remote = WEIGHTS[key]
-    return (
-        f"weights not found: {path} ({remote.about}); 'msgunet fetch {key}' downloads them from {remote.urls[0]}; "
-        f"without a network, save that file there, or name it in data.{key}"
+def missing(keys: Mapping[str, Path], what: str) -> list[str]:
+    """Return in one line which weights are not where they are expected, and how to get them; an empty list if none.
+
+    Args:
+        keys: the path of each file by its key in `DataSettings`.
+        what: what needs them.
+
+    """
+    absent = {key: path for key, path in keys.items() if not path.is_file()}
+    if not absent:
+        return []
+    files = "; ".join(
+        f"data.{key} is {path}, which does not exist ({WEIGHTS[key].about}: {WEIGHTS[key].urls[0]})"
+        for key, path in absent.items()
     )
+    return [
+        f"weights of {what}: {files}; 'msgunet fetch {' '.join(absent)}' downloads them into {WEIGHTS_FOLDER}, where "
+        "they are found unless the suite's data names others; where there is no network, copy them there"
+    ]

@@ -204,6 +204,10 @@ def test_each_metrics_range_is_where_its_intervals_end():
         "psnr": (0, PSNR_CAP),
         "ssim": (-1, 1),
         "vif": (0, math.inf),
+        "ms_ssim": (0, 1),
+        "lpips": (0, math.inf),
+        # The correlations of features, with at most half of the weight or so, can be negative.
+        "dists": (0, 2),
     }
     target = np.asarray(make_image(0, 64, 64))
     assert -1 <= measure(255 - target, target)["ssim"] < 0

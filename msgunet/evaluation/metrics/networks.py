@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from msgunet.core.errors import UserError
-from msgunet.core.metrics import METRICS, weights_of
+from msgunet.core.metrics import METRICS, enumerated, weights_of
 from msgunet.core.settings import DataSettings
 from msgunet.data.fetch import check_file
 from msgunet.methods import weights
@@ -31,7 +31,11 @@ def load_networks(metrics: Sequence[str], files: DataSettings, device: torch.dev
     needed = {key: Path(getattr(files, key)) for key in weights_of(metrics)}
     if not needed:
         return {}
-    problems = [problem for key, path in needed.items() if (problem := _problem(key, path))]
+    names = enumerated([METRICS[metric].name for metric in metrics if METRICS[metric].weights])
+    problems = weights.missing(needed, names)
+    for key, path in needed.items():
+        if path.is_file() and (problem := check_file(path, weights.WEIGHTS[key])):
+            problems.append(f"{path}: {problem}; delete it, and 'msgunet fetch {key}' downloads the published file")
     if problems:
         raise UserError(*problems)
     states = {key: torch.load(path, map_location="cpu", weights_only=True) for key, path in needed.items()}
@@ -45,10 +49,3 @@ def load_networks(metrics: Sequence[str], files: DataSettings, device: torch.dev
         for metric in metrics
         if METRICS[metric].weights
     }
-
-
-def _problem(key: str, path: Path) -> str | None:
-    if not path.is_file():
-        return weights.missing(key, path)
-    problem = check_file(path, weights.WEIGHTS[key])
-    return f"{path}: {problem}; delete it, and 'msgunet fetch {key}' downloads the published file" if problem else None
