@@ -140,7 +140,7 @@ METRICS = {
         tolerance=1e-4,
         across_devices=0.005,
         weights=("vgg16", "lpips"),
-        bytes_per_pixel=3000,
+        bytes_per_pixel=2500,
     ),
     "dists": Metric(
         "DISTS",
@@ -158,7 +158,7 @@ METRICS = {
         tolerance=1e-4,
         across_devices=0.005,
         weights=("vgg16", "dists"),
-        bytes_per_pixel=3000,
+        bytes_per_pixel=2500,
         resized_to=256,
     ),
 }
