@@ -9,6 +9,7 @@ import yaml
 from conftest import make_data, make_image
 from PIL import Image
 
+from msgunet.core.metrics import PAPERS
 from msgunet.suite.plan import Plan, load_plan
 
 # Markup of every format: figures, Markdown, LaTeX, HTML, templates.
@@ -23,7 +24,6 @@ _FACTS = {
     "seconds": 2.0,
     "finished": "2026-01-01T00:00:00+00:00",
     "trained": "2026-01-01T00:00:00+00:00",
-    "metrics": ["psnr", "ssim", "vif"],
     "protocols": ["native", "full"],
 }
 
@@ -75,7 +75,8 @@ def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
     for k, run in enumerate(plan.runs):
         if {run.settings.entry, f"{run.settings.entry}/{run.settings.seed}"} & set(without):
             continue
-        facts = {"settings": run.settings.identity, **_FACTS}
+        metrics = plan.suite.evaluation.metrics
+        facts = {"settings": run.settings.identity, "metrics": [*PAPERS, *metrics], **_FACTS}
         for name in ("training.json", "evaluation.json", "ablation.json"):
             (run.folder / name).write_text(json.dumps(facts))
         (run.folder / "generator.safetensors").touch()
@@ -90,6 +91,7 @@ def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
             make_image(100 * k + i, *run.settings.size).save(path)
             for protocol in ("native", "full"):
                 values = {"psnr": 20 + k + draw.normal(), "ssim": draw.uniform(), "vif": draw.uniform()}
+                values |= {m: k / 4 + draw.uniform() / 8 for m in metrics if m not in values}
                 rows.append({"id": name, "protocol": protocol, **values, "note": ""})
         pd.DataFrame(rows).to_csv(run.folder / "metrics.csv", index=False)
         cells = [

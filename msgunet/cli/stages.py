@@ -21,7 +21,7 @@ def add_stages(verb: AddVerb) -> None:
         "Files that exist already are kept, and an interrupted download is resumed.",
     )
     fetch.add_argument(
-        "name", nargs="+", help="names of data sets or of single files, or vgg19 (ImageNet weights, 548 MB)"
+        "name", nargs="+", help="names of data sets or of single files, or weights: vgg19, vgg16, lpips, dists"
     )
     path(fetch, "--out", f"folder for the files (default: where suites look, {ARCHIVES} and {WEIGHTS})", False)
     compute(fetch)
@@ -71,8 +71,8 @@ def add_stages(verb: AddVerb) -> None:
     path(
         evaluate,
         "--settings",
-        "metrics, protocols and precision: settings/evaluation.json of a suite (default: all metrics, both protocols, "
-        "fp32)",
+        "metrics, protocols and precision: settings/evaluation.json of a suite (default: PSNR, SSIM and VIF, both "
+        "protocols, fp32)",
         False,
     )
     path(evaluate, "--out", "folder for metrics.csv and predictions/")

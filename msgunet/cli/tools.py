@@ -294,7 +294,7 @@ def add_tools(verb: AddVerb) -> None:
     )
     explain.add_argument("suite", help="name of a suite in config/, or path of a .yaml file")
     explain.add_argument("entry", metavar="ENTRY", help="name of a method's entry in the suite")
-    explain.add_argument("metric", metavar="METRIC", help="psnr, ssim or vif")
+    explain.add_argument("metric", metavar="METRIC", help="one of the suite's metrics, such as psnr")
     explain.add_argument("image", nargs="?", metavar="IMAGE", help="id of a test image (default: the mean over all)")
     show = verb("show", results.show, "Print Table 1 of a suite, and the location of its page.")
     suite(show)

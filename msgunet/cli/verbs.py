@@ -26,7 +26,7 @@ def _machine(options: Any) -> "MachineSettings":
 
 def check(options: Any) -> None:
     from msgunet.suite.plan import load_plan
-    from msgunet.suite.preflight import check, rehearse
+    from msgunet.suite.preflight import check, downloads, rehearse
 
     plan = load_plan(options.suite)
     if options.gpu:
@@ -35,6 +35,8 @@ def check(options: Any) -> None:
     for line in rehearse(plan):
         print(line)
     check(plan, remote=options.cluster)
+    for line in downloads(plan):
+        print(line)
     exception = ", except for GPUs" if options.cluster and plan.suite.compute.gpu_required else ""
     print(f"suite {plan.name}: {len(plan.runs)} runs; this machine meets their requirements{exception}")
 
@@ -104,12 +106,13 @@ def prepare(options: Any) -> None:
 def fetch(options: Any) -> None:
     from msgunet.data.fetch import fetch
     from msgunet.data.overview import published
-    from msgunet.methods.weights import VGG19
+    from msgunet.methods.weights import WEIGHTS as REMOTES
 
-    machine, others = _machine(options), {"vgg19": (VGG19,)}
+    machine, others = _machine(options), {key: (remote,) for key, remote in REMOTES.items()}
+    weights = {remote.name for remote in REMOTES.values()}
     # Look up all names first, so that a wrong one is reported before any download.
     for remote in [remote for name in options.name for remote in published(name, machine, others)]:
-        fetch(remote, options.out or (WEIGHTS if remote.name == VGG19.name else ARCHIVES))
+        fetch(remote, options.out or (WEIGHTS if remote.name in weights else ARCHIVES))
 
 
 def data(options: Any) -> None:
@@ -147,7 +150,8 @@ def evaluate(options: Any) -> None:
     settings = EvaluationSettings()
     if options.settings is not None:
         settings = read_settings(options.settings, EvaluationSettings)
-    evaluate(options.run, options.generator, options.out, settings, _machine(options), options.data, options.jobs)
+    machine = _machine(options)
+    evaluate(options.run, options.generator, options.out, settings, machine, options.data, options.jobs, machine)
 
 
 def ablate(options: Any) -> None:

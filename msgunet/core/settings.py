@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from msgunet.core.files import canonical_json, short_hash
 from msgunet.core.lists import DISTINCT
+from msgunet.core.metrics import METRICS, PAPERS
 from msgunet.core.paths import ARCHIVES, WEIGHTS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -40,10 +41,7 @@ class TrainingSettings(Strict):
     epochs: int = Field(100, ge=0, description="epochs at the constant learning rate")
     decay_epochs: int = Field(100, ge=0, description="epochs in which the learning rate falls linearly to zero")
     minutes: float | None = later(
-        None,
-        "train for this many minutes instead of a number of epochs; epochs and decay_epochs then set the proportion in "
-        "which the time is divided",
-        gt=0,
+        None, "train for this many minutes; epochs and decay_epochs then set only how the time is divided", gt=0
     )
     decay_from: Literal["first", "second"] = Field(
         "second",
@@ -61,9 +59,7 @@ class TrainingSettings(Strict):
         description="precision of convolutions; tf32 is for GPUs, bf16 for GPUs and for CPUs with bf16 instructions",
     )
     flip: bool = Field(False, description="flip each pair horizontally with probability 0.5")
-    jitter: int = Field(
-        0, ge=0, description="resize to this many pixels more, then crop at random (Pix2Pix: 30 at 256)"
-    )
+    jitter: int = Field(0, ge=0, description="resize to so many pixels more, then crop at random (Pix2Pix: 30 at 256)")
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights; 0: no average"
     )
@@ -140,8 +136,8 @@ class PerceptualSettings(Strict):
 class EvaluationSettings(Strict):
     """How test images are evaluated."""
 
-    metrics: Annotated[tuple[Literal["psnr", "ssim", "vif"], ...], DISTINCT] = Field(
-        ("psnr", "ssim", "vif"), min_length=1, description="metrics computed for every test image"
+    metrics: Annotated[tuple[Literal[*METRICS], ...], DISTINCT] = Field(
+        PAPERS, min_length=1, description="metrics computed for every test image"
     )
     protocols: Annotated[tuple[Literal["native", "full"], ...], DISTINCT] = Field(
         ("native", "full"), min_length=1, description="native: at the network's size; full: resized to the data set's"
@@ -244,6 +240,9 @@ class DataSettings(Strict):
         default_factory=dict, description="additional URLs by file name, which are tried first"
     )
     vgg19: str = Field(str(WEIGHTS / "vgg19-dcbb9e9d.pth"), description="torchvision's ImageNet weights of VGG-19")
+    vgg16: str = Field(str(WEIGHTS / "vgg16-397923af.pth"), description="those of VGG-16, for LPIPS and DISTS")
+    lpips: str = Field(str(WEIGHTS / "lpips-vgg-a78928a0.pth"), description="the published weights of LPIPS")
+    dists: str = Field(str(WEIGHTS / "dists-f5e65c96.pt"), description="the published weights of DISTS")
 
     def archives(self, kind: str) -> tuple[Path, bool]:
         """Return the folder with a data set's published files, and whether missing files are downloaded into it."""

@@ -101,6 +101,8 @@ _LATEX = {
     "–": "--",
     "−": "$-$",
     "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
     "±": r"$\pm$",
 }
 # Letters that need the package fontenc with the option T1, and those below U+0180 that LaTeX's usual fonts lack.

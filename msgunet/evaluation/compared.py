@@ -10,9 +10,6 @@ from scipy import stats
 from msgunet.core.metrics import METRICS
 from msgunet.core.text import LISTED
 
-# How far the metrics of one generator can be apart on two devices, whose outputs differ by rounding
-# (docs/report.md has the measurement).
-TOLERANCE = {"psnr": 0.05, "ssim": 0.002, "vif": 0.005}
 KEYS = ["dataset", "entry", "seed", "id", "protocol"]
 
 
@@ -43,7 +40,7 @@ def compare(shared: pd.DataFrame, own: pd.DataFrame, same_generator: bool, why: 
     there, here = (rows[[f"{m}_{side}" for m in metrics]].to_numpy(float) for side in ("shared", "own"))
     both = (rows.pop("_merge") == "both").to_numpy()
     equal = (there == here) | (np.isnan(there) & np.isnan(here))
-    near = equal | ((np.abs(there - here) <= [TOLERANCE[m] for m in metrics]) & same_generator)
+    near = equal | ((np.abs(there - here) <= [METRICS[m].across_devices for m in metrics]) & same_generator)
     rows["verdict"] = np.select([both & equal.all(1), both & near.all(1)], ["equal", "within tolerance"], "different")
     rows[KEYS[:3]] = shared[KEYS[:3]].iloc[0].to_list()
     verdict = next(word for word in ("different", "within tolerance", "equal") if (rows["verdict"] == word).any())
@@ -75,7 +72,7 @@ def training_noise(
                 difference = now.mean() - before.mean()
                 explained &= bool(abs(difference) <= reach)
                 texts.append(
-                    f"{protocol} {metric.upper()} {_number(metric, difference, '+')} (±{_number(metric, reach)})"
+                    f"{protocol} {METRICS[metric].name} {_number(metric, difference, '+')} (±{_number(metric, reach)})"
                 )
         word = "within" if explained else "beyond"
         result[dataset, entry] = explained, f"{word} the training noise of the shared seeds: {', '.join(texts)}"
@@ -102,7 +99,9 @@ def lines_of(key: tuple[str, str, int], found: Compared, noise: tuple[bool, str]
 
 
 def _change(row: pd.Series, metrics: list[str]) -> str:
-    return ", ".join(f"{m.upper()} {_number(m, row[f'{m}_shared'])} → {_number(m, row[f'{m}_own'])}" for m in metrics)
+    return ", ".join(
+        f"{METRICS[m].name} {_number(m, row[f'{m}_shared'])} → {_number(m, row[f'{m}_own'])}" for m in metrics
+    )
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:

@@ -1,10 +1,11 @@
 """`msgunet explain`: where a number of Table 1 comes from, and the same number again."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
 from msgunet.core.attempts import measured_facts
 from msgunet.core.errors import UserError
@@ -16,12 +17,14 @@ from msgunet.core.settings import EvaluationSettings
 from msgunet.data.images import read
 from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.evaluate import metrics_of
-from msgunet.evaluation.verify import TOLERANCE, agrees
+from msgunet.evaluation.metrics import CPU
+from msgunet.evaluation.metrics.networks import load_networks
+from msgunet.evaluation.verify import agrees
 from msgunet.suite.grid import grids, suggest_entry
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import RunPlan
 
-# Images that a mean lists, from the lowest value.
+# Images that a mean lists, from the worst value.
 _LISTED = 3
 
 
@@ -52,7 +55,9 @@ def explain(plan: Plan, suite: str, entry: str, metric: str, image: str | None) 
     runs = [run for run in planned if measured_facts(run.folder, run.settings, plan.suite.evaluation)]
     if not runs:
         raise UserError(f"'{entry}' is not evaluated yet")
-    yield f"{METRICS[metric].heading}: {METRICS[metric].formula}"
+    better = "higher" if METRICS[metric].higher_is_better else "lower"
+    yield f"{METRICS[metric].heading}, {better} is better: {METRICS[metric].formula}"
+    networks = {} if image is None else load_networks((metric,), plan.machine, CPU)
     problems: list[str] = []
     for run in runs:
         yield ""
@@ -60,7 +65,7 @@ def explain(plan: Plan, suite: str, entry: str, metric: str, image: str | None) 
         if image is None:
             yield from _explain_mean(plan, run, metric, problems)
         else:
-            yield from _explain_image(plan, run, metric, image, problems)
+            yield from _explain_image(plan, run, metric, image, networks, problems)
     if image is None and not problems:
         yield from _explain_trainings(plan, planned, runs, metric)
     if problems:
@@ -79,8 +84,11 @@ def _explain_mean(plan: Plan, run: RunPlan, metric: str, problems: list[str]) ->
             yield f"  {protocol} protocol: undefined for every image"
             continue
         yield f"  {protocol} protocol: sum {values.sum():.10g} / {len(values)} images = {values.mean():.10g}"
-        lowest = ", ".join(f"{name} {value:.6g}" for name, value in values.nsmallest(_LISTED).items())
-        yield f"    lowest: {lowest}; highest: {values.idxmax()} {values.max():.6g}"
+        first, last = ("lowest", "highest") if METRICS[metric].higher_is_better else ("highest", "lowest")
+        ordered = values.sort_values(ascending=METRICS[metric].higher_is_better, kind="stable")
+        worst = ", ".join(f"{name} {value:.6g}" for name, value in ordered.iloc[:_LISTED].items())
+        best = values[values == ordered.iloc[-1]].index[0]
+        yield f"    {first}: {worst}; {last}: {best} {values[best]:.6g}"
 
 
 def _explain_trainings(plan: Plan, planned: Sequence[RunPlan], runs: Sequence[RunPlan], metric: str) -> Iterator[str]:
@@ -109,7 +117,9 @@ def _explain_trainings(plan: Plan, planned: Sequence[RunPlan], runs: Sequence[Ru
             yield f"  {protocol} protocol: {sum_}, printed as {printed}"
 
 
-def _explain_image(plan: Plan, run: RunPlan, metric: str, image: str, problems: list[str]) -> Iterator[str]:
+def _explain_image(
+    plan: Plan, run: RunPlan, metric: str, image: str, networks: Mapping[str, nn.Module], problems: list[str]
+) -> Iterator[str]:
     settings = run.settings
     pairs = PairDataset(
         Path(settings.data), "test", settings.size, settings.kinds, settings.formats, settings.resampling
@@ -123,19 +133,19 @@ def _explain_image(plan: Plan, run: RunPlan, metric: str, image: str, problems: 
     output = read(prediction, str(prediction), settings.target_format)
     recorded = read_frame(run.folder / "metrics.csv").set_index(["id", "protocol"])
     facts = measured_facts(run.folder, run.settings, plan.suite.evaluation)
-    tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
+    version = int(facts.get("metrics_version", 1))
     yield f"  prediction: {prediction}, {output.shape[1]}×{output.shape[0]}"
     yield f"  target: {pairs.folder / pair.target}, {pair.width}×{pair.height}, values {settings.target_format}"
     wanted = EvaluationSettings(metrics=(metric,), protocols=plan.suite.evaluation.protocols)
-    for row in metrics_of(settings, pairs, index, output, wanted):
+    for row in metrics_of(settings, pairs, index, output, wanted, networks=networks):
         resized = {"native": "the target", "full": "the output"}[row["protocol"]]
         size = f"{row['width']}×{row['height']}"
         how = f"{resized} resized to {size}" if (pair.width, pair.height) != settings.size else f"both at {size}"
         value = row["note"] if row[metric] is None else f"{row[metric]:.10g}"
         before = recorded[metric].get((image, row["protocol"]))
         yield f"  {row['protocol']} protocol, {how}: {value} (metrics.csv: {before})"
-        if before is None or not agrees(before, row[metric], tolerance):
+        if before is None or not agrees(metric, before, row[metric], version):
             problems.append(
-                f"{plan.label(run)}, {image}, {row['protocol']} protocol: {metric.upper()} from the images is {value}, "
-                f"but {before} in metrics.csv: a file was changed after the evaluation"
+                f"{plan.label(run)}, {image}, {row['protocol']} protocol: {METRICS[metric].name} from the images is "
+                f"{value}, but {before} in metrics.csv: a file was changed after the evaluation"
             )

@@ -15,6 +15,8 @@ from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.compared import KEYS, Compared, compare, lines_of, name_of, training_noise
 from msgunet.evaluation.evaluate import metrics_of
 from msgunet.evaluation.images import other_images, own_images
+from msgunet.evaluation.metrics import CPU
+from msgunet.evaluation.metrics.networks import load_networks
 from msgunet.evaluation.trained import load_run
 from msgunet.methods.generator import changed_settings
 from msgunet.suite.plan import Plan, load_plan
@@ -29,9 +31,9 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
     """Compare one's own run of a shared suite with the shared results, and print a line for each run.
 
     A run whose metrics are all the same numbers is equal. It is within tolerance if its generator is the shared one and
-    its metrics differ by `TOLERANCE` at most. Another training of the same settings has another generator, unless
-    device, threads and versions are the same. Where several trainings of an entry are shared, one's own are within
-    tolerance if their mean lies where 95 % of the means of as many new trainings do (Student's t).
+    its metrics differ by at most `Metric.across_devices`. Another training of the same settings has another generator,
+    unless device, threads and versions are the same. Where several trainings of an entry are shared, one's own are
+    within tolerance if their mean lies where 95 % of the means of as many new trainings do (Student's t).
 
     Args:
         folder: written by `msgunet share`.
@@ -213,9 +215,10 @@ def _by_generator(
     settings = own.settings
     model = load_run(settings, folder / RECORD, generator, plan.machine, plan.suite.evaluation.precision)
     pairs = PairDataset(data, "test", settings.size, settings.kinds, settings.formats, settings.resampling)
+    networks = load_networks(plan.suite.evaluation.metrics, plan.machine, CPU)
     rows = []
     for index in tqdm(range(min(images, len(pairs))), f"verify {name_of(run.key)}", unit="image", disable=None):
         output = model.translated(pairs.images(index)[0], pairs.pairs[index].id)
-        rows += metrics_of(settings, pairs, index, output, plan.suite.evaluation)
+        rows += metrics_of(settings, pairs, index, output, plan.suite.evaluation, networks=networks)
     here = pd.DataFrame(rows)
     return compare(shared[shared["id"].isin(here["id"])], here, True, "the shared generator")

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from msgunet.core.attempts import measured_facts, state_of
 from msgunet.core.errors import UserError
 from msgunet.core.files import sha256_file
-from msgunet.core.metrics import VERSION
+from msgunet.core.metrics import METRICS, VERSION
 from msgunet.core.pipeline import in_order
 from msgunet.core.settings import ComputeSettings, EvaluationSettings, RunSettings
 from msgunet.core.text import LISTED, limited, printable
@@ -25,12 +26,13 @@ from msgunet.data.pairs import PairDataset
 from msgunet.evaluation.evaluate import checksums, images_at_once, memory_of, metrics_of
 from msgunet.evaluation.images import changed_images
 from msgunet.evaluation.metrics import CPU
+from msgunet.evaluation.metrics.networks import load_networks
 from msgunet.evaluation.trained import load_run
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import RunPlan
 
-# How far a metric that is computed again may be from the recorded one, by the version of the metrics.
-TOLERANCE = {1: 2e-3, VERSION: 1e-9}
+# How far any metric that is computed again may be from the recorded one, by the version of the metrics.
+_TOLERANCE = {1: 2e-3, VERSION: 0.0}
 _CHANGED = {
     "generator_sha256": "generator.safetensors is not the one that was evaluated",
     "manifest_sha256": "the data set's manifest is not the one of the evaluation",
@@ -95,12 +97,13 @@ def verify_suite(plan: Plan, images: int) -> None:
     if not evaluated:
         raise UserError(f"suite '{plan.name}' has no evaluated run yet", *missing)
     problems: list[str] = []
+    networks = load_networks(plan.suite.evaluation.metrics, plan.machine, CPU)
     images_of = {str(data.folder): changed_images(data.folder) for data in plan.data}
     caused: dict[tuple[str, str], dict[str, list[str]]] = {}
     for run in evaluated:
         name = f"{plan.label(run)} on {run.settings.dataset}"
         changed = {image for image in images_of[run.settings.data].values() if image is not None}
-        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name, changed)
+        found = verify(run.settings, run.folder, plan.suite.evaluation, plan.machine, images, name, changed, networks)
         for image, rows in found.caused.items():
             caused.setdefault((run.settings.data, image), {})[name] = rows
         outputs = f"; {found.equal} of {found.outputs} outputs are equal to the bit" if found.outputs else ""
@@ -142,6 +145,7 @@ def verify(
     images: int,
     name: str,
     changed: Container[str] = (),
+    networks: Mapping[str, nn.Module] | None = None,
 ) -> Verification:
     """Check an evaluated run against its files.
 
@@ -157,6 +161,7 @@ def verify(
         images: number of test images to translate again.
         name: what the progress bar calls the run.
         changed: the images whose targets were changed: rows that do not agree because of it are no problems of the run.
+        networks: those of `load_networks` on the CPU, for metrics that need one.
 
     """
     found = Verification()
@@ -170,15 +175,16 @@ def verify(
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         recorded = {(row["id"], row["protocol"]): row for row in csv.DictReader(file)}
     pairs = PairDataset(data, "test", run.size, run.kinds, run.formats, run.resampling)
-    tolerance = TOLERANCE[int(facts.get("metrics_version", 1))]
+    version = int(facts.get("metrics_version", 1))
 
     def check(index: int, target: np.ndarray) -> _Checked:
-        return _check_image(run, folder, pairs, index, target, recorded, evaluation, tolerance, changed)
+        return _check_image(run, folder, pairs, index, target, recorded, evaluation, version, changed, networks)
 
     # Each of several images is measured by so many threads.
     torch.set_num_threads(compute.threads)
     jobs, lines = images_at_once(CPU, compute.threads), []
-    checked = in_order(range(len(pairs)), pairs.target, lambda _, read: read, check, jobs, *memory_of(pairs))
+    memory = memory_of(pairs, evaluation.metrics)
+    checked = in_order(range(len(pairs)), pairs.target, lambda _, read: read, check, jobs, *memory)
     with closing(checked), tqdm(total=len(pairs), desc=f"verify {name}", unit="image", disable=None) as bar:
         for index, result in checked:
             try:
@@ -208,8 +214,9 @@ def _check_image(
     target: np.ndarray,
     recorded: dict[tuple[str, str], dict[str, str]],
     evaluation: EvaluationSettings,
-    tolerance: float,
+    version: int,
     changed: Container[str],
+    networks: Mapping[str, nn.Module] | None,
 ) -> _Checked:
     """Compute the rows of an image again, and compare them with those of the evaluation."""
     pair = pairs.pairs[index]
@@ -220,12 +227,13 @@ def _check_image(
     replaced = first.get("prediction_sha256") and sha256_file(path) != first["prediction_sha256"]
     rows = []
     try:
-        again = list(metrics_of(run, pairs, index, read(path, str(path), run.target_format), evaluation, target))
+        output = read(path, str(path), run.target_format)
+        again = list(metrics_of(run, pairs, index, output, evaluation, target, networks=networks))
     except (UserError, ValueError) as error:  # damaged, or of another size
         again, rows = [], [f"{protocol} protocol: {error}" for protocol in evaluation.protocols]
     for row in again:
         old = recorded.get((pair.id, row["protocol"]))
-        differing = ["no row"] if old is None else _differing(row, old, evaluation, tolerance)
+        differing = ["no row"] if old is None else _differing(row, old, evaluation, version)
         rows += [f"{row['protocol']} protocol: {', '.join(differing)}"] if differing else []
     checked = _Checked.of(pair.id, rows, evaluation, changed)
     if replaced:
@@ -235,20 +243,23 @@ def _check_image(
     return checked
 
 
-def agrees(before: str | float | None, now: float | None, tolerance: float) -> bool:
-    """Return whether a recorded value is the one that was computed again; None and NaN are undefined ones."""
+def agrees(metric: str, before: str | float | None, now: float | None, version: int) -> bool:
+    """Return whether a recorded value is the one that was computed again; None and NaN are undefined ones.
+
+    `version` is that of the metrics when the value was recorded.
+    """
     before = None if before is None or math.isnan(float(before)) else float(before)
     if before is None or now is None:
         return before is None and now is None
-    return math.isclose(before, now, rel_tol=0, abs_tol=tolerance)
+    return math.isclose(before, now, rel_tol=0, abs_tol=max(METRICS[metric].tolerance, _TOLERANCE[version]))
 
 
-def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, tolerance: float) -> list[str]:
+def _differing(row: dict[str, Any], old: dict[str, str], evaluation: EvaluationSettings, version: int) -> list[str]:
     texts = []
     for metric in evaluation.metrics:
         before, now = old.get(metric) or None, row[metric]
-        if not agrees(before, now, tolerance):
-            texts.append(f"{metric.upper()} is {before} in metrics.csv, but {now} from the images")
+        if not agrees(metric, before, now, version):
+            texts.append(f"{METRICS[metric].name} is {before} in metrics.csv, but {now} from the images")
     return texts
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import METRICS, PAPERS
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
@@ -82,7 +82,7 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         f"{_FACTOR_SHARE:.0%} of the paper's factor is reached in every precision. Times and memory are for one image "
         "with this project's engine.",
         *([] if measured is None else [f"Times and memory were measured on {device_of(measured)}."]),
-        "'Better' holds if MSG U-Net is better in every metric, each with a star. A star means a significant "
+        "'Better' holds if MSG U-Net is better in PSNR, SSIM and VIF, each with a star. A star means a significant "
         f"difference as in the tables of differences: p below {LEVEL:g} in Wilcoxon's signed-rank test on the same "
         f"images with Holm's correction (this needs at least {fewest_images(1)} images for two methods and "
         f"{fewest_images(6)} for four), zero "
@@ -94,7 +94,7 @@ def claims_table(frame: pd.DataFrame, collection: Collection) -> Table:
         *unlearned(collection),
         _seeds_note(collection),
         "'Close to Pix2Pix-HD' holds if MSG U-Net is behind in no metric by more than in the paper's own Table 1 ("
-        + ", ".join(f"{name.upper()} {_signed(name, deficits[name])}" for name in deficits)
+        + ", ".join(f"{METRICS[name].name} {_signed(name, deficits[name])}" for name in deficits)
         + ").",
         f"'As good' (in the paper: 'not much degraded') holds if SSIM at full size drops by at most {_SSIM_DROP:g}.",
         "Gradients: root mean square of each layer over the last quarter of the records, then the median over layers "
@@ -188,7 +188,7 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                     remark = "not in the paper"
                 verdict = _better if better else _close
                 measured = [
-                    f"{m.upper()} {_signed(m, d)}{'*' if significant else ''}"
+                    f"{METRICS[m].name} {_signed(m, d)}{'*' if significant else ''}"
                     for m, (d, significant) in differences.items()
                 ]
                 yield Claim(
@@ -203,12 +203,12 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
 def _differences(
     pairs: pd.DataFrame, dataset: str, protocol: str, ours: str, other: str
 ) -> tuple[dict[str, tuple[float, bool]], str]:
-    """Return by metric our value minus the other's and whether it is significant.
+    """Return by metric of the paper our value minus the other's and whether it is significant.
 
     The second value says how many images are missing for any significant difference; it is empty if there are enough.
     """
     differences, few = {}, ""
-    tested = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == protocol)]
+    tested = pairs[(pairs["dataset"] == dataset) & (pairs["protocol"] == protocol) & pairs["metric"].isin(PAPERS)]
     for row in tested.to_dict("records"):
         if {row["first"], row["second"]} == {ours, other} and pd.notna(row["difference"]):
             sign = 1 if row["first"] == ours else -1
@@ -216,7 +216,7 @@ def _differences(
             tests = ((tested["metric"] == row["metric"]) & tested["difference"].notna()).sum()
             if least_p(row["images"], tests) >= LEVEL:
                 few = f"{row['images']} images of at least {fewest_images(tests)}"
-    return (differences, few) if len(differences) == len(METRICS) else ({}, "")
+    return (differences, few) if len(differences) == len(PAPERS) else ({}, "")
 
 
 def _better(differences: Mapping[str, tuple[float, bool]]) -> str:
@@ -232,9 +232,9 @@ def published_deficits() -> dict[str, float]:
     """Return by metric the paper's largest deficit of MSG U-Net to Pix2Pix-HD on the data sets where it is close."""
     paper = published("table1").set_index(["method", "dataset"])
     close = [kind for kind in ("nyu", "maps") if ("msgunet", kind) in paper.index]
-    behind = paper.loc[[("msgunet", kind) for kind in close], list(METRICS)].to_numpy()
-    ahead = paper.loc[[("pix2pixhd", kind) for kind in close], list(METRICS)].to_numpy()
-    return dict(zip(METRICS, (behind - ahead).min(axis=0), strict=True))
+    behind = paper.loc[[("msgunet", kind) for kind in close], list(PAPERS)].to_numpy()
+    ahead = paper.loc[[("pix2pixhd", kind) for kind in close], list(PAPERS)].to_numpy()
+    return dict(zip(PAPERS, (behind - ahead).min(axis=0), strict=True))
 
 
 def _smaller_inputs(collection: Collection, ablation: pd.DataFrame) -> Iterator[Claim]:

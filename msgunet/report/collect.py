@@ -13,6 +13,7 @@ from msgunet.core.attempts import State, ablated_facts, measured_facts, state_of
 from msgunet.core.errors import UserError
 from msgunet.core.files import read_settings, sha256_file
 from msgunet.core.frames import read_frame
+from msgunet.core.metrics import METRICS
 from msgunet.core.settings import EvaluationSettings, NetworkList, RunSettings
 from msgunet.data.manifest import read_manifest
 from msgunet.data.registry import datasets
@@ -202,7 +203,7 @@ class Collection:
                 reasons = missing["note"].astype(str).str.extract(rf"(?:^|; ){metric}:? ([^;]*)")[0]
                 for reason, count in reasons.fillna("no reason recorded").value_counts().items():
                     images = f"{count} image{'s' if count != 1 else ''}"
-                    titles_of.setdefault(f"{images} without {metric.upper()}: {reason}", []).append(runs[0].title)
+                    titles_of.setdefault(f"{images} without {METRICS[metric].name}: {reason}", []).append(runs[0].title)
         every = sum(any(run.evaluation_facts() for run in runs) for runs in self.runs_of(dataset).values())
         return [note if len(titles) == every else f"{', '.join(titles)}: {note}" for note, titles in titles_of.items()]
 

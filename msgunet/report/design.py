@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from msgunet.core.metrics import FEWEST_IMAGES, METRICS
+from msgunet.core.metrics import FEWEST_IMAGES, METRICS, headings
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
@@ -103,9 +103,10 @@ def design_table(collection: Collection, dataset: str, protocol: str, part: pd.D
     """Return the comparison with the reference entry on a data set in a protocol, from its part of `design_frame`."""
     metrics, several = collection.settings["metrics"], collection.several_seeds()
     costs = [column for column in _COLUMNS if part[column[1]].notna().any()]
+    heading = headings(metrics)
     columns = ["Method", "Size", *(["Trainings"] if several else [])]
     for metric in metrics:
-        columns += [f"{METRICS[metric].heading}, difference", "p"]
+        columns += [f"{heading[metric]}, difference", "p"]
     columns += [heading for heading, *_ in costs]
     rows = []
     records = part.to_dict("records")
@@ -175,7 +176,7 @@ def _notes(collection: Collection, dataset: str, protocol: str, part: pd.DataFra
 
 def direction_note(metrics: list[str]) -> list[str]:
     """Say in which metrics a negative difference is the better one, if there are any."""
-    lower = [METRICS[metric].heading for metric in metrics if not METRICS[metric].higher_is_better]
+    lower = [METRICS[metric].name for metric in metrics if not METRICS[metric].higher_is_better]
     return [f"Lower is better in {', '.join(lower)}: there, a negative difference is an improvement."] if lower else []
 
 

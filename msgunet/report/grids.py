@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import METRICS, headings
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
 from msgunet.report.conditions import common_conditions
@@ -40,10 +40,13 @@ def grid_cells(
     }
 
 
-def shade_range(numbers: pd.DataFrame, digits: int) -> tuple[float, float]:
-    """Return the values at both ends of the shades: at least ten units of the last digit apart, not to show noise."""
-    low, high = numbers.min(axis=None), numbers.max(axis=None)
-    return low, max(high, low + 10 ** (1 - digits))
+def shade_range(numbers: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """Return the worst and the best value of the shades: at least ten units of the last digit apart, not to show noise.
+
+    Of a metric in which lower is better, the first is the larger one.
+    """
+    low, high, least = numbers.min(axis=None), numbers.max(axis=None), 10 ** (1 - METRICS[metric].digits)
+    return (low, max(high, low + least)) if METRICS[metric].higher_is_better else (high, min(low, high - least))
 
 
 def grid_title(collection: Collection, dataset: str, name: str) -> str:
@@ -68,13 +71,14 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
     """Return the table of a grid on a data set: for each metric, rows and columns are the values of the two keys."""
     cells = grid_cells(collection, summary, dataset, name)
     rows: list[list[Cell | str]] = []
+    names = headings(list(cells))
     for metric, (numbers, states) in cells.items():
-        low, high = shade_range(numbers, METRICS[metric].digits)
+        worst, best = shade_range(numbers, metric)
         for row_label, values in numbers.iterrows():
-            row: list[Cell | str] = [METRICS[metric].heading, str(row_label)]
+            row: list[Cell | str] = [names[metric], str(row_label)]
             for column, value in values.items():
                 status = states.loc[row_label, column]
-                shade = None if pd.isna(value) else (value - low) / (high - low)
+                shade = None if pd.isna(value) else (value - worst) / (best - worst)
                 missing = "undefined" if status == "done" else status
                 row.append(number(value, f".{METRICS[metric].digits}f", missing, shade=shade))
             rows.append(row)
@@ -88,5 +92,5 @@ def grid_table(collection: Collection, summary: pd.DataFrame, dataset: str, name
         collection.environment(),
     ]
     title, command = grid_title(collection, dataset, name), collection.command("tables/table1.csv")
-    shades = "Shades range from the lowest to the highest value of a metric, at least over ten units of the last digit."
+    shades = "Shades range from the worst to the best value of a metric, at least over ten units of the last digit."
     return Table(f"grid_{dataset}_{name}", title, columns, rows, notes, command, shades=shades)

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgunet.core.attempts import measured_facts, trained_facts
 from msgunet.core.errors import UserError
 from msgunet.core.frames import read_frame
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import METRICS, headings
 from msgunet.core.settings import EvaluationSettings, ImageFormat, RunSettings
 from msgunet.core.table import number
 from msgunet.core.text import markdown, markdown_code
@@ -133,7 +133,8 @@ def _metrics(folder: Path, settings: RunSettings) -> str:
     frame = read_frame(folder / "metrics.csv")
     means = frame.groupby("protocol")[list(evaluation.metrics)].agg(["mean", "std", "count"])
     count = frame["id"].nunique()
-    head = "| protocol | " + " | ".join(f"{name.upper()}" for name in evaluation.metrics) + " |"
+    heads = headings(evaluation.metrics, unit=False).values()
+    head = "| protocol | " + " | ".join(heads) + " |"
     lines = [head, "|---|" + "---:|" * len(evaluation.metrics)]
     for protocol in evaluation.protocols:
         cells = []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from msgunet.core.metrics import METRICS
 from msgunet.core.table import Table, number
 from msgunet.report.collect import Collection
 from msgunet.report.published import published
@@ -22,16 +23,15 @@ def reproduction_frame(
     interval: for them, whether ours equals the paper's at the paper's digits.
     """
     rows: list[dict[str, Any]] = []
-    units = {"psnr": "dB"}
     for row in summary.to_dict("records"):
         for metric in collection.settings["metrics"]:
             ours = {"ours": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]}
-            quantity = f"{metric.upper()} at {row['width']}×{row['height']}"
+            quantity = f"{METRICS[metric].name} at {row['width']}×{row['height']}"
             rows.append(
                 {
                     "place": "Table 1",
                     **{key: row[key] for key in ("dataset", "entry", "title", "status")},
-                    **{"what": quantity, "unit": units.get(metric, ""), "paper": row[f"paper_{metric}"], **ours},
+                    **{"what": quantity, "unit": METRICS[metric].unit.strip(), "paper": row[f"paper_{metric}"], **ours},
                 }
             )
     for row in ablation.to_dict("records"):

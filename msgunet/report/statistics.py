@@ -39,6 +39,7 @@ def compare(
     values: Mapping[str, pd.DataFrame],
     resamples: int,
     group: Mapping[str, object] | None = None,
+    higher_is_better: bool = True,
     reference: str | None = None,
 ) -> pd.DataFrame:
     """Compare every pair of methods, or every method with one of them, on the same images.
@@ -47,6 +48,7 @@ def compare(
         values: for each method, one row for each image and one column for each training.
         resamples: the number of resamples of an interval.
         group: for each method, what must be equal for a comparison, such as the size; None: all are compared.
+        higher_is_better: whether a larger value is a better one; only `wins` depends on it.
         reference: compare only with this method, which then is the second of each pair. Differences and intervals are
             those of the same pairs without it, but Holm's correction has fewer tests to make up for. There is no row if
             it is not in `values`.
@@ -58,7 +60,7 @@ def compare(
         - `images`: those with a value in both, on which the comparison is based;
         - `difference`: mean of first - second, with the 95 % interval `low` to `high`, which resamples the images for
           both methods together and draws the training noise of each method separately (see `interval`);
-        - `wins`: share of the pairs of one training of each method in which the first has the larger mean, ties count
+        - `wins`: share of the pairs of one training of each method in which the first has the better mean, ties count
           half (the probability that a training of the first beats one of the second); missing unless both have at
           least two trainings;
         - `p`: Wilcoxon's signed-rank test (two-sided) with trainings averaged, and `p_holm`, corrected by Holm's
@@ -77,6 +79,7 @@ def compare(
         rows.append(_turned(row) if first == reference else row)
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     tested = frame["p"].notna()
+    frame["wins"] = frame["wins"] if higher_is_better else 1 - frame["wins"].astype(float)
     corrected = pd.Series(holm(frame["p"][tested].to_numpy(float)), frame.index[tested], float)
     frame["p_holm"] = corrected.reindex(frame.index)
     outside = (frame["low"] > 0) | (frame["high"] < 0)
@@ -184,6 +187,11 @@ def undecidable(tests: pd.DataFrame) -> str:
         f"with {images} test image{'s' if images > 1 else ''} and {pairs} of methods, p after Holm's correction is at "
         f"least {least:.2g}; p below {LEVEL:g} needs at least {fewest_images(count)} images"
     )
+
+
+def best(values: pd.Series, higher_is_better: bool) -> str:
+    """Return the method with the best of some values, by method; the first of several with the same."""
+    return str(values.idxmax() if higher_is_better else values.idxmin())
 
 
 def tied(comparisons: pd.DataFrame, best: str) -> set[str]:

@@ -32,7 +32,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
                 }
                 for metric in collection.settings["metrics"]:
                     # The paper evaluates each method at its own size.
-                    reported = len(match) and protocol == "native"
+                    reported = len(match) and protocol == "native" and METRICS[metric].in_paper
                     row[f"paper_{metric}"] = float(match[metric].iloc[0]) if reported else None
                 rows.append({**row, **conditions_of(collection, runs)})
     return pd.DataFrame(rows)
@@ -106,7 +106,8 @@ def comparisons(collection: Collection, reference: str | None = None) -> pd.Data
             sizes = {name: runs[0].settings.size for name, runs in rows.items()} if protocol == "native" else None
             for metric in collection.settings["metrics"]:
                 values = {name: per_image(runs, protocol, metric) for name, runs in rows.items()}
-                tests = compare(values, collection.settings["resamples"], sizes, reference=reference)
+                higher = METRICS[metric].higher_is_better
+                tests = compare(values, collection.settings["resamples"], sizes, higher, reference)
                 frames.append(tests.assign(dataset=dataset, protocol=protocol, metric=metric))
     frame = pd.concat(frames, ignore_index=True)
     keys = ["dataset", "protocol", "metric"]

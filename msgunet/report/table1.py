@@ -5,16 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from msgunet.core.metrics import FEWEST_IMAGES, METRICS
+from msgunet.core.metrics import FEWEST_IMAGES, METRICS, conventions, headings
 from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
-from msgunet.report.statistics import LEVEL, tied, undecidable
+from msgunet.report.statistics import LEVEL, best, tied, undecidable
 
-_CONVENTIONS = (
-    "PSNR, SSIM and VIF are computed for each image as stored, in double precision, and averaged over images. PSNR is "
-    "at most 100 dB. SSIM uses a Gaussian 11×11 window without pooling. VIF is computed in the pixel domain on "
-    "luma.",
-)
 _TIED = (
     "Bold: the best trained method and all methods that do not differ from it significantly. A difference is "
     f"significant if p is below {LEVEL:g} (Wilcoxon's signed-rank test on the same images, Holm's correction over all "
@@ -44,27 +39,29 @@ _SEA = (
 def table1(collection: Collection, dataset: str, protocol: str, part: pd.DataFrame, pairs: pd.DataFrame) -> Table:
     """Return Table 1 of a data set in a protocol, from its part of the summary and of the comparisons."""
     metrics = collection.settings["metrics"]
-    with_paper = part[[f"paper_{m}" for m in metrics]].notna().any(axis=None)
+    reported = {m for m in metrics if part[f"paper_{m}"].notna().any()}
+    with_paper = {m for m in metrics if METRICS[m].in_paper} if reported else set()
     several = (part["seeds"] > 1).any()
     columns = ["Method", "Size", *(["Trainings"] if several else [])]
     trained = part[part["trained"]].set_index("entry")
     comparable = protocol != "native" or len(trained[["width", "height"]].drop_duplicates()) < 2
     winners = {}
-    for metric in metrics:
-        columns += [METRICS[metric].heading, "paper"] if with_paper else [METRICS[metric].heading]
+    for metric, heading in headings(metrics).items():
+        columns += [heading, "paper"] if metric in with_paper else [heading]
         values = trained[metric].astype(float).dropna() if comparable else []
         tests = pairs[pairs["metric"] == metric]
-        winners[metric] = tied(tests, values.idxmax()) if len(values) and not undecidable(tests) else set()
+        decided = len(values) and not undecidable(tests)
+        winners[metric] = tied(tests, best(values, METRICS[metric].higher_is_better)) if decided else set()
     rows = []
     for _, row in part.iterrows():
         cells: list[Cell | str] = [row["title"], f"{row['width']}×{row['height']}"]
         cells += [number(row["seeds"] if row["trained"] else None, ",")] if several else []
         for metric in metrics:
             cells.append(_with_interval(row, metric, row["entry"] in winners[metric]))
-            if with_paper:
+            if metric in with_paper:
                 cells.append(number(row[f"paper_{metric}"], ".2f"))
         rows.append(cells)
-    notes = [collection.data_conditions(dataset), protocol_note(collection, dataset, protocol), *_CONVENTIONS]
+    notes = [collection.data_conditions(dataset), protocol_note(collection, dataset, protocol), *conventions(metrics)]
     notes.append(interval_note(part, [f"{metric}_images" for metric in metrics]))
     notes += _bold_notes(pairs, metrics) if comparable else [_SIZES]
     notes += _reference_notes(collection, dataset)
@@ -102,7 +99,7 @@ def nothing_bold(pairs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """Say in which metrics nothing can be bold and why."""
     metrics_of: dict[str, list[str]] = {}
     for metric in metrics:
-        metrics_of.setdefault(undecidable(pairs[pairs["metric"] == metric]), []).append(metric.upper())
+        metrics_of.setdefault(undecidable(pairs[pairs["metric"] == metric]), []).append(METRICS[metric].name)
     return [f"Nothing is bold in {', '.join(names)}: {reason}." for reason, names in metrics_of.items() if reason]
 
 
@@ -143,7 +140,7 @@ def seeds_table(collection: Collection, dataset: str, protocol: str, part: pd.Da
         [row["title"], str(row["seed"]), *(number(row[m], f".{METRICS[m].digits}f", "undefined") for m in metrics)]
         for row in part.to_dict("records")
     ]
-    columns = ["Method", "Seed", *(METRICS[metric].heading for metric in metrics)]
+    columns = ["Method", "Seed", *headings(metrics).values()]
     notes = ["Means over the test images of each training.", protocol_note(collection, dataset, protocol)]
     notes += collection.unfinished(dataset)
     title = f"Each training, {dataset}, {protocol} protocol"
@@ -172,8 +169,8 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
     metrics = collection.settings["metrics"]
     several = collection.several_seeds()
     columns = ["Methods", *(["Trainings"] if several else [])]
-    for metric in metrics:
-        columns += [f"{METRICS[metric].heading}, difference", *(["wins"] if several else []), "p"]
+    for heading in headings(metrics).values():
+        columns += [f"{heading}, difference", *(["wins"] if several else []), "p"]
     rows = []
     for (first, second), tests in pairs.groupby(["first", "second"], sort=False):
         cells: list[Cell | str] = [f"{collection.titles[first]} − {collection.titles[second]}"]
@@ -192,7 +189,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         "are resampled for both methods together, and the training noise of each method separately. p: two-sided "
         "Wilcoxon signed-rank test on the means over trainings, with Holm's correction over all pairs of methods in a "
         f"metric. Bold: p below {LEVEL:g}, zero outside the interval, and all trainings agree on the sign.",
-        "Wins: share of the pairs of one training of each method in which the first has the larger mean."
+        "Wins: share of the pairs of one training of each method in which the first has the better mean."
         if several
         else "There is one training of each method, so nothing is known of training noise: another training could "
         "reverse any difference.",

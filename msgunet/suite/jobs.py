@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msgunet.core.errors import UserError
-from msgunet.core.metrics import METRICS_BYTES
+from msgunet.core.metrics import METRICS, measuring_memory
 from msgunet.data.base import DataSet
 from msgunet.data.manifest import read_manifest
 from msgunet.suite.plan import Plan
@@ -21,6 +21,8 @@ _TEST_BYTES = 4e3
 _PROCESS, _CUDA = 3000, 3000
 # Conservative FLOP/s: fp32 on a GPU of 2017, and on each thread of a CPU (docs/training.md).
 _GPU_RATE, _CPU_RATE = 4e12, 4e10
+# Seconds per megapixel, in both protocols, of a metric with a network of its own on one thread of a CPU.
+_NETWORK_SECONDS = 100
 # Factor for custom methods, whose cost is unknown until their networks are built.
 _CUSTOM = 2.5
 # Training and test pairs of a data set that cannot count them before its preparation.
@@ -56,12 +58,15 @@ def training(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
 
 
 def evaluation(plan: Plan, run: RunPlan, attempt: int = 1) -> Request:
-    """Return the requirements of evaluating a run; VIF of full-size images on a CPU takes most of the time."""
+    """Return the requirements of evaluating a run; on a CPU, VIF and the networks of metrics take most of the time."""
     compute, (width, height) = plan.suite.compute, _data(plan, run).entry.size
-    seconds = pairs(plan, run)[1] * (1 + 20 * width * height / 1e6)
+    metrics = plan.suite.evaluation.metrics
+    megapixels = width * height / 1e6
+    networks = sum(bool(METRICS[metric].weights) for metric in metrics)
+    seconds = pairs(plan, run)[1] * (1 + (20 + _NETWORK_SECONDS * networks) * megapixels)
     gpu = int(compute.gpu_required and run.trainable)
-    bytes_per_pixel = _TEST_BYTES + METRICS_BYTES * (compute.threads + compute.workers)
-    megabytes = _PROCESS + _CUDA * gpu + bytes_per_pixel * width * height / 1e6
+    measured = measuring_memory(metrics, width, height) * (compute.threads + compute.workers)
+    megabytes = _PROCESS + _CUDA * gpu + _TEST_BYTES * megapixels + measured / 1e6
     return Request(_minutes(plan, (20 + seconds / 60) * attempt), math.ceil(megabytes * attempt), gpu)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from msgunet.core.bugs import MethodBug, bugs_named
 from msgunet.core.errors import UserError
+from msgunet.core.metrics import METRICS, enumerated, weights_of
 from msgunet.core.permissions import may_write, refused
 from msgunet.core.settings import MachineSettings
+from msgunet.methods.weights import WEIGHTS
+from msgunet.methods.weights import missing as missing_weights
 from msgunet.suite.plan import Plan
 from msgunet.suite.runs import DataPlan
 
@@ -34,6 +37,8 @@ def check(plan: Plan, remote: bool = False) -> None:
     if unprepared:
         missing += _disk(plan)
     missing += _weights(plan)
+    if any(not (run.folder / "metrics.csv").is_file() for run in plan.runs):
+        missing += _weights_of_metrics(plan)
     missing += _closed(plan, unprepared)
     if missing:
         count = f"{len(missing)} requirement{'s are' if len(missing) > 1 else ' is'}"
@@ -79,6 +84,28 @@ def _weights(plan: Plan) -> list[str]:
     if not used or path.is_file() or plan.machine.vgg19 == MachineSettings().vgg19:
         return []
     return [f"VGG-19 weights: data.vgg19 is {path}, which does not exist; leave it out to download them (548 MB)"]
+
+
+def _weights_of_metrics(plan: Plan) -> list[str]:
+    """Check for the weights of metrics that the suite names; a rule downloads those at their default places."""
+    metrics = [metric for metric in plan.suite.evaluation.metrics if METRICS[metric].weights]
+    named = {key: Path(path) for key, path in _by_place(plan, default=False).items()}
+    return missing_weights(named, enumerated([METRICS[metric].name for metric in metrics]))
+
+
+def downloads(plan: Plan) -> list[str]:
+    """Return a line for each file of weights that a rule downloads because the suite's metrics need it."""
+    return [
+        f"{path} will be downloaded: {WEIGHTS[key].about}; or beforehand: msgunet fetch {key}"
+        for key, path in _by_place(plan, default=True).items()
+        if not Path(path).is_file()
+    ]
+
+
+def _by_place(plan: Plan, default: bool) -> dict[str, str]:
+    """Return by key the paths of the weights that the suite's metrics need: the default ones, or those it names."""
+    paths = {key: getattr(plan.machine, key) for key in weights_of(plan.suite.evaluation.metrics)}
+    return {key: path for key, path in paths.items() if (path == getattr(MachineSettings(), key)) is default}
 
 
 def _closed(plan: Plan, unprepared: Sequence[DataPlan]) -> list[str]:

@@ -12,7 +12,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from msgunet.core.metrics import METRICS
-from msgunet.evaluation.metrics import PSNR_CAP, measure
+from msgunet.evaluation.metrics import measure
+from msgunet.evaluation.metrics.psnr import PSNR_CAP
 
 
 def noisy(image: Image.Image, seed: int = 0, sigma: float = 12) -> Image.Image:
@@ -203,6 +204,10 @@ def test_each_metrics_range_is_where_its_intervals_end():
         "psnr": (0, PSNR_CAP),
         "ssim": (-1, 1),
         "vif": (0, math.inf),
+        "ms_ssim": (0, 1),
+        "lpips": (0, math.inf),
+        # The correlations of features, with at most half of the weight or so, can be negative.
+        "dists": (0, 2),
     }
     target = np.asarray(make_image(0, 64, 64))
     assert -1 <= measure(255 - target, target)["ssim"] < 0

@@ -197,7 +197,7 @@ def test_images_sort_by_disagreement_and_keys_step_through_them(opened):
     assert sorted(ranked) == sorted(names)
     # The largest disagreement, computed independently.
     data = page.evaluate("window.suite[0]")
-    protocol, metric = data["protocols"][0], data["metrics"][0]
+    protocol, metric = data["protocols"][0], data["metrics"][0]["name"]
 
     def spread(image):
         values = [of_entry[protocol][metric] for of_entry in image["values"].values()]

@@ -2,6 +2,7 @@ from filelock import Timeout
 from msgunet.suite import jobs
 from msgunet.core.errors import UserError
 from msgunet.core.files import KernelLock
+from msgunet.core.metrics import weights_of
 from msgunet.core.permissions import explain
 from msgunet.core.text import printable
 from msgunet.core.user import ensure_user
@@ -119,6 +120,11 @@ def vgg19_of(folder):
     """Return the VGG-19 weights, for runs whose losses use ImageNet features."""
     perceptual = run_of(folder).settings.perceptual
     return [plan.machine.vgg19] if perceptual and perceptual.weights == "imagenet" else []
+
+
+def weights_of_metrics(wildcards):
+    """Return the published weights that the suite's metrics need."""
+    return [getattr(plan.machine, key) for key in weights_of(plan.suite.evaluation.metrics)]
 
 
 def request(job, folder, resource):

@@ -23,8 +23,8 @@ rule prepare:
         " 2> >(trap '' TERM INT; exec tee {log:q} >&2)"
 
 
-# Downloads published archives (unless the suite names a folder that has them) and the VGG-19 weights. Runs on this
-# machine, since the nodes of a cluster often have no network.
+# Downloads published archives (unless the suite names a folder that has them) and weights. Runs on this machine, since
+# the nodes of a cluster often have no network.
 localrules:
     fetch,
 

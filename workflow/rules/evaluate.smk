@@ -4,6 +4,7 @@ rule evaluate:
         generator=f"{run_folder}/generator.safetensors",
         manifest=manifest_of,
         settings=f"{settings}/evaluation.json",
+        weights=ancient(weights_of_metrics),
     output:
         metrics=f"{run_folder}/metrics.csv",
         facts=f"{run_folder}/evaluation.json",

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import headings
 from msgunet.core.provenance import device_of
 from msgunet.report.collect import Collection, Run
 from msgunet.report.figures.quality_cost import quality_cost
@@ -73,7 +73,7 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, sharey=True, layout="constrained")
     style_of = styles(collection)
     draw_random = np.random.default_rng(0)
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    for axis, (metric, heading) in zip(axes[0], headings(metrics).items(), strict=True):
         for place, (entry, runs) in enumerate(rows.items()):
             style = style_of.get(entry, {"color": "0.45", "marker": "x"})
             by_training = per_image(runs, protocol, metric).dropna()
@@ -95,7 +95,7 @@ def _distributions(collection: Collection, rows: dict[str, list[Run]], protocol:
                 axis.scatter(by_training.mean(), [place + 0.41] * len(runs), 14, color="white", marker="D", **edge)
             size = 9 if len(values) < 200 else 3
             axis.scatter(values, jitter, size, color=style["color"], marker=style["marker"], alpha=0.6, linewidths=0.5)
-        axis.set_xlabel(METRICS[metric].heading)
+        axis.set_xlabel(heading)
         axis.set_yticks(range(len(rows)), titles)
         axis.set_ylim(len(rows) - 0.45, -0.55)
     return figure

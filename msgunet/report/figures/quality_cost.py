@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from msgunet.core.metrics import METRICS
+from msgunet.core.metrics import METRICS, headings
 from msgunet.report.collect import Collection
 from msgunet.report.figures.labels import place_labels
 from msgunet.report.figures.style import add_legend, plain_ticks, styles, wrapped
@@ -32,7 +32,7 @@ def quality_cost(collection: Collection, means: pd.DataFrame, trainings: pd.Data
     trainings = trainings.merge(means[["entry", "latency_ms"]], on="entry")
     shape = (3.3 * len(metrics), 3.3)
     figure, axes = plt.subplots(1, len(metrics), figsize=shape, squeeze=False, layout="constrained")
-    style_of = styles(collection)
+    style_of, names = styles(collection), headings(metrics)
     panels = dict(zip(metrics, axes[0], strict=True))
     for metric, axis in panels.items():
         defined = means[means[metric].notna()]
@@ -40,7 +40,7 @@ def quality_cost(collection: Collection, means: pd.DataFrame, trainings: pd.Data
         for row in defined.to_dict("records"):
             of_row = trainings.loc[trainings["entry"] == row["entry"], metric]
             _point(axis, row, metric, of_row, row["peak_memory_mib"] / means["peak_memory_mib"].max(), style_of)
-        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=METRICS[metric].heading)
+        axis.set(xscale="log", xlabel="time per image (ms)", ylabel=names[metric])
         axis.margins(0.45, 0.2)
         plain_ticks(axis.xaxis)
     memory = [f"{value:,.0f} MiB" for value in means["peak_memory_mib"]]
@@ -85,5 +85,6 @@ def _label(
 
 
 def _pareto(axis: Axes, rows: pd.DataFrame, metric: str) -> None:
-    best = rows[rows[metric] > rows[metric].cummax().shift(fill_value=-np.inf)]
+    quality = rows[metric] if METRICS[metric].higher_is_better else -rows[metric]
+    best = rows[quality > quality.cummax().shift(fill_value=-np.inf)]
     axis.plot(best["latency_ms"], best[metric], color="0.4", linewidth=1, linestyle="--", zorder=0)

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from msgunet.core.files import atomic
+from msgunet.core.metrics import METRICS, headings
 from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.decode import open_image
@@ -44,7 +45,10 @@ def _dataset(collection: Collection, dataset: str, folder: Path) -> dict[str, An
     values = {run.settings.entry: _by_image(run) for run in runs}
     return {
         "name": dataset,
-        "metrics": collection.settings["metrics"],
+        "metrics": [
+            {"name": m, "heading": heading, "digits": METRICS[m].digits, "higher": METRICS[m].higher_is_better}
+            for m, heading in headings(collection.settings["metrics"]).items()
+        ],
         "protocols": collection.settings["protocols"],
         "methods": [
             {"entry": run.settings.entry, "role": _role(run), "title": collection.label(run), "size": run.size}

@@ -5,8 +5,6 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const pick = { dataset: byId("dataset"), left: byId("left"), right: byId("right"), order: byId("order"), metric: byId("metric"), protocol: byId("protocol") };
-  const headings = { psnr: "PSNR (dB)", ssim: "SSIM", vif: "VIF" };
-  const digits = { psnr: 2, ssim: 3, vif: 3 };
   const state = { data: null, images: [], at: 0, side: false, error: false, turn: 0 };
   let panes = []; // {viewer, box, roles, item: the upper image, cut: its left edge in pixels, edge}
   let busy = false; // while one viewer moves the others
@@ -23,6 +21,7 @@
   };
   const urlOf = (role, image) => `${state.data.folder}/${role}/${image.file}.png`;
   const rolesOf = (data) => ["source", "target", ...data.methods.map((m) => m.role)];
+  const metricOf = (name) => state.data.metrics.find((m) => m.name === name);
   const current = () => state.images[state.at];
 
   function viewerIn(box) {
@@ -151,14 +150,17 @@
     const { methods, metrics, protocols } = state.data;
     const tables = protocols.map((protocol) => {
       const head = make("tr", {}, make("th", { textContent: protocols.length > 1 ? protocol : "Method", scope: "col" }));
-      for (const metric of metrics) head.append(make("th", { textContent: headings[metric], className: "number", scope: "col" }));
-      const best = Object.fromEntries(metrics.map((m) => [m, Math.max(...methods.map(({ entry }) => current().values[entry][protocol][m] ?? -Infinity))]));
+      for (const { heading } of metrics) head.append(make("th", { textContent: heading, className: "number", scope: "col" }));
+      const best = ({ name, higher }) => {
+        const values = methods.map(({ entry }) => current().values[entry][protocol][name] ?? (higher ? -Infinity : Infinity));
+        return higher ? Math.max(...values) : Math.min(...values);
+      };
       const rows = methods.map(({ entry, title }) => {
         const row = make("tr", {}, make("th", { textContent: title, scope: "row" }));
         for (const metric of metrics) {
-          const value = current().values[entry][protocol][metric];
-          const text = value === null ? "undefined" : value.toFixed(digits[metric]).replace("-", "−");
-          const cell = make("td", { className: "number" }, value === best[metric] ? make("strong", { textContent: text }) : text);
+          const value = current().values[entry][protocol][metric.name];
+          const text = value === null ? "undefined" : value.toFixed(metric.digits).replace("-", "−");
+          const cell = make("td", { className: "number" }, value === best(metric) ? make("strong", { textContent: text }) : text);
           row.append(cell);
         }
         return row;
@@ -184,8 +186,8 @@
     const all = state.data.methods.map(({ entry }) => value(entry)).filter((v) => v !== null);
     const right = value(state.data.methods.find(({ role }) => role === pick.right.value)?.entry);
     if (pick.order.value === "disagreement") return all.length ? Math.max(...all) - Math.min(...all) : null;
-    if (pick.order.value === "worst") return right === null ? null : -right;
-    return pick.order.value === "best" ? right : null;
+    if (right === null || !["worst", "best"].includes(pick.order.value)) return null;
+    return (pick.order.value === "best") === metricOf(metric).higher ? right : -right;
   }
 
   function sort(select = null) {
@@ -196,7 +198,7 @@
     byId("thumbnails").replaceChildren(
       ...ranked.map(([value, one]) => {
         const image = make("img", { loading: "lazy", alt: "", src: `${state.data.folder}/thumbnails/${one.file}.jpg` });
-        const text = value === null || pick.order.value === "name" ? "" : Math.abs(value).toFixed(digits[pick.metric.value]);
+        const text = value === null || pick.order.value === "name" ? "" : Math.abs(value).toFixed(metricOf(pick.metric.value).digits);
         const button = make("button", { type: "button", title: one.id }, image, make("span", { textContent: one.id }), make("span", { textContent: text }));
         button.dataset.id = one.id;
         button.addEventListener("click", () => go(state.images.indexOf(one)));
@@ -217,7 +219,7 @@
     options(pick.right, roles);
     pick.left.value = "target";
     pick.right.value = state.data.methods.at(-1).role;
-    options(pick.metric, state.data.metrics.map((m) => [m, headings[m]]));
+    options(pick.metric, state.data.metrics.map(({ name, heading }) => [name, heading]));
     options(pick.protocol, state.data.protocols.map((p) => [p, p]));
     byId("protocol-label").hidden = state.data.protocols.length < 2;
     for (const pane of panes) pane.viewer.world.removeAll();
