@@ -60,7 +60,7 @@ def test_where_lower_is_better_the_order_turns_and_axis_and_notes_say_so(working
     plan = make(working_folder)
     (made,) = report(plan).figures
     assert list(cells_of(plan))[1:] == ["Base (reference)", "Worse", "Same", "Small", "Better"]
-    assert "Lower is better in PSNR (dB): there, a negative difference is an improvement." in notes_of(plan)
+    assert "Lower is better in PSNR: there, a negative difference is an improvement." in notes_of(plan)
     assert rows_of(made.figure)[1:] == ["Worse", "Same", "Small", "Better"]
     assert [axes.get_xlabel().splitlines()[-1] for axes in made.figure.axes] == [
         "← better    worse →",
