@@ -42,9 +42,13 @@ def _one_thread():
 def _counted_once():
     """Count the memory and compute of a step only once per settings, not at the start of each training."""
     real, cache = memory.step_needs, {}
+    # What changes no step.
+    where = dict.fromkeys(("suite", "dataset", "data", "entry", "seed"), True)
+    where |= {"training": {"epochs", "decay_epochs", "learning_rate"}}
+    when = {"checkpoint_minutes", "sample_epochs", "log_steps", "workers"}
 
     def step_needs(method, settings, phase, compute):
-        key = settings.model_dump_json(exclude={"data", "seed"}), phase, compute.model_dump_json()
+        key = settings.model_dump_json(exclude=where), phase.name, phase.fresh, compute.model_dump_json(exclude=when)
         if key not in cache:
             cache[key] = real(method, settings, phase, compute)
         return cache[key]
