@@ -22,8 +22,7 @@ from msgunet.data.manifest import Pair, write_manifest
 from msgunet.methods import method_file
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.method_file import trust
-from msgunet.methods.registry import build_method, custom_methods, get_method, methods
-from msgunet.methods.vgg19 import load_perceptual
+from msgunet.methods.registry import custom_methods, get_method, methods
 from msgunet.suite.file import load_suite
 from msgunet.suite.plan import load_plan
 from msgunet.training import loop, memory
@@ -64,6 +63,11 @@ def shared() -> Path:
     if not (SHARED / "mirror").is_dir():
         pytest.skip("the samples of the data sets are missing: no ../shared next to the project")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest first, so that no process waits for another one at the end.
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -280,20 +284,3 @@ def disk(tmp_path):
     """A real file system of 20 MB that can be filled."""
     with mounted(tmp_path / "disk", 20) as disk:
         yield disk
-
-
-def step_losses(name, seed=0):
-    """Return everything for computing the losses of a narrow method on random images.
-
-    Returns:
-        The method, its generator and discriminator, the pyramids of sources and targets, and VGG-19 or None.
-
-    """
-    torch.manual_seed(seed)
-    method = build_method(make_settings("unused", name))
-    generator, discriminator = method.build_generator(), method.build_discriminator()
-    scales = method.scales(method.options, method.size)
-    sources, targets = ([torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)] for _ in "st")
-    settings = make_settings("unused", name).perceptual
-    perceptual = load_perceptual(settings, None) if settings else None
-    return method, generator, discriminator, sources, targets, perceptual
