@@ -7,6 +7,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.made-from-requirements
+# Container images often set it. Each of the many processes would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: environment demo paper gpu test lint docs mutants lock schema
 environment: $(STAMP)

@@ -20,11 +20,12 @@ def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedP
 
 
 def copy_checkout(folder: Path) -> Path:
-    """Copy the files of the workflow, without data, results and environment; return `folder`."""
+    """Copy the files of the workflow and their bytecode, without data, results and environment; return `folder`."""
     folder.mkdir(parents=True)
+    # Another process may be writing bytecode.
+    ignore = shutil.ignore_patterns("*.pyc.*")
     for name in ("msgunet", "baselines", "config", "workflow", "profiles", "examples", "Snakefile", "environment.yml"):
         source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
     (folder / "results").mkdir()
     for name in ("published", "measured"):

@@ -21,11 +21,9 @@ from msgunet.core.files import sha256_file
 from msgunet.core.settings import ComputeSettings, DataSetSettings, RunSettings, TrainingSettings
 from msgunet.data.manifest import Pair, write_manifest
 from msgunet.methods import method_file
-from msgunet.methods.contract import built
 from msgunet.methods.method import Method, Phase
 from msgunet.methods.method_file import trust
-from msgunet.methods.registry import build_method, custom_methods, get_method, methods
-from msgunet.methods.vgg19 import load_perceptual
+from msgunet.methods.registry import custom_methods, get_method, methods
 from msgunet.suite.file import load_suite
 from msgunet.suite.plan import load_plan
 from msgunet.training import loop, memory
@@ -44,9 +42,13 @@ def _one_thread():
 def _counted_once():
     """Count the memory and compute of a step only once per settings, not at the start of each training."""
     real, cache = memory.step_needs, {}
+    # What changes no step.
+    where = dict.fromkeys(("suite", "dataset", "data", "entry", "seed"), True)
+    where |= {"training": {"epochs", "decay_epochs", "learning_rate"}}
+    when = {"checkpoint_minutes", "sample_epochs", "log_steps", "workers"}
 
     def step_needs(method, settings, phase, compute):
-        key = settings.model_dump_json(exclude={"data", "seed"}), phase, compute.model_dump_json()
+        key = settings.model_dump_json(exclude=where), phase.name, phase.fresh, compute.model_dump_json(exclude=when)
         if key not in cache:
             cache[key] = real(method, settings, phase, compute)
         return cache[key]
@@ -62,6 +64,11 @@ def shared() -> Path:
     if not (SHARED / "mirror").is_dir():
         pytest.skip("the samples of the data sets are missing: no ../shared next to the project")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest first, so that no process waits for another one at the end.
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -268,20 +275,3 @@ def disk(tmp_path):
     """A real file system of 20 MB that can be filled."""
     with mounted(tmp_path / "disk", 20) as disk:
         yield disk
-
-
-def step_losses(name, seed=0):
-    """Return everything for computing the losses of a narrow method on random images.
-
-    Returns:
-        The method, its generator and discriminator, the pyramids of sources and targets, and VGG-19 or None.
-
-    """
-    torch.manual_seed(seed)
-    method = build_method(make_settings("unused", name))
-    generator, discriminator = method.build_generator(), built(method, "build_discriminator")
-    scales = method.scales(method.options, method.size)
-    sources, targets = ([torch.rand(2, 3, 64 >> k, 64 >> k) * 2 - 1 for k in range(scales)] for _ in "st")
-    settings = make_settings("unused", name).perceptual
-    perceptual = load_perceptual(settings, None) if settings else None
-    return method, generator, discriminator, sources, targets, perceptual

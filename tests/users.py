@@ -1,6 +1,7 @@
 """Commands as other users, who can read nothing but what everybody can."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -40,12 +41,18 @@ def open_folder() -> Iterator[Path]:
     """
     if os.getuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("only root can run a command as another user, with setpriv")
-    if as_user(51234, sys.executable, "-c", "import torch, msgunet", env={"PYTHONPATH": str(ROOT)}).returncode:
+    if not _environment_is_open():
         pytest.skip("other users cannot read the environment")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         folder.chmod(0o777)
         yield folder
+
+
+@functools.cache
+def _environment_is_open() -> bool:
+    check = as_user(51234, sys.executable, "-c", "import torch, msgunet", env={"PYTHONPATH": str(ROOT)})
+    return check.returncode == 0
 
 
 def _opened() -> list[str]:

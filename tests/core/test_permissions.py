@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,13 @@ def by(uid: int, folder: Path, code: str, umask: int = 0o022) -> str:
     return run.stdout
 
 
-@pytest.fixture
-def errors(folder) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def errors() -> Iterator[dict[str, str]]:
+    with open_folder() as folder:
+        yield errors_in(folder)
+
+
+def errors_in(folder: Path) -> dict[str, str]:
     closed = folder / "closed"
     closed.mkdir()
     make_image(1, 8, 8).save(closed / "a.png")

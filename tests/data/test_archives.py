@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,7 @@ def test_a_killed_preparation_resumes(shared, tmp_path):
     journal = tmp_path / "o" / ".journal"
     while not (journal.is_file() and journal.read_text().count("\n") > 20):
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.wait()
     assert not (tmp_path / "o" / "manifest.csv").exists()

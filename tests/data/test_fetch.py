@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,7 @@ def test_the_command_resumes_after_a_kill(tmp_path, server):
     part = tmp_path / ".x.bin.part"
     while not (part.is_file() and part.stat().st_size):
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.wait()
     assert not (tmp_path / "x.bin").exists()

@@ -4,6 +4,7 @@ import pytest
 from servers import CONTENT, MD5, PASSWORD, USER, only_the_file, serving
 
 from msgunet.core.errors import UserError
+from msgunet.data import fetch as fetching
 from msgunet.data import login
 from msgunet.data.base import Remote
 from msgunet.data.fetch import fetch
@@ -15,6 +16,11 @@ def _no_account(monkeypatch):
     for name in (login.USER, login.PASSWORD, login.FILE, "CITYSCAPES_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(login.FILE, "/nonexistent/credentials")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(fetching, "RETRY_DELAYS", (0.0, 0.01, 0.02, 0.03))
 
 
 def package(server):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 import torchvision
-from conftest import ADVERSARIAL, make_settings, step_losses
+from conftest import ADVERSARIAL, make_settings
+from losses_of import step_losses
 
 from msgunet.core.errors import UserError
 from msgunet.core.files import sha256_file

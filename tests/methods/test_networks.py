@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import TRAINABLE, make_settings, step_losses
+from conftest import TRAINABLE, make_settings
+from losses_of import step_losses
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.networks import GlobalGenerator, LocalEnhancer, UNet

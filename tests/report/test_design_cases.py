@@ -66,7 +66,7 @@ def test_where_lower_is_better_the_order_turns_and_axis_and_notes_say_so(working
         "← better    worse →",
         *["← worse    better →"] * 2,
     ]
-    assert "Lower is better in PSNR (dB)" in made.caption
+    assert "Lower is better in PSNR:" in made.caption
 
 
 def test_four_images_have_no_interval_and_no_star(working_folder):

@@ -2,21 +2,29 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from checkout import copy_checkout, edit_suite, newest, snakemake
+from checkout import edit_suite, finished_tiny, newest, snakemake
 
 TARGET = "results/tiny/runs/bluemarble/msgunet/seed0/generator.safetensors"
 COMMAND = ("--cores", "2", "--config", "suite=tiny", "--", TARGET)
 
 
+@pytest.fixture
+def copied(tmp_path_factory, tmp_path) -> Path:
+    """A copy of the finished checkout."""
+    return shutil.copytree(finished_tiny(tmp_path_factory), tmp_path / "copied", symlinks=True)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_to_snakemake_alone_saves_the_training(tmp_path, processes):
-    folder = copy_checkout(tmp_path / "checkout")
+def test_sigterm_to_snakemake_alone_saves_the_training(copied, tmp_path, processes):
+    folder = copied
 
     def long(suite):
         suite["methods"] = {"msgunet": suite["methods"]["msgunet"] | {"training": {"epochs": 100, "batch_size": 4}}}
@@ -25,6 +33,7 @@ def test_sigterm_to_snakemake_alone_saves_the_training(tmp_path, processes):
 
     edit_suite(folder, long)
     run_folder = folder / TARGET.rpartition("/")[0]
+    shutil.rmtree(run_folder)
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", *COMMAND],
@@ -71,8 +80,8 @@ def test_sigterm_to_snakemake_alone_saves_the_training(tmp_path, processes):
     assert int(resumed[1]) == step
 
 
-def test_an_evaluation_is_stopped_too_and_no_report_is_made(tmp_path):
-    folder = copy_checkout(tmp_path / "checkout")
+def test_an_evaluation_is_stopped_too_and_no_report_is_made(copied):
+    folder = copied
 
     def slow(suite):
         suite["methods"] = {"mean": {}, "copy": {}}
@@ -80,9 +89,9 @@ def test_an_evaluation_is_stopped_too_and_no_report_is_made(tmp_path):
 
     edit_suite(folder, slow)
     command = ("--cores", "1", "--config", "suite=tiny")
-    runs = "results/tiny/runs/bluemarble"
-    first = [f"{runs}/mean/seed0/metrics.csv", f"{runs}/copy/seed0/generator.safetensors"]
-    assert snakemake(folder, *command, "--", *first).returncode == 0
+    results = folder / "results" / "tiny"
+    (results / "runs/bluemarble/copy/seed0/metrics.csv").unlink()
+    shutil.rmtree(results / "report")
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", *command], cwd=folder, stderr=subprocess.PIPE, text=True
     )
@@ -93,5 +102,5 @@ def test_an_evaluation_is_stopped_too_and_no_report_is_made(tmp_path):
     rest = process.communicate(timeout=30)[1]
     assert process.returncode != 0
     assert "the report is made" not in rest
-    assert not (folder / "results/tiny/report").exists()
+    assert not (results / "report").exists()
     assert snakemake(folder, *command).returncode == 0
