@@ -4,9 +4,11 @@ import contextlib
 import ctypes
 import gc
 import multiprocessing
+import os
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,11 +33,21 @@ def in_new_process(label: str, function: Callable[..., Any], *arguments: Any) ->
     # A fork server imports torch only once. Forking is not safe on macOS, where each process imports torch itself.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(1, context) as pool:
+    with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
         try:
             return pool.submit(_with_named_bugs, function, *arguments).result()
         except BrokenProcessPool as error:
             raise UserError(f"{label}: the process was killed, probably for lack of memory") from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: it would wait for work, and keep its GPU memory."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _with_named_bugs(function: Callable[..., Any], *arguments: Any) -> Any:
