@@ -30,11 +30,20 @@ _GRACE = 90
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the hour: what it answers, the most minutes that it takes, and its command."""
+    """A part of the hour.
+
+    Attributes:
+        title: what it answers.
+        minutes: the most that it takes.
+        command: its command.
+        suite: the suite whose results it adds to; empty if to none.
+
+    """
 
     title: str
     minutes: float
     command: tuple[str, ...]
+    suite: str = ""
 
 
 def add_hour(verb: AddVerb) -> None:
@@ -64,7 +73,7 @@ def parts_of(plan: "Plan", suite: str, speed: str) -> list[Part]:
 
     def snakemake(title: str, minutes: float, targets: Sequence[Path] = ()) -> Part:
         command = (sys.executable, "-m", "snakemake", "--cores", "all", "--keep-going", "--config", f"suite={suite}")
-        return Part(title, minutes, (*command, *(("--", *map(str, targets)) if targets else ())))
+        return Part(title, minutes, (*command, *(("--", *map(str, targets)) if targets else ())), suite)
 
     def trainings(title: str, runs: Sequence["RunPlan"], file: str) -> Iterator[Part]:
         if runs:
@@ -72,14 +81,14 @@ def parts_of(plan: "Plan", suite: str, speed: str) -> list[Part]:
 
     def bench(part: str, minutes: float) -> Part:
         command = ("bench", speed, "--part", part, "--budget", f"{60 * minutes - 60:.0f}")
-        return Part(f"speed of {part}", minutes, (*_MSGUNET, *command))
+        return Part(f"speed of {part}", minutes, (*_MSGUNET, *command), speed)
 
     on_gpu = plan.suite.compute.gpu_required
     return [
         *([Part("this GPU beside the CPU", 2, (*_MSGUNET, "check", speed, "--gpu"))] if on_gpu else []),
         bench("inference", 8),
         *trainings(f"quality on {first}", main, "metrics.csv"),
-        bench("training", 9),
+        bench("training", 8),
         *trainings("gradients", plan.gradients, "gradients.csv"),
         *trainings(", ".join(dict.fromkeys(run.settings.dataset for run in others)), others, "metrics.csv"),
         *(
@@ -127,8 +136,8 @@ def run_hour(options: Any) -> None:
         print(f"\n[{i}/{len(parts)}] {part.title}: {shlex.join(part.command)}", flush=True)
         if problem := _run(part.command, 60 * min(part.minutes, left)):
             failed.append(f"{part.title}: {problem}")
-        _share(plan, options.suite)
-        _share(speed, options.speed)
+        if part.suite:
+            _share(plan if part.suite == options.suite else speed, part.suite)
     if failed:
         raise UserError(*failed, "what was measured is kept; the same command continues")
 
