@@ -76,7 +76,7 @@ def fill(plan: Plan, images: int = 8, without: tuple[str, ...] = ()) -> None:
         if {run.settings.entry, f"{run.settings.entry}/{run.settings.seed}"} & set(without):
             continue
         metrics = plan.suite.evaluation.metrics
-        facts = {"settings": run.settings.identity, "metrics": [*PAPERS, *metrics], **_FACTS}
+        facts = {"settings": run.settings.identity, "metrics": list(dict.fromkeys([*PAPERS, *metrics])), **_FACTS}
         for name in ("training.json", "evaluation.json", "ablation.json"):
             (run.folder / name).write_text(json.dumps(facts))
         (run.folder / "generator.safetensors").touch()

@@ -60,7 +60,8 @@ def test_outputs_have_the_right_shapes_and_range(name, size):
     sources, _ = batch(method, size)
     with torch.inference_mode():
         outputs = method.build_generator()(sources)
-    assert [o.shape for o in outputs] == [s.shape for s in sources]
+    count = 1 if name == "msgunet_single" else len(sources)
+    assert [o.shape for o in outputs] == [s.shape for s in sources[:count]]
     assert all(torch.isfinite(o).all() and o.abs().max() <= 1 for o in outputs)
 
 

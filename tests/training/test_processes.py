@@ -96,7 +96,9 @@ def test_two_processes_equal_one(tmp_path, forkserver, name):
         # The gradients of biases before a norm are rounding errors, which Adam amplifies.
         compared = [key for key in a if a[key].ndim == 4 or "running" in key or "num_batches" in key]
         worst = {key: (a[key].double() - b[key].double()).abs().max().item() for key in compared}
-        assert max(worst.values()) < 1e-6, worst
+        # A method without a discriminator has no weights of one.
+        assert compared or not a
+        assert max(worst.values(), default=0) < 1e-6, worst
 
 
 def arguments_of(folder: Path, settings, compute: ComputeSettings) -> list[str]:
