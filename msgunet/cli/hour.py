@@ -4,6 +4,7 @@ Each part is a command that a user can give too. It has a limit of time, keeps w
 continues where it was when the verb is called again.
 """
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -59,9 +60,7 @@ def add_hour(verb: AddVerb) -> None:
     hour.add_argument(
         "--speed", default="speed", metavar="SUITE", help="suite whose networks are timed (default: speed)"
     )
-    hour.add_argument(
-        "--minutes", type=above_zero, default=60.0, metavar="N", help="begin no part after this time (default: 60)"
-    )
+    hour.add_argument("--minutes", type=above_zero, default=60.0, metavar="N", help="time for all parts (default: 60)")
     hour.add_argument("--list", action="store_true", help="only list the parts, their times and their commands")
 
 
@@ -84,18 +83,16 @@ def parts_of(plan: "Plan", suite: str, speed: str) -> list[Part]:
         return Part(f"speed of {part}", minutes, (*_MSGUNET, *command), speed)
 
     on_gpu = plan.suite.compute.gpu_required
+    beside_cpu = Part("this GPU beside the CPU", 2, (*_MSGUNET, "check", speed, "--gpu"))
+    tests = Part("tests of the GPU", 5, (sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"))
     return [
-        *([Part("this GPU beside the CPU", 2, (*_MSGUNET, "check", speed, "--gpu"))] if on_gpu else []),
+        *([beside_cpu] if on_gpu else []),
         bench("inference", 8),
         *trainings(f"quality on {first}", main, "metrics.csv"),
         bench("training", 8),
         *trainings("gradients", plan.gradients, "gradients.csv"),
         *trainings(", ".join(dict.fromkeys(run.settings.dataset for run in others)), others, "metrics.csv"),
-        *(
-            [Part("tests of the GPU", 5, (sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"))]
-            if on_gpu
-            else []
-        ),
+        *([tests] if on_gpu else []),
         snakemake("cost, ablation, tables and page", 3),
     ]
 
@@ -147,7 +144,7 @@ def _table(parts: Sequence[Part], minutes: float, command: str) -> Table:
     for part in parts:
         total += part.minutes
         rows.append([part.title, number(part.minutes, ".1f"), number(total, ".1f")])
-    notes = [f"--minutes {minutes:g}: no part begins after this time; each is stopped when its own time is over"]
+    notes = [f"each part is stopped when its own time is over, and all after {minutes:g} minutes (--minutes)"]
     return Table("hour", "The parts, in minutes", ["Part", "At most", "Together"], rows, notes, command)
 
 
@@ -165,7 +162,9 @@ def _run(command: Sequence[str], seconds: float) -> str:
                 process.kill()
             return f"stopped after {seconds / 60:.1f} minutes"
         except KeyboardInterrupt:
-            process.wait(_GRACE)
+            # The terminal has interrupted the part, too; it saves its state.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
             raise
 
 

@@ -1,9 +1,10 @@
 """`msgunet verify FOLDER`: shared results against one's own run of the same suite, or against the shared generators."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 from tqdm import tqdm
 
 from msgunet.core.attempts import measured_facts, trained_facts
@@ -54,6 +55,7 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
     # Runs by the reason that they cannot be compared, which is often the same.
     failed: dict[str, list[str]] = {}
     prepare = f"snakemake --cores all --config suite={folder / plan.name}.yaml --until prepare"
+    networks = load_networks(plan.suite.evaluation.metrics, plan.machine, CPU) if images else {}
     for run in record.runs:
         own = next((own for own in plan.runs if _key(own) == run.key), None)
         name = name_of(run.key)
@@ -70,7 +72,7 @@ def verify_shared(folder: Path, images: int, out: Path | None) -> None:
         rows = shared[(shared[KEYS[:3]] == list(run.key)).all(axis=1)]
         try:
             if images:
-                found = _by_generator(folder, run, own, plan, rows, images, prepare)
+                found = _by_generator(folder, run, own, plan, rows, images, prepare, networks)
             else:
                 found = _by_own_run(run, own, plan, rows)
         except UserError as error:
@@ -199,7 +201,14 @@ def _conditions(there: dict, here: dict) -> Iterator[str]:
 
 
 def _by_generator(
-    folder: Path, run: SharedRun, own: RunPlan, plan: Plan, shared: pd.DataFrame, images: int, prepare: str
+    folder: Path,
+    run: SharedRun,
+    own: RunPlan,
+    plan: Plan,
+    shared: pd.DataFrame,
+    images: int,
+    prepare: str,
+    networks: Mapping[str, nn.Module],
 ) -> Compared:
     """Let a shared generator translate the first test images here, and compare the metrics with the shared rows."""
     generator = folder / run.weights
@@ -215,7 +224,6 @@ def _by_generator(
     settings = own.settings
     model = load_run(settings, folder / RECORD, generator, plan.machine, plan.suite.evaluation.precision)
     pairs = PairDataset(data, "test", settings.size, settings.kinds, settings.formats, settings.resampling)
-    networks = load_networks(plan.suite.evaluation.metrics, plan.machine, CPU)
     rows = []
     for index in tqdm(range(min(images, len(pairs))), f"verify {name_of(run.key)}", unit="image", disable=None):
         output = model.translated(pairs.images(index)[0], pairs.pairs[index].id)

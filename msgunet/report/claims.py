@@ -10,10 +10,10 @@ from msgunet.core.metrics import METRICS, PAPERS
 from msgunet.core.provenance import device_of
 from msgunet.core.table import Table
 from msgunet.report.collect import Collection
-from msgunet.report.conditions import unlearned
 from msgunet.report.costs import paper_networks
 from msgunet.report.published import other_network, published
 from msgunet.report.statistics import LEVEL, fewest_images, least_p
+from msgunet.report.summary import unlearned
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
 FEW, OPEN, OTHER = "too few images", "not measured", "not tested"
@@ -165,7 +165,8 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
     paper = published("table1").set_index(["dataset", "method", "width", "height"]).index
     for dataset, entry in collection.datasets.items():
         rows = collection.runs_of(dataset)
-        methods = {name: runs[0].settings.method for name, runs in rows.items()}
+        settings = {name: runs[0].settings for name, runs in rows.items()}
+        methods = {name: one.method for name, one in settings.items() if not collection.is_variant(one)}
         for ours in (name for name, method in methods.items() if method == "msgunet"):
             for other, method in methods.items():
                 if method not in ("pix2pix", "pan", "pix2pixhd"):
@@ -174,7 +175,7 @@ def _quality(collection: Collection, pairs: pd.DataFrame) -> Iterator[Claim]:
                 claim = (
                     f"{collection.titles[ours]} is {'better than' if better else 'close to'} {collection.titles[other]}"
                 )
-                both = [rows[name][0].settings for name in (ours, other)]
+                both = [settings[name] for name in (ours, other)]
                 in_paper = all((entry["kind"], s.method, *s.size) in paper for s in both)
                 others = [
                     f"{collection.titles[s.entry]}: {text}" for s in both if in_paper and (text := other_network(s))
@@ -240,7 +241,8 @@ def published_deficits() -> dict[str, float]:
 def _smaller_inputs(collection: Collection, ablation: pd.DataFrame) -> Iterator[Claim]:
     """Yield the claims on outputs at full size from inputs of half the size."""
     for dataset, name in collection.ablated():
-        if (settings := collection.runs_of(dataset)[name][0].settings).method != "msgunet":
+        settings = collection.runs_of(dataset)[name][0].settings
+        if settings.method != "msgunet" or collection.is_variant(settings):
             continue
         width, height = settings.size
         cells = ablation[(ablation["dataset"] == dataset) & (ablation["entry"] == name)]

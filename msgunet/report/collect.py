@@ -150,6 +150,11 @@ class Collection:
         """The entry that all others are compared with, if the suite names one."""
         return self.settings.get("reference")
 
+    def is_variant(self, settings: RunSettings) -> bool:
+        """Whether a run is of another entry than the reference, but of its method: the paper does not speak of it."""
+        of_reference = (run.settings.method for run in self.runs if run.settings.entry == self.reference)
+        return settings.entry != self.reference and settings.method == next(of_reference, None)
+
     def several_seeds(self) -> bool:
         """Whether each trained row covers several trainings, one per seed."""
         return len(self.settings["seeds"]) > 1

@@ -1,12 +1,9 @@
 """The conditions of data and trainings in words."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from msgunet.core.settings import RunSettings
 from msgunet.data.registry import datasets
@@ -14,7 +11,7 @@ from msgunet.methods.method import Method, perceptual_label, schedule_label
 from msgunet.methods.registry import build_method
 
 if TYPE_CHECKING:
-    from msgunet.report.collect import Collection, Run
+    from msgunet.report.collect import Run
 
 
 def shared_conditions(rows: Sequence[Sequence["Run"]]) -> str:
@@ -103,26 +100,6 @@ def training_conditions(settings: RunSettings, facts: Mapping[str, Any], method:
             process = " in the first process" if facts["processes"] > 1 else ""
             parts.append(f"peak {memory} {facts['peak_memory_mib'] / 1024:.1f} GiB{process}")
     return [part for part in (*parts, method.conditions()) if part]
-
-
-def unlearned(collection: "Collection") -> list[str]:
-    """Return a note for each data set on the methods that do not reach the PSNR of the mean training target."""
-    notes = []
-    for dataset in collection.datasets:
-        rows = [(runs[0], _mean_psnr(runs)) for runs in collection.runs_of(dataset).values()]
-        mean = next((psnr for run, psnr in rows if run.settings.method == "mean"), math.nan)
-        if below := [run.title for run, psnr in rows if run.trainable and psnr < mean]:
-            notes.append(
-                f"{dataset}: {', '.join(below)} did not reach the PSNR of one image for all sources, the mean of the "
-                "training targets: too little is learned for a verdict on quality to mean anything."
-            )
-    return notes
-
-
-def _mean_psnr(runs: Sequence["Run"]) -> float:
-    """Return the PSNR of a row, the mean over its trainings; NaN if nothing is evaluated."""
-    frames = [frame for run in runs if (frame := run.measured()) is not None and "psnr" in frame]
-    return float(np.mean([frame["psnr"].mean() for frame in frames])) if frames else math.nan
 
 
 def _label(value: Any) -> str:

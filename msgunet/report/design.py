@@ -13,7 +13,7 @@ from msgunet.report.collect import Collection
 from msgunet.report.files import compared
 from msgunet.report.statistics import LEVEL
 from msgunet.report.summary import comparisons
-from msgunet.report.table1 import bracketed, nothing_bold, protocol_note
+from msgunet.report.table1 import ONE_TRAINING, bracketed, nothing_bold, protocol_note
 
 _COST = ["parameters", "tflop", "latency_ms", "peak_memory_mib"]
 # Each column of cost in the table: heading, column of the CSV, format, factor.
@@ -103,11 +103,10 @@ def design_table(collection: Collection, dataset: str, protocol: str, part: pd.D
     """Return the comparison with the reference entry on a data set in a protocol, from its part of `design_frame`."""
     metrics, several = collection.settings["metrics"], collection.several_seeds()
     costs = [column for column in _COLUMNS if part[column[1]].notna().any()]
-    heading = headings(metrics)
     columns = ["Method", "Size", *(["Trainings"] if several else [])]
-    for metric in metrics:
-        columns += [f"{heading[metric]}, difference", "p"]
-    columns += [heading for heading, *_ in costs]
+    for heading in headings(metrics).values():
+        columns += [f"{heading}, difference", "p"]
+    columns += [of_cost for of_cost, *_ in costs]
     rows = []
     records = part.to_dict("records")
     for row in records:
@@ -184,10 +183,7 @@ def seeds_note(collection: Collection) -> str:
     """Say what is known of training noise in the differences of a suite."""
     count = len(collection.settings["seeds"])
     if count == 1:
-        return (
-            "There is one training of each entry, so nothing is known of training noise: another training could "
-            "reverse any difference."
-        )
+        return ONE_TRAINING
     wide = " Two or three trainings say little about training noise, so the intervals are wide." if count < 4 else ""
     return f"Each entry has {count} trainings, one for each seed.{wide}"
 

@@ -7,9 +7,10 @@ from msgunet.core.frames import read_frame
 from msgunet.core.settings import RunSettings
 from msgunet.methods.registry import method_of
 
-# The options that make another generator than the paper's, and what else than the defaults is the paper's: it does not
+# The options that make other networks than the paper's, and what else than the defaults is the paper's: it does not
 # state which generator of Pix2Pix-HD it trained, and counts the one with three downsamplings.
 _NETWORK = ("width", "channels", "levels", "scales", "blocks", "downsamplings", "intermediate_outputs")
+_NETWORK += ("discriminators", "source_scales", "skips", "norm")
 _ALSO_PAPERS = {("pix2pixhd", "downsamplings"): 3}
 
 
@@ -30,7 +31,7 @@ def with_paper_cost(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def other_network(settings: RunSettings) -> str:
-    """Return the options with which a run's generator is another than the paper's; empty if it is the paper's."""
+    """Return the options with which a run's networks are others than the paper's; empty if they are the paper's."""
     method = method_of(settings)
     defaults = method.Options()
     papers = {**defaults.model_dump(mode="json"), "scales": method.scales(defaults, settings.size)}

@@ -1,5 +1,7 @@
 """The numbers of Table 1: means and intervals of every method, of every training, and the tests between methods."""
 
+import math
+
 import pandas as pd
 
 from msgunet.core.metrics import METRICS
@@ -18,6 +20,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
         for runs in collection.runs_of(dataset).values():
             settings = runs[0].settings
             same_size = (paper["width"] == settings.size[0]) & (paper["height"] == settings.size[1])
+            variant = collection.is_variant(settings)
             match = paper[same_size & (paper["method"] == settings.method) & (paper["dataset"] == entry["kind"])]
             for protocol in collection.settings["protocols"]:
                 row = {
@@ -32,7 +35,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
                 }
                 for metric in collection.settings["metrics"]:
                     # The paper evaluates each method at its own size.
-                    reported = len(match) and protocol == "native" and METRICS[metric].in_paper
+                    reported = len(match) and protocol == "native" and METRICS[metric].in_paper and not variant
                     row[f"paper_{metric}"] = float(match[metric].iloc[0]) if reported else None
                 rows.append({**row, **conditions_of(collection, runs)})
     return pd.DataFrame(rows)
@@ -126,3 +129,20 @@ def conditions_of(collection: Collection, runs: list[Run]) -> dict:
         "torch": facts.get("versions", {}).get("torch", ""),
         "commit": facts.get("commit", ""),
     }
+
+
+def unlearned(collection: Collection) -> list[str]:
+    """Return a note for each data set on the methods that do not reach the PSNR of the mean training target."""
+    notes = []
+    for dataset in collection.datasets if "psnr" in collection.settings["metrics"] else ():
+        protocol = collection.protocols(dataset)[0]
+        done = [runs for runs in collection.runs_of(dataset).values() if status_of(runs) == "done"]
+        rows = [(runs[0], per_image(runs, protocol, "psnr").mean(axis=None)) for runs in done]
+        mean = next((psnr for run, psnr in rows if run.settings.method == "mean"), -math.inf)
+        if below := [run.title for run, psnr in rows if run.trainable and psnr < mean]:
+            notes.append(
+                f"{dataset}, {protocol} protocol: {', '.join(below)} did not reach the PSNR of one image for all "
+                "sources, the mean of the training targets: too little is learned for a verdict on quality to mean "
+                "anything."
+            )
+    return notes

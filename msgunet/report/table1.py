@@ -10,6 +10,10 @@ from msgunet.core.table import Cell, Table, number
 from msgunet.report.collect import Collection
 from msgunet.report.statistics import LEVEL, best, tied, undecidable
 
+ONE_TRAINING = (
+    "There is one training of each method, so nothing is known of training noise: another training could reverse any "
+    "difference."
+)
 _TIED = (
     "Bold: the best trained method and all methods that do not differ from it significantly. A difference is "
     f"significant if p is below {LEVEL:g} (Wilcoxon's signed-rank test on the same images, Holm's correction over all "
@@ -191,8 +195,7 @@ def comparisons_table(collection: Collection, dataset: str, protocol: str, pairs
         f"metric. Bold: p below {LEVEL:g}, zero outside the interval, and all trainings agree on the sign.",
         "Wins: share of the pairs of one training of each method in which the first has the better mean."
         if several
-        else "There is one training of each method, so nothing is known of training noise: another training could "
-        "reverse any difference.",
+        else ONE_TRAINING,
         *(nothing_bold(pairs, metrics) if len(rows) else none),
         protocol_note(collection, dataset, protocol),
         *collection.undefined(dataset, protocol),

@@ -2,7 +2,7 @@
 
 import shutil
 
-from msgunet.core.attempts import State, ablated_facts, duration, state_of
+from msgunet.core.attempts import State, ablated_facts, duration, measured_facts, state_of, trained_facts
 from msgunet.core.table import Cell, Table
 from msgunet.data.manifest import steps_per_epoch
 from msgunet.methods.registry import build_method
@@ -104,15 +104,13 @@ def _pending(plan: Plan, states: States) -> list[str]:
     """Return a note on the outputs, other than trainings, that are missing or older than their inputs."""
     pending = [f"data set {data.name}" for data in plan.data if not (data.folder / "manifest.csv").is_file()]
     for run, state in states:
+        if run not in plan.runs or state.status == "running" or not trained_facts(run.folder, run.settings):
+            continue
         name = f"{plan.label(run)} on {run.settings.dataset}"
-        if state.status == "trained" or (run in plan.runs and state.why.startswith("evaluate: ")):
+        if not measured_facts(run.folder, run.settings, plan.suite.evaluation):
             pending.append(f"evaluation of {name}")
-        if (
-            run.settings.entry in plan.suite.ablation.methods
-            and run in plan.runs
-            and state.status in ("trained", "done")
-        ):
-            pending += [] if ablated_facts(run.folder, run.settings) else [f"ablation of {name}"]
+        if run.settings.entry in plan.suite.ablation.methods and not ablated_facts(run.folder, run.settings):
+            pending.append(f"ablation of {name}")
     cost = plan.results / "cost.csv"
     pending += [] if cost.is_file() else ["cost"]
     inputs = [plan.results / "settings" / "report.json", cost]

@@ -163,8 +163,8 @@ def _train(
             perceptual.compile()
     per_epoch = steps_per_epoch(len(pairs), training.batch_size)
     schedule = Schedule(method.phases(training), training, per_epoch)
-    total = None if training.minutes is not None else schedule.epochs * per_epoch
-    recorder = GradientRecorder(settings.gradient_records, total, state.gradients)
+    steps_of_all = None if training.minutes is not None else schedule.epochs * per_epoch
+    recorder = GradientRecorder(settings.gradient_records, steps_of_all, state.gradients)
     epochs = 0 if schedule.done(state.step, state.seconds) == 1 else schedule.epochs
     order = training_order(len(pairs), training.batch_size, settings.seed, epochs, state.step)
     loader = DataLoader(
@@ -225,9 +225,9 @@ def _train(
                 number = signals.received or signal.SIGTERM
                 # torchrun ends the other processes once one has ended, so wait until the state is saved.
                 team.wait()
-                of_all = f" of {round(state.step / done)}" if done else ""
+                total = f" of {round(state.step / done)}" if done else ""
                 raise InterruptedTraining(
-                    f"stopped by {signal.Signals(number).name} after step {state.step}{of_all}; the state is saved in "
+                    f"stopped by {signal.Signals(number).name} after step {state.step}{total}; the state is saved in "
                     f"{folder}; the same command resumes from it",
                     number,
                 )

@@ -42,6 +42,37 @@ def test_our_own_network_must_be_the_papers_too(working_folder):
     assert verdict == claims.OTHER
 
 
+@pytest.mark.parametrize(
+    "option", [{"discriminators": "joint"}, {"source_scales": "first"}, {"skips": "concatenate"}, {"norm": "instance"}]
+)
+def test_each_option_of_the_design_makes_another_network(working_folder, option):
+    ((on, verdict),) = claims_on(
+        working_folder, {"size": [512, 512]}, pix2pixhd={}, msgunet={"options": option}
+    ).values()
+    ((name, value),) = option.items()
+    assert on.endswith(f"(not the paper's networks: MSG U-Net: {name} {value})")
+    assert verdict == claims.OTHER
+
+
+def test_the_paper_does_not_speak_of_variants_of_the_reference_entry(working_folder):
+    """Neither its claims nor its numbers: those of another loss would pass for the paper's otherwise."""
+    methods = {
+        "pix2pixhd": {},
+        "msgunet": {},
+        "no_features": {"method": "msgunet", "title": "No features", "options": {"alpha": 0}},
+    }
+    given = {"datasets": {"maps": {"size": [512, 512]}}, "methods": methods, "ablation": {"methods": ["no_features"]}}
+    for comparison, variants in (({}, 1), ({"comparison": {"reference": "msgunet"}}, 0)):
+        plan = make_plan(working_folder, **given, **comparison)
+        frames = build_tables(Collection(plan.results / "settings" / "report.json", plan.results)).frames
+        assert frames["claims"]["claim"].str.startswith("No features is close").sum() == variants
+        assert frames["claims"]["claim"].str.startswith("No features is as good").sum() == variants
+        assert "MSG U-Net is close to Pix2Pix-HD" in set(frames["claims"]["claim"])
+        table = frames["table1"][frames["table1"]["protocol"] == "native"].set_index("entry")
+        assert table.loc[["pix2pixhd", "msgunet"], "paper_psnr"].notna().all()
+        assert table["paper_psnr"].notna()["no_features"] == bool(variants)
+
+
 @pytest.mark.parametrize("size", [(128, 64), (2048, 1024)])
 def test_elsewhere_narrow_networks_are_compared_as_the_suites_own(working_folder, size):
     narrow = {"options": {"width": 0.0625}}

@@ -10,8 +10,8 @@ from made import fill, make_plan
 
 from msgunet.report import claims
 from msgunet.report.collect import Collection
-from msgunet.report.conditions import unlearned
 from msgunet.report.speed import speed_table
+from msgunet.report.summary import unlearned
 from msgunet.report.tables import build_tables
 
 SPEED = {"images_per_s": 1.0, "speedup": 1.0, "speedup_q25": 1.0, "speedup_q75": 1.0, "tflop_per_s": 1.0}
@@ -161,7 +161,7 @@ def test_methods_below_the_mean_image_are_named_beside_their_verdicts(working_fo
 
     # The made values of the mean image are the highest.
     [note] = notes()
-    assert note.startswith("bluemarble: MSG U-Net did not reach")
+    assert note.startswith("bluemarble, full protocol: MSG U-Net did not reach")
     (table,) = (t for t in build_tables(_collection(plan)).sections["reproduction"] if t.name == "claims")
     assert note in table.notes
     mean = next(run.folder / "metrics.csv" for run in plan.runs if run.settings.entry == "mean")

@@ -150,9 +150,8 @@ def test_inputs_of_half_the_size_are_judged_at_full_output(full, half, measured,
         for name, method in (("plain", "pix2pix"), ("ours", "msgunet"))
     }
     titles = {"ours": "MSG U-Net"}
-    collection = SimpleNamespace(
-        ablated=lambda: [("maps", "plain"), ("maps", "ours")], runs_of=lambda _: runs, titles=titles
-    )
+    known = {"runs_of": lambda _: runs, "titles": titles, "is_variant": lambda _: False}
+    collection = SimpleNamespace(ablated=lambda: [("maps", "plain"), ("maps", "ours")], **known)
     (claim,) = claims._smaller_inputs(collection, ablation)
     assert (claim.measured, claim.verdict) == (measured, verdict)
     assert claim.on == "maps, 1024×512 → 2048×1024"
@@ -167,7 +166,8 @@ def quality(kind: str, method: str, size=(512, 512), ours=(512, 512), **changes)
         for name, (name_of, size_of) in entries.items()
     }
     titles = {"ours": "MSG U-Net", "other": "the other"}
-    collection = SimpleNamespace(datasets={"maps": {"kind": kind}}, runs_of=lambda _: runs, titles=titles)
+    known = {"runs_of": lambda _: runs, "titles": titles, "is_variant": lambda _: False}
+    collection = SimpleNamespace(datasets={"maps": {"kind": kind}}, **known)
     (claim,) = claims._quality(collection, differences(**changes))
     return claim.claim, claim.place, claim.on, claim.measured, claim.verdict
 
