@@ -1,5 +1,8 @@
 """Errors and interruptions that are reported without a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """One or more problems with the user's input, all reported together. Exit status 2.
@@ -14,6 +17,15 @@ class UserError(Exception):
         self.problems = problems
         self.trace = trace
         super().__init__("\n".join(problems))
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Add the problems of a `UserError` to a list, each once, so that all that is wrong can be said together."""
+    try:
+        yield
+    except UserError as error:
+        problems += [problem for problem in error.problems if problem not in problems]
 
 
 class OutOfMemory(UserError):  # noqa: N818 (the usual name)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import UserError, collected
 from msgunet.core.settings import RGB, DataSetSettings, ImageFormat, Resampling, Strict
 from msgunet.data.login import ACCOUNT_ADVICE, credentials
 
@@ -179,13 +179,11 @@ class DataSet:
             ]
         problems = [f"{self.name}: put {r.name} into {self.archives} by hand ({r.about})" for r in absent if not r.urls]
         if any(remote.login for remote in absent):
-            try:
+            with collected(problems):
                 if credentials() is None:
                     problems.append(
                         f"{self.name}: {' and '.join(r.name for r in absent if r.login)} need {ACCOUNT_ADVICE}"
                     )
-            except UserError as error:
-                problems += error.problems
         return problems
 
     def count(self) -> tuple[int, int] | None:

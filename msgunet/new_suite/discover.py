@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import UserError, collected
 from msgunet.core.metrics import FEWEST_IMAGES
-from msgunet.core.settings import RGB
+from msgunet.core.settings import RGB, ImageFormat
 from msgunet.core.text import printable
+from msgunet.data.base import Kind
 from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import images_by_name
 from msgunet.data.sets.folder import Folder, FolderOptions, unread_in
-from msgunet.new_suite.layout import SIDES, image_sizes, layout_of
+from msgunet.new_suite.layout import SIDES, image_size, layout_of
 from msgunet.new_suite.look import look
 from msgunet.report.statistics import fewest_images
 
@@ -23,6 +24,9 @@ _FEW_PAIRS = 20
 # The pairs that the suite's four methods can be compared in.
 _COMPARISONS = 6
 _SPLITS = ("training", "test")
+# Width and height of images by name; format, notes and kind of a side.
+Sizes = dict[str, tuple[int, int]]
+Look = tuple[ImageFormat, list[str], Kind]
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,25 @@ def discover(
         options, notes = {"pairs": str(pairs)}, [SIDES]
     else:
         options, notes = layout_of(folder)
-    side_by_side = "pairs" in options
-    places = {role: Path(options["pairs" if side_by_side else role]).expanduser() for role in ("source", "target")}
+    # Of the sources and the targets, or of images that hold both.
+    places = {role: Path(place).expanduser() for role, place in options.items()}
     for place in places.values():
         if printable(str(place)) != str(place):
             raise UserError(f"{place}: a suite cannot hold this name; rename it to printable characters in UTF-8")
     dataset = Folder(FolderOptions.model_validate(options), (8, 8), Path())
     if missing := dataset.missing():
         raise UserError(*missing)
-    counts = dataset.count()
-    if 0 in counts:
-        raise UserError(
-            f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one",
-            *unread_in(set(places.values())),
-        )
+    problems: list[str] = []
+    with collected(problems):
+        counts = dataset.count()
+        if 0 in counts:
+            problems += [
+                f"{counts[0]} pairs for training and {counts[1]} for testing; each split needs at least one",
+                *unread_in(set(places.values())),
+            ]
+    sizes, looks = _seen(places, problems)
+    if problems:
+        raise UserError(*problems)
     training, testing = (f"{n} {split} pair{'s' if n > 1 else ''}" for n, split in zip(counts, _SPLITS, strict=True))
     if counts[0] < _FEW_PAIRS:
         notes.append(f"Only {training}: enough to try the commands, too few to compare methods.")
@@ -90,23 +99,15 @@ def discover(
         intervals = f", and intervals need {FEWEST_IMAGES}" if counts[1] < FEWEST_IMAGES else ""
         notes.append(f"Only {testing}: to tell four methods apart, tests need at least {fewest}{intervals}.")
     notes += [f"{note}." for note in unread_in(set(places.values()))]
-    # Source and target of a pair have the same name.
-    files = {role: [path for _, path in sorted(images_by_name(place).items())] for role, place in places.items()}
-    sizes = {role: image_sizes(paths) for role, paths in files.items() if not (side_by_side and role == "target")}
-    if not side_by_side:
-        _same_sizes(files, sizes)
-    counted = Counter((width // 2 if side_by_side else width, height) for width, height in sizes["source"])
+    role = next(iter(sizes))
+    counted = Counter((width // 2 if role == "pairs" else width, height) for width, height in sizes[role].values())
     size = counted.most_common(1)[0][0]
-    for role, paths in files.items():
-        if side_by_side and role == "target":
-            # Both sides are in the same files.
-            options |= {"target_format": options["source_format"]} if "source_format" in options else {}
-            continue
-        image_format, found, kind = look(paths, "image" if side_by_side else role)
+    for role, (image_format, found, kind) in looks.items():
         notes += found
         if image_format != RGB:
-            options[f"{role}_format"] = image_format.model_dump(mode="json")
-        if kind == "labels" and not side_by_side:
+            for side in ("source", "target") if role == "pairs" else (role,):
+                options[f"{side}_format"] = image_format.model_dump(mode="json")
+        if kind == "labels" and role != "pairs":
             options[f"{role}_kind"] = kind
             notes.append(f"The {role}s have few colours each and are treated as labels, whose colours are never mixed.")
     # Names of files can hold anything, and notes become comments of one line.
@@ -114,10 +115,31 @@ def discover(
     return Discovery(options, size, dict(counted), counts, lines)
 
 
-def _same_sizes(files: dict[str, list[Path]], sizes: dict[str, list[tuple[int, int]]]) -> None:
-    # Both lists are sorted by name, and source and target of a pair have the same name.
-    pairs = zip(files["source"], sizes["source"], sizes["target"], strict=True)
-    problems = ["{}: the source is {}x{}, the target {}x{}".format(file, *a, *b) for file, a, b in pairs if a != b]
-    if problems:
-        count = f"{len(problems)} pair{'s' * (len(problems) > 1)}"
-        raise UserError(f"source and target differ in size in {count}; resize them first:", *problems[:_LISTED])
+def _seen(places: dict[str, Path], problems: list[str]) -> tuple[dict[str, Sizes], dict[str, Look]]:
+    """Return the sizes of each side's images by name, and what they look like; add all that is wrong to `problems`."""
+    sizes: dict[str, Sizes] = {role: {} for role in places}
+    looks = {}
+    for role, place in places.items():
+        with collected(problems):
+            files = dict(sorted(images_by_name(place).items()))
+            unreadable: list[str] = []
+            for name, path in files.items():
+                with collected(unreadable):
+                    sizes[role][name] = image_size(path)
+            unlike: list[str] = []
+            if files:
+                with collected(unlike):
+                    looks[role] = look([*files.values()], "image" if role == "pairs" else role)
+            # Those of `look` include the unreadable.
+            problems += unlike or unreadable[:_LISTED]
+    if len(sizes) == 2:
+        problems += _sizes_differ(**sizes)
+    return sizes, looks
+
+
+def _sizes_differ(source: Sizes, target: Sizes) -> list[str]:
+    """Return a sentence on pairs whose images differ in size, and these, by name; an empty list if there are none."""
+    both = [(name, size, target[name]) for name, size in source.items() if name in target]
+    found = ["{}: the source is {}x{}, the target {}x{}".format(name, *a, *b) for name, a, b in both if a != b]
+    count = f"{len(found)} pair{'s' * (len(found) > 1)}"
+    return [f"source and target differ in size in {count}; resize them first:", *found[:_LISTED]] if found else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import UserError, collected
 from msgunet.data.decode import open_image, upright_size
 from msgunet.data.find import SPLITS, SUFFIXES, find, looks_like_a_split, unread
 from msgunet.data.images import read_raw
@@ -74,7 +74,15 @@ def layout_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
     files = find(folder).images
     if not files:
         raise UserError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}); {LAYOUTS}", *unread([folder]))
-    if problems := _unlike_pairs(files, image_sizes(files)):
+    damaged: list[str] = []
+    sizes = []
+    for file in files:
+        with collected(damaged):
+            sizes.append(image_size(file))
+    if damaged:
+        more = [f"and {len(damaged) - _LISTED} more"] if len(damaged) > _LISTED else []
+        raise UserError(*damaged[:_LISTED], *more)
+    if problems := _unlike_pairs(files, sizes):
         seen = "; ".join(problems)
         raise UserError(
             f"{folder}: {len(files)} single images, and no second folder with the same names. They are not taken for "
@@ -145,19 +153,11 @@ def _leaning(name: str) -> int:
     return bool(words & _TARGET_WORDS) - bool(words & _SOURCE_WORDS)
 
 
-def image_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return width and height of each image, from its header where Pillow supports the format."""
-    sizes, problems = [], []
-    for file in files:
-        try:
-            with open_image(file, str(file)) as image:
-                sizes.append(upright_size(image))
-        except UserError:
-            try:
-                sizes.append(read_raw(file, str(file)).shape[1::-1])
-            except UserError as error:
-                problems += error.problems
-    if problems:
-        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-        raise UserError(*problems[:_LISTED], *more)
-    return sizes
+def image_size(file: Path) -> tuple[int, int]:
+    """Return width and height of an image, from its header where Pillow supports the format."""
+    try:
+        with open_image(file, str(file)) as image:
+            return upright_size(image)
+    except UserError:
+        height, width = read_raw(file, str(file)).shape[:2]
+        return width, height

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from msgunet.core.errors import UserError
+from msgunet.core.errors import UserError, collected
 from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import RGB, ImageFormat
 from msgunet.data.base import Kind
@@ -60,11 +60,18 @@ def look(files: Sequence[Path], role: str) -> tuple[ImageFormat, list[str], Kind
     lossy = any(file.suffix.lower() in (*JPEG, ".webp") for file in files)
     sampled = {files[round(i)]: None for i in np.linspace(0, len(files) - 1, _SAMPLED)}
     few = not lossy
+    problems: list[str] = []
     for file in sampled:
-        pixels = add(file)
-        few = few and _few_colours(pixels)
-    _for_all([file for file in files if file not in seen], add_format, f"formats of the {role}s")
-    image_format, notes = _one_format(formats, role)
+        with collected(problems):
+            pixels = add(file)
+            few = few and _few_colours(pixels)
+    with collected(problems):
+        _for_all([file for file in files if file not in sampled], add_format, f"formats of the {role}s")
+    if formats:
+        with collected(problems):
+            image_format, notes = _one_format(formats, role)
+    if problems:
+        raise UserError(*problems)
     if image_format.bits == 16 or (not lossy and _label_ends(values, image_format)):
         _for_all([file for file in files if file not in seen], add, f"values of the {role}s")
     if not lossy and (ends := _label_ends(values, image_format)):
@@ -111,10 +118,8 @@ def _for_all(files: Sequence[Path], function: Callable[[Path], object], about: s
         futures = [pool.submit(function, file) for file in files]
         bar = tqdm(as_completed(futures), about, len(futures), unit="image", delay=2, mininterval=interval)
         for future in bar:
-            try:
+            with collected(problems):
                 future.result()
-            except UserError as error:
-                problems += error.problems
     if problems:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise UserError(*problems[:_LISTED], *more)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msgunet.core.bugs import bugs_named
-from msgunet.core.errors import UserError
+from msgunet.core.errors import UserError, collected
 from msgunet.core.files import canonical_json, write_if_changed
 from msgunet.core.settings import (
     DataSetSettings,
@@ -149,10 +149,8 @@ def load_plan(name: str = "paper") -> Plan:
                     )
     used = {run.settings.dataset for run in runs}
     problems += [f"datasets.{plan.name}: no method is trained on it" for plan in data if plan.name not in used]
-    try:
+    with collected(problems):
         gradients = _gradient_runs(suite, results, runs)
-    except UserError as error:
-        problems += error.problems
     if problems:
         # Problems repeat for every seed.
         raise UserError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))

@@ -127,11 +127,10 @@ def _histogram(gradient: Tensor) -> Tensor:
 
 def _bin_edges(index: int) -> tuple[float, float]:
     middle = len(_EXPONENTS) - 1
-    if index >= middle:
-        i = index - middle
-        return (0.0 if i <= 1 else _POWERS[i - 1]), _POWERS[max(i, 1)]
-    i = middle - index
-    return -_POWERS[i], (0.0 if i <= 1 else -_POWERS[i - 1])
+    # Never 0, since the bins on each side begin at 1.
+    i = abs(index - middle)
+    low, high = 0.0 if i == 1 else _POWERS[i - 1], _POWERS[i]
+    return (low, high) if index > middle else (-high, 0.0 - low)
 
 
 def _by_depth(generator: nn.Module) -> list[tuple[str, torch.Tensor]]:

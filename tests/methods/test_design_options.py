@@ -157,7 +157,7 @@ def test_an_option_at_its_default_is_not_in_the_settings_of_a_run():
     [
         ({"discriminators": "joint", "scales": 1}, (64, 64), "there is one; use 'discriminators: per_scale'"),
         ({"discriminators": "joint", "intermediate_outputs": False}, (256, 256), "there is one; use"),
-        ({"discriminators": "full", "levels": 3}, (16, 32), "size 16x32: the discriminator needs at least 24 pixels"),
+        ({"discriminators": "full", "levels": 3}, (23, 32), "size 23x32: the discriminator needs at least 24 pixels"),
         ({"scales": 3}, (64, 64), "the coarsest scale is 16 pixels high or wide, the discriminator needs 24"),
     ],
 )

@@ -122,6 +122,36 @@ def test_folders_without_pairs_are_refused_with_a_remedy(tmp_path):
     refused("1.png: not an image", unpaired)
 
 
+def test_everything_wrong_is_said_at_once(tmp_path):
+    """Missing counterparts on both sides, damaged images, other sizes and other formats, each with its file."""
+    names = [f"{i:02}.png" for i in range(30)]
+    put(tmp_path / "in", *names)
+    put(tmp_path / "out", *names)
+    (tmp_path / "in/03.png").unlink()
+    (tmp_path / "out/04.png").unlink()
+    put(tmp_path / "out", "05.png", size=(64, 40))
+    for damaged in ("in/00.png", "in/06.png"):
+        (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:900])
+    (tmp_path / "out/08.png").write_bytes(b"no image")
+    Image.fromarray(np.full((40, 60), 300, np.uint16)).save(tmp_path / "in/29.png")
+    with pytest.raises(UserError) as caught:
+        discover(tmp_path)
+    expected = [
+        f"1 image has no counterpart in {tmp_path}/in: 03",
+        f"1 image has no counterpart in {tmp_path}/out: 04",
+        f"{tmp_path}/in/00.png: the image is damaged",
+        f"{tmp_path}/in/06.png: the image is damaged",
+        f"the sources have several formats, convert them to one: 1 of 27 are 16-bit grey: {tmp_path}/in/29.png;",
+        f"{tmp_path}/out/08.png: not an image",
+        "source and target differ in size in 1 pair",
+        "05: the source is 60x40, the target 64x40",
+    ]
+    problems = caught.value.problems
+    assert len(problems) == len(expected), "\n".join(problems)
+    for begin in expected:
+        assert [begin in problem for problem in problems].count(True) == 1, (begin, problems)
+
+
 def test_untidy_folders(tmp_path):
     """Capital letters, hidden folders, other suffixes, and TIFFs of all kinds."""
     for role, ending in (("A", "png"), ("B", "TIFF")):

@@ -135,14 +135,14 @@ class Folder(DataSet):
             raise UserError(
                 f"no images in {' and '.join(map(str, places))} ({', '.join(sorted(SUFFIXES))})", *unread_in(places)
             )
+        problems = []
         for place, images in zip(places, found, strict=True):
             if unpaired := [name for name in names if name not in images]:
                 listed = ", ".join(unpaired[:_LISTED])
                 images = "1 image has" if len(unpaired) == 1 else f"{len(unpaired)} images have"
-                raise UserError(
-                    f"{images} no counterpart in {place}: {listed}",
-                    *not_read(_others(place, unpaired)),
-                )
+                problems += [f"{images} no counterpart in {place}: {listed}", *not_read(_others(place, unpaired))]
+        if problems:
+            raise UserError(*problems)
         splits, ids = self._splits(names), _ids(names)
         pairs = []
         for name in names:
