@@ -77,6 +77,7 @@ def test_the_first_wins_where_its_mean_is_lower():
     wins = [compare(values, 50, None, higher)["wins"].iloc[0] for higher in (True, False)]
     assert wins == [0, 1]
     assert compare(values, 50, None, False)["difference"].iloc[0] == pytest.approx(-5)
+    assert compare({"a": a + 5, "b": a}, 50, None, False)["wins"].iloc[0] == 0
     one = {name: frame[[0]] for name, frame in values.items()}
     assert pd.isna(compare(one, 50, None, False)["wins"].iloc[0]), "one training says nothing of another"
 

@@ -125,6 +125,17 @@ def test_the_records_are_those_of_earlier_versions(size):
     assert gradient_rows(network, 7) == as_before(network, 7)
 
 
+def test_gradients_in_64_bits_are_compared_in_64_bits():
+    """Each edge is the upper end of its bin."""
+    edges = gradients._EDGES[1:-1]
+    network = Layers(edges.numpy(), edges.numpy()).double()
+    for layer in (network.first, network.last):
+        layer.weight.grad = edges.view(layer.weight.shape).clone()
+    bins = [row for row in gradient_rows(network, 1) if row["kind"] == "bin"]
+    assert [row["high"] for row in bins] == edges.tolist()
+    assert {row["count"] for row in bins} == {2}
+
+
 def test_the_records_are_fetched_at_once(monkeypatch):
     """Fetching waits for a GPU: only the histograms ask for the largest index."""
     fetched, item = [], torch.Tensor.tolist
