@@ -62,4 +62,7 @@ def cpu_name() -> str:
 def device_of(frame: "pd.DataFrame") -> str:
     """Return the device of a table's rows; for a CPU, with the number of threads."""
     row = frame.iloc[0]
-    return row["device"] if row["device_type"] == "cuda" else f"{row['device']}, {row['threads']} CPU threads"
+    if row["device_type"] == "cuda":
+        return row["device"]
+    threads = int(row["threads"])
+    return f"{row['device']}, {threads} CPU thread{'s' * (threads > 1)}"

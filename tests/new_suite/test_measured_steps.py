@@ -31,7 +31,7 @@ def test_plan_and_new_suite_agree(working_folder, monkeypatch, capsys):
     load_plan.cache_clear()
     assert main(["plan", "mine.yaml"]) == 0
     output = capsys.readouterr().out
-    assert f"measured on {cpu_name()}, 1 CPU threads at commit" in output
+    assert f"measured on {cpu_name()}, 1 CPU thread at commit" in output
     assert "this machine is not" not in output
     assert "not measured for this network" not in output
     rows = [[cell.strip() for cell in line.split("|")] for line in output.splitlines() if line.startswith("| ")]

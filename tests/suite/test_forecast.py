@@ -154,10 +154,10 @@ def test_plan_prefers_the_speeds_in_the_suites_results(plan, capsys, tmp_path, m
     assert f"{advice} {path} --part training" in fallback
     speed(results / forecast.STEPS_FILE, **here, commit="new")
     speed(results / "speed.csv", **here, part="inference")
-    assert "measured on This processor, 1 CPU threads at commit new" in (found := origin())
+    assert "measured on This processor, 1 CPU thread at commit new" in (found := origin())
     assert "this machine is not" not in found
     speed(results / "speed.csv", **here, commit="bench")
-    assert "measured on This processor, 1 CPU threads at commit bench" in origin()
+    assert "measured on This processor, 1 CPU thread at commit bench" in origin()
     speed(results / "speed.csv", device="A card", device_type="cuda")
     assert "this machine is not" not in origin(), "nothing is known of this machine's GPU without torch"
 
