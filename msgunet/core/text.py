@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if _is_control(c) and c != "\n" else c for c in text)
 
 
+def first_of(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first `most` lines, and how many more there are."""
+    return [*lines[:most], *([f"and {len(lines) - most} more"] if len(lines) > most else [])]
+
+
 def one_line(text: str) -> str:
     """Return text on one line, with all its control characters escaped."""
     return printable(text).replace("\n", r"\n")

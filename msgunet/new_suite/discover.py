@@ -8,7 +8,7 @@ from typing import Any
 from msgunet.core.errors import UserError, collected
 from msgunet.core.metrics import FEWEST_IMAGES
 from msgunet.core.settings import RGB, ImageFormat
-from msgunet.core.text import printable
+from msgunet.core.text import first_of, printable
 from msgunet.data.base import Kind
 from msgunet.data.decoder_notes import collected_notes
 from msgunet.data.find import images_by_name
@@ -120,18 +120,19 @@ def _seen(places: dict[str, Path], problems: list[str]) -> tuple[dict[str, Sizes
     sizes: dict[str, Sizes] = {role: {} for role in places}
     looks = {}
     for role, place in places.items():
+        files: dict[str, Path] = {}
+        unreadable: list[str] = []
+        unlike: list[str] = []
         with collected(problems):
             files = dict(sorted(images_by_name(place).items()))
-            unreadable: list[str] = []
-            for name, path in files.items():
-                with collected(unreadable):
-                    sizes[role][name] = image_size(path)
-            unlike: list[str] = []
-            if files:
-                with collected(unlike):
-                    looks[role] = look([*files.values()], "image" if role == "pairs" else role)
-            # Those of `look` include the unreadable.
-            problems += unlike or unreadable[:_LISTED]
+        for name, path in files.items():
+            with collected(unreadable):
+                sizes[role][name] = image_size(path)
+        if files:
+            with collected(unlike):
+                looks[role] = look([*files.values()], "image" if role == "pairs" else role)
+        # Those of `look` include the unreadable.
+        problems += unlike or first_of(unreadable, _LISTED)
     if len(sizes) == 2:
         problems += _sizes_differ(**sizes)
     return sizes, looks
@@ -142,4 +143,6 @@ def _sizes_differ(source: Sizes, target: Sizes) -> list[str]:
     both = [(name, size, target[name]) for name, size in source.items() if name in target]
     found = ["{}: the source is {}x{}, the target {}x{}".format(name, *a, *b) for name, a, b in both if a != b]
     count = f"{len(found)} pair{'s' * (len(found) > 1)}"
-    return [f"source and target differ in size in {count}; resize them first:", *found[:_LISTED]] if found else []
+    return (
+        [f"source and target differ in size in {count}; resize them first:", *first_of(found, _LISTED)] if found else []
+    )

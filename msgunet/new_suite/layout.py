@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msgunet.core.errors import UserError, collected
+from msgunet.core.text import first_of
 from msgunet.data.decode import open_image, upright_size
 from msgunet.data.find import SPLITS, SUFFIXES, find, looks_like_a_split, unread
 from msgunet.data.images import read_raw
@@ -80,8 +81,7 @@ def layout_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
         with collected(damaged):
             sizes.append(image_size(file))
     if damaged:
-        more = [f"and {len(damaged) - _LISTED} more"] if len(damaged) > _LISTED else []
-        raise UserError(*damaged[:_LISTED], *more)
+        raise UserError(*first_of(damaged, _LISTED))
     if problems := _unlike_pairs(files, sizes):
         seen = "; ".join(problems)
         raise UserError(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from msgunet.core.errors import UserError, collected
 from msgunet.core.pipeline import usable_cores
 from msgunet.core.settings import RGB, ImageFormat
+from msgunet.core.text import first_of
 from msgunet.data.base import Kind
 from msgunet.data.decode import decode
 from msgunet.data.find import JPEG
@@ -121,8 +122,7 @@ def _for_all(files: Sequence[Path], function: Callable[[Path], object], about: s
             with collected(problems):
                 future.result()
     if problems:
-        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-        raise UserError(*problems[:_LISTED], *more)
+        raise UserError(*first_of(problems, _LISTED))
 
 
 def _sensor_range(lowest: int, highest: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import shlex
 from msgunet.core.attempts import measured_facts
 from msgunet.core.errors import UserError
 from msgunet.core.frames import read_frame
-from msgunet.core.text import from_markdown
+from msgunet.core.text import first_of, from_markdown
 from msgunet.report.files import compared, lead_protocol
 from msgunet.suite.plan import Plan
 
@@ -46,5 +46,4 @@ def _outdated(plan: Plan) -> list[str]:
         measured = measured_facts(run.folder, settings, plan.suite.evaluation)
         if of_run.empty or ((of_run["status"] == "done").any() and not measured):
             found.append(f"{plan.titles[settings.entry]} on {settings.dataset}")
-    found = list(dict.fromkeys(found))
-    return found if len(found) <= _LISTED else [*found[:_LISTED], f"and {len(found) - _LISTED} more"]
+    return first_of([*dict.fromkeys(found)], _LISTED)

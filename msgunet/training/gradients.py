@@ -130,6 +130,7 @@ def _bin_edges(index: int) -> tuple[float, float]:
     # Never 0, since the bins on each side begin at 1.
     i = abs(index - middle)
     low, high = 0.0 if i == 1 else _POWERS[i - 1], _POWERS[i]
+    # Subtracted, since -0.0 would be written with its sign.
     return (low, high) if index > middle else (-high, 0.0 - low)
 
 

@@ -253,6 +253,7 @@ def test_the_page_on_custom_images_from_first_to_last_command(tmp_path, shared):
     page = (ROOT / "docs" / "own-data.md").read_text()
     assert page.count("--hours 0.3\n") == 1
     one = "sed -i 's/epochs: [0-9]*, decay_epochs: [0-9]*/epochs: 1, decay_epochs: 0/' my_maps.yaml"
+    one += " && grep -q 'epochs: 1, decay_epochs: 0' my_maps.yaml"
     page = page.replace("--hours 0.3\n", f"--hours 0.3\n{one}\n")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
